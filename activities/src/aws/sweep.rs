@@ -1,0 +1,307 @@
+//! Searches the account for what carries a run's marks.
+//!
+//! Used at the very end of a rollback, to prove that nothing is left, and by whoever wants the list of orphans. It
+//! deletes nothing. A service the principal may not list is left out with a warning: a right that was not needed to
+//! make things cannot be asked for to look for them.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use dssflow_engine::activity::{ActivityResult, ErrorClass, Marks, Owner};
+use dssflow_engine::id::StepName;
+use serde::{Deserialize, Serialize};
+
+use super::error::classify;
+use super::{glue_database, repositories, tags};
+use crate::clients::AwsClients;
+
+/// A thing that carries the run's marks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leftover {
+    /// What it is, as `ecr:repository`.
+    pub kind: String,
+    /// Its name, id or ARN.
+    pub id: String,
+    /// The step that made it, by its mark; empty when that cannot be read.
+    #[serde(default)]
+    pub step: String,
+    /// The rule by which it stays, if one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<String>,
+}
+
+impl Leftover {
+    fn new(kind: &str, id: impl Into<String>, step: Option<&str>) -> Self {
+        Self { kind: kind.to_owned(), id: id.into(), step: step.unwrap_or_default().to_owned(), kept: None }
+    }
+}
+
+impl fmt::Display for Leftover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.id)?;
+        self.kept.as_ref().map_or(Ok(()), |kept| write!(f, " ({kept})"))
+    }
+}
+
+/// Everything that carries the marks of this run, sorted by kind and id. What a step of `kept_steps` made stays.
+///
+/// # Errors
+/// The first error of a call, except a denied one.
+pub async fn leftovers(
+    clients: &AwsClients,
+    marks: &Marks,
+    kept_steps: &[StepName],
+) -> ActivityResult<Vec<Leftover>> {
+    let mut left = Vec::new();
+    left.extend(allowed("EC2", Box::pin(ec2(clients, marks)).await)?);
+    left.extend(allowed("EKS", Box::pin(eks(clients, marks)).await)?);
+    left.extend(allowed("ECR", Box::pin(ecr(clients, marks)).await)?);
+    left.extend(allowed("Glue", Box::pin(glue(clients, marks)).await)?);
+    left.extend(allowed("IAM", Box::pin(iam(clients, marks)).await)?);
+    left.extend(allowed("CloudFormation", Box::pin(stacks(clients, marks)).await)?);
+    left.sort_by(|a, b| (&a.kind, &a.id).cmp(&(&b.kind, &b.id)));
+    left.dedup();
+    for thing in left.iter_mut().filter(|l| l.kept.is_none()) {
+        if kept_steps.iter().any(|s| s.as_str() == thing.step) {
+            thing.kept = Some(format!("of step {}, which stays", thing.step));
+        }
+    }
+    Ok(left)
+}
+
+/// The step's mark among the tags of a thing.
+fn step_of<'a>(tags: impl IntoIterator<Item = (&'a str, &'a str)>) -> Option<&'a str> {
+    tags.into_iter().find(|(key, _)| *key == Marks::STEP).map(|(_, step)| step)
+}
+
+fn allowed(service: &str, found: ActivityResult<Vec<Leftover>>) -> ActivityResult<Vec<Leftover>> {
+    match found {
+        Err(error) if error.class == ErrorClass::Terminal && error.code.contains("Denied") => {
+            tracing::warn!(service, %error, "not searched for leftovers");
+            Ok(Vec::new())
+        }
+        other => other,
+    }
+}
+
+/// Asks by the run's mark, then for all tags of what was found: another store may have a run of the same name.
+async fn ec2(clients: &AwsClients, marks: &Marks) -> ActivityResult<Vec<Leftover>> {
+    let of_run = [("key", vec![Marks::RUN.to_owned()]), ("value", vec![marks.run.clone()])];
+    let found: BTreeSet<String> = ec2_tags(clients, &of_run).await?.into_iter().map(|t| t.id).collect();
+    let found: Vec<String> = found.into_iter().collect();
+    let mut left = Vec::new();
+    for batch in found.chunks(FILTER_VALUES) {
+        let tags = ec2_tags(clients, &[("resource-id", batch.to_vec())]).await?;
+        for id in batch {
+            let pairs = || tags.iter().filter(|t| t.id == *id).map(|t| (t.key.as_str(), t.value.as_str()));
+            if marks.owner_by(pairs()) == Owner::ThisRun {
+                let kind = tags.iter().find(|t| t.id == *id).map_or("thing", |t| t.kind.as_str());
+                left.push(Leftover::new(&format!("ec2:{kind}"), id, step_of(pairs())));
+            }
+        }
+    }
+    // What is terminated keeps its tags for an hour, with its volumes and interfaces.
+    let instances: Vec<_> = left.iter().filter(|l| l.kind == "ec2:instance").map(|l| l.id.clone()).collect();
+    if !instances.is_empty() {
+        let ended = ended_instances(clients, &instances).await?;
+        left.retain(|l| !ended.contains(&l.id));
+    }
+    Ok(left)
+}
+
+/// EC2 takes at most so many values for one filter.
+const FILTER_VALUES: usize = 200;
+
+struct Ec2Tag {
+    id: String,
+    kind: String,
+    key: String,
+    value: String,
+}
+
+async fn ec2_tags(clients: &AwsClients, by: &[(&str, Vec<String>)]) -> ActivityResult<Vec<Ec2Tag>> {
+    let filters: Vec<_> = by
+        .iter()
+        .map(|(name, values)| {
+            aws_sdk_ec2::types::Filter::builder().name(*name).set_values(Some(values.clone())).build()
+        })
+        .collect();
+    let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
+    let (mut tags, mut next) = (Vec::new(), None);
+    loop {
+        let call = clients.ec2().describe_tags().set_filters(Some(filters.clone())).set_next_token(next);
+        let page = call.send().await.map_err(|e| classify("ec2:DescribeTags", e))?;
+        tags.extend(page.tags().iter().map(|t| Ec2Tag {
+            id: text(t.resource_id()),
+            kind: t.resource_type().map_or("thing", aws_sdk_ec2::types::ResourceType::as_str).to_owned(),
+            key: text(t.key()),
+            value: text(t.value()),
+        }));
+        next = page.next_token().filter(|t| !t.is_empty()).map(str::to_owned);
+        if next.is_none() {
+            return Ok(tags);
+        }
+    }
+}
+
+async fn ended_instances(clients: &AwsClients, ids: &[String]) -> ActivityResult<Vec<String>> {
+    let filter =
+        aws_sdk_ec2::types::Filter::builder().name("instance-id").set_values(Some(ids.to_vec())).build();
+    let answer = clients
+        .ec2()
+        .describe_instances()
+        .filters(filter)
+        .send()
+        .await
+        .map_err(|e| classify("ec2:DescribeInstances", e))?;
+    let live: Vec<&str> = answer
+        .reservations()
+        .iter()
+        .flat_map(aws_sdk_ec2::types::Reservation::instances)
+        .filter(|i| {
+            use aws_sdk_ec2::types::InstanceStateName::{ShuttingDown, Terminated};
+            !matches!(i.state().and_then(|s| s.name()), Some(ShuttingDown | Terminated))
+        })
+        .filter_map(|i| i.instance_id())
+        .collect();
+    Ok(ids.iter().filter(|id| !live.contains(&id.as_str())).cloned().collect())
+}
+
+async fn eks(clients: &AwsClients, marks: &Marks) -> ActivityResult<Vec<Leftover>> {
+    let mut left = Vec::new();
+    let mut next = None;
+    loop {
+        let page = clients
+            .eks()
+            .list_clusters()
+            .set_next_token(next)
+            .send()
+            .await
+            .map_err(|e| classify("eks:ListClusters", e))?;
+        for name in page.clusters() {
+            if let Some(cluster) = super::cluster::find(clients, name).await?
+                && tags::owner_of_map(marks, cluster.tags()) == Owner::ThisRun
+            {
+                let step = cluster.tags().and_then(|t| t.get(Marks::STEP)).map(String::as_str);
+                left.push(Leftover::new("eks:cluster", name, step));
+            }
+        }
+        next = page.next_token().map(str::to_owned);
+        if next.is_none() {
+            return Ok(left);
+        }
+    }
+}
+
+async fn ecr(clients: &AwsClients, marks: &Marks) -> ActivityResult<Vec<Leftover>> {
+    let mut left = Vec::new();
+    let mut next = None;
+    loop {
+        let page = clients
+            .ecr()
+            .describe_repositories()
+            .set_next_token(next)
+            .send()
+            .await
+            .map_err(|e| classify("ecr:DescribeRepositories", e))?;
+        for repository in page.repositories() {
+            let (Some(name), Some(arn)) = (repository.repository_name(), repository.repository_arn()) else {
+                continue;
+            };
+            let tags = repositories::tags_of(clients, arn).await?;
+            if tags::owner_of_ecr(marks, &tags) == Owner::ThisRun {
+                let step = step_of(tags.iter().map(|t| (t.key(), t.value())));
+                let images = repositories::images(clients, name).await?.len();
+                let kept = (images > 0).then(|| format!("holds {images} images that this run did not push"));
+                left.push(Leftover { kept, ..Leftover::new("ecr:repository", name, step) });
+            }
+        }
+        next = page.next_token().map(str::to_owned);
+        if next.is_none() {
+            return Ok(left);
+        }
+    }
+}
+
+async fn glue(clients: &AwsClients, marks: &Marks) -> ActivityResult<Vec<Leftover>> {
+    let mut left = Vec::new();
+    let mut next = None;
+    loop {
+        let page = clients
+            .glue()
+            .get_databases()
+            .set_next_token(next)
+            .send()
+            .await
+            .map_err(|e| classify("glue:GetDatabases", e))?;
+        for database in page.database_list() {
+            if tags::owner_of_map(marks, database.parameters()) == Owner::ThisRun {
+                let tables = glue_database::table_count(clients, database.name()).await?;
+                let kept = (tables > 0).then(|| glue_database::keep_reason(tables));
+                let step = database.parameters().and_then(|t| t.get(Marks::STEP)).map(String::as_str);
+                left.push(Leftover { kept, ..Leftover::new("glue:database", database.name(), step) });
+            }
+        }
+        next = page.next_token().map(str::to_owned);
+        if next.is_none() {
+            return Ok(left);
+        }
+    }
+}
+
+/// IAM cannot be searched by tag: the names of ours begin with [`tags::NAME_PREFIX`], so only those are asked.
+async fn iam(clients: &AwsClients, marks: &Marks) -> ActivityResult<Vec<Leftover>> {
+    let mut left = Vec::new();
+    let mut next = None;
+    loop {
+        let page = clients
+            .iam()
+            .list_roles()
+            .set_marker(next)
+            .send()
+            .await
+            .map_err(|e| classify("iam:ListRoles", e))?;
+        for role in page.roles().iter().filter(|r| r.role_name().starts_with(tags::NAME_PREFIX)) {
+            if let Some(role) = super::role::find(clients, role.role_name()).await?
+                && tags::owner_of_iam(marks, role.tags()) == Owner::ThisRun
+            {
+                let step = step_of(role.tags().iter().map(|t| (t.key(), t.value())));
+                left.push(Leftover::new("iam:role", role.role_name(), step));
+            }
+        }
+        next = page.marker().filter(|_| page.is_truncated()).map(str::to_owned);
+        if next.is_none() {
+            return Ok(left);
+        }
+    }
+}
+
+async fn stacks(clients: &AwsClients, marks: &Marks) -> ActivityResult<Vec<Leftover>> {
+    let stacks = super::eksctl::all_stacks(clients).await?;
+    let ours = stacks.iter().filter(|s| s.owner(marks) == Owner::ThisRun);
+    Ok(ours
+        .map(|s| Leftover::new("cloudformation:stack", &s.name, s.tags.get(Marks::STEP).map(String::as_str)))
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use dssflow_engine::activity::ActivityError;
+
+    use super::*;
+
+    #[test]
+    fn a_denied_service_is_left_out_and_others_are_not() {
+        assert_eq!(allowed("x", Err(ActivityError::terminal("AccessDeniedException", "no"))), Ok(Vec::new()));
+        assert!(allowed("x", Err(ActivityError::retryable("Timeout", "no"))).is_err());
+        assert!(allowed("x", Err(ActivityError::terminal("ValidationException", "no"))).is_err());
+    }
+
+    #[test]
+    fn a_leftover_reads_well() {
+        let mut left = Leftover::new("glue:database", "sales", Some("glue"));
+        assert_eq!(left.to_string(), "glue:database sales");
+        left.kept = Some("holds 3 tables".into());
+        assert_eq!(left.to_string(), "glue:database sales (holds 3 tables)");
+    }
+}

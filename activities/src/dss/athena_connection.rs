@@ -1,0 +1,154 @@
+//! An Athena connection that takes its credentials from an S3 connection.
+//!
+//! Apart from the type, no program that writes one is known: the params are a guess that the read-back verifies and
+//! `overlays.athena_connection` corrects. The JDBC driver must lie on the host before.
+//!
+//! # Idempotency
+//! The name is looked up in the list before anything is created; a connection of ours that is not as wanted is
+//! written again.
+//! # Compensation
+//! Deleted when its mark names this run and no dataset uses it; the S3 side is cleared before.
+//!
+//! Page: <https://doc.dataiku.com/dss/latest/connecting/sql/athena.html>
+
+use std::time::Duration;
+
+use dssflow_engine::activity::{Activity, ActivityContext, ActivityResult, Effect, Probe, Recorded, Undo};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::client::{DssClient, DssTarget};
+use super::connection::{Wanted, audience, remove};
+use super::document::SETTLE;
+use super::tree::overlaid;
+
+/// The registered name.
+pub const NAME: &str = "dss.athena-connection";
+
+/// What the activity takes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AthenaConnectionInput {
+    /// Which DSS.
+    pub target: DssTarget,
+    /// Name of the connection.
+    pub name: String,
+    /// The S3 connection whose credentials it uses.
+    pub s3_connection: String,
+    /// The region.
+    pub region: String,
+    /// The Glue database queries start in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
+    /// The workgroup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workgroup: Option<String>,
+    /// Where Athena writes results, `s3://bucket/path/`.
+    pub output_location: String,
+    /// Version of the JDBC driver, as `3.5.0`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver_version: Option<String>,
+    /// Directory of the JDBC driver on the host.
+    pub driver_directory: String,
+    /// Groups that may use it; everybody when empty.
+    #[serde(default)]
+    pub usable_by: Vec<String>,
+    /// Merged into the connection; `null` takes a key out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlay: Option<Value>,
+}
+
+/// What the activity gives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AthenaConnectionOutput {
+    /// Name of the connection.
+    pub name: String,
+}
+
+/// The activity.
+pub(crate) struct AthenaConnection;
+
+impl AthenaConnectionInput {
+    fn keys(&self) -> Value {
+        let mut params = json!({
+            "region": self.region, "s3OutputLocation": self.output_location,
+            "credentialsMode": "FROM_S3_CONNECTION", "s3Connection": self.s3_connection,
+            "driverJarsDirectory": self.driver_directory
+        });
+        let optional =
+            [("database", &self.database), ("workgroup", &self.workgroup), ("driverVersion", &self.driver_version)];
+        for (key, value) in optional {
+            if let Some(value) = value {
+                params[key] = json!(value);
+            }
+        }
+        let keys = json!({"credentialsMode": "GLOBAL", "params": params});
+        let keys = overlaid(keys, Some(&audience(&self.usable_by, &[])));
+        overlaid(keys, self.overlay.as_ref())
+    }
+
+    fn wanted(&self) -> Wanted<'_> {
+        Wanted { name: &self.name, kind: "Athena", keys: self.keys(), credentials: None }
+    }
+
+    fn output(&self) -> AthenaConnectionOutput {
+        AthenaConnectionOutput { name: self.name.clone() }
+    }
+}
+
+impl Activity for AthenaConnection {
+    type Input = AthenaConnectionInput;
+    type Output = AthenaConnectionOutput;
+    const HAS_PROBE: bool = true;
+
+    fn effect(&self) -> Effect {
+        Effect::Create
+    }
+
+    async fn execute(
+        &self,
+        ctx: &ActivityContext,
+        input: &AthenaConnectionInput,
+    ) -> ActivityResult<AthenaConnectionOutput> {
+        let client = DssClient::connect(ctx, &input.target).await?;
+        input.wanted().create(ctx, &client).await?;
+        Ok(input.output())
+    }
+
+    async fn probe(
+        &self,
+        ctx: &ActivityContext,
+        input: &AthenaConnectionInput,
+    ) -> ActivityResult<Probe<AthenaConnectionOutput>> {
+        let client = DssClient::connect(ctx, &input.target).await?;
+        input.wanted().probe(ctx, &client, input.output()).await
+    }
+
+    async fn verify(
+        &self,
+        ctx: &ActivityContext,
+        input: &AthenaConnectionInput,
+        _output: &AthenaConnectionOutput,
+    ) -> ActivityResult<()> {
+        let client = DssClient::connect(ctx, &input.target).await?;
+        input.wanted().verify(&client).await
+    }
+
+    async fn compensate(
+        &self,
+        ctx: &ActivityContext,
+        input: &AthenaConnectionInput,
+        _recorded: &Recorded,
+    ) -> ActivityResult<Undo> {
+        let client = DssClient::connect(ctx, &input.target).await?;
+        remove(ctx, &client, &input.name).await
+    }
+
+    fn describe(&self, input: &AthenaConnectionInput) -> String {
+        format!("Athena connection {} with the credentials of {}", input.name, input.s3_connection)
+    }
+
+    fn settle(&self) -> Duration {
+        SETTLE
+    }
+}

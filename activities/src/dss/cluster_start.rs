@@ -1,0 +1,207 @@
+//! Starts a defined cluster: DSS runs eksctl, which makes the EKS cluster and its stacks.
+//!
+//! The call answers when all is done, a quarter of an hour later, and a lost reply says nothing. It is made once; then
+//! DSS's state and AWS's decide, and AWS is believed where they differ: a start that died shows as `NONE` in DSS and
+//! as a cluster or a stack in AWS. That is a failure of ours to clean up, never a reason to start again on top of it.
+//!
+//! # Idempotency
+//! Never started while anything of it exists in AWS. Leftovers of a failed start are removed by the next generation:
+//! forced stop in DSS, then deletion of this run's stacks, then a new start.
+//! # Compensation
+//! Forced stop in DSS, then waiting until cluster and stacks are gone (eksctl does not wait), then deletion of this
+//! run's stacks that are left. The definition is deleted by its own step.
+//!
+//! Page: <https://developer.dataiku.com/latest/concepts-and-examples/clusters.html>
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dssflow_engine::activity::{
+    Activity, ActivityContext, ActivityError, ActivityResult, Effect, Owner, Probe, Recorded, Undo,
+};
+use serde::{Deserialize, Serialize};
+
+use super::client::{DssClient, DssTarget};
+use super::clusters::{self, ClusterState, LongCall};
+use crate::aws::eksctl::{self, EksctlState};
+use crate::clients::AwsClients;
+
+/// The registered name.
+pub const NAME: &str = "dss.cluster-start";
+
+/// What the activity takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterStartInput {
+    /// Which DSS.
+    pub target: DssTarget,
+    /// Id of the definition.
+    pub id: String,
+}
+
+/// What the activity gives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterStartOutput {
+    /// Id of the definition, and name of the EKS cluster.
+    pub id: String,
+    /// ARN of the EKS cluster.
+    pub arn: Option<String>,
+}
+
+/// The activity.
+pub(crate) struct ClusterStart;
+
+/// DSS and AWS side by side.
+struct View {
+    client: DssClient,
+    aws: Arc<AwsClients>,
+}
+
+impl View {
+    async fn open(ctx: &ActivityContext, input: &ClusterStartInput) -> ActivityResult<Self> {
+        Ok(Self { client: DssClient::connect(ctx, &input.target).await?, aws: AwsClients::of(ctx)? })
+    }
+
+    async fn in_aws(&self, id: &str) -> ActivityResult<EksctlState> {
+        eksctl::eksctl_state(&self.aws, id).await
+    }
+
+    /// Forced stop, then AWS is waited for, then this run's stacks that are left are deleted.
+    async fn tear_down(&self, ctx: &ActivityContext, id: &str) -> ActivityResult<()> {
+        let query = [("terminate", "False"), ("forceStop", "True")];
+        match clusters::long_call(ctx, &self.client, id, "stop", &query).await? {
+            LongCall::Done => {}
+            // eksctl may fail on what it half made; the stacks below decide.
+            LongCall::Failed(error) => tracing::warn!(%error, cluster = id, "the forced stop failed"),
+            LongCall::Lost(error) => {
+                tracing::warn!(%error, cluster = id, "the reply to the forced stop was lost");
+                clusters::settled(ctx, &self.client, id).await?;
+            }
+        }
+        eksctl::delete_leftovers(ctx, &self.aws, id).await?;
+        let left = self.in_aws(id).await?;
+        if !left.in_progress() && !left.is_gone() {
+            return Err(ActivityError::terminal("ClusterStays", format!("after the stop there is still: {}", left.summary()))
+                .help("delete what is left by hand, or mark the step undone; then `dssflow rollback RUN --retry`"));
+        }
+        eksctl::wait_gone(ctx, &self.aws, id).await
+    }
+}
+
+fn arn(state: &EksctlState) -> Option<String> {
+    state.cluster.as_ref().map(|cluster| cluster.arn.clone())
+}
+
+impl Activity for ClusterStart {
+    type Input = ClusterStartInput;
+    type Output = ClusterStartOutput;
+    const HAS_PROBE: bool = true;
+
+    fn effect(&self) -> Effect {
+        Effect::Create
+    }
+
+    async fn execute(&self, ctx: &ActivityContext, input: &ClusterStartInput) -> ActivityResult<ClusterStartOutput> {
+        let view = View::open(ctx, input).await?;
+        let id = input.id.as_str();
+        ctx.record_resource("dss:cluster-start", id).await?;
+        let mut state = clusters::settled(ctx, &view.client, id).await?;
+        let left = view.in_aws(id).await?;
+        if state == ClusterState::None && !left.is_gone() || state == ClusterState::Running && left.cluster.is_none() {
+            if left.in_progress() {
+                return Err(ActivityError::retryable("ClusterBusy", format!("AWS still works on {id}: {}", left.summary())));
+            }
+            if left.owner(&ctx.marks()).is_some_and(|owner| owner != Owner::ThisRun) {
+                return Err(ActivityError::needs_human(
+                    "ForeignCluster",
+                    format!("EKS or CloudFormation has a {id} that this run did not make: {}", left.summary()),
+                )
+                .help("choose another cluster.name, or remove it"));
+            }
+            view.tear_down(ctx, id).await?;
+            state = clusters::settled(ctx, &view.client, id).await?;
+        }
+        if state == ClusterState::None {
+            match clusters::long_call(ctx, &view.client, id, "start", &[]).await? {
+                LongCall::Done => {}
+                LongCall::Failed(error) => {
+                    let failed = view.in_aws(id).await.map(|state| state.failed().join("; ")).unwrap_or_default();
+                    let mut error = error;
+                    if !failed.is_empty() {
+                        error.message = format!("{}; {failed}", error.message);
+                    }
+                    return Err(error.help("quotas, subnets without public addresses and missing IAM rights are the usual causes; the stack's events tell"));
+                }
+                LongCall::Lost(error) => tracing::warn!(%error, cluster = id, "the reply to the start was lost"),
+            }
+        }
+        match clusters::settled(ctx, &view.client, id).await? {
+            ClusterState::Running => Ok(ClusterStartOutput { id: id.to_owned(), arn: arn(&view.in_aws(id).await?) }),
+            _ => Err(ActivityError::retryable("ClusterStart", format!("the start of cluster {id} did not end well, and no reply tells why"))),
+        }
+    }
+
+    async fn probe(&self, ctx: &ActivityContext, input: &ClusterStartInput) -> ActivityResult<Probe<ClusterStartOutput>> {
+        let view = View::open(ctx, input).await?;
+        let id = input.id.as_str();
+        let Some(definition) = clusters::by_id(&view.client, id).await? else { return Ok(Probe::Absent) };
+        let owner = definition.owner(&ctx.marks());
+        let state = clusters::state(&view.client, id).await?;
+        let aws = view.in_aws(id).await?;
+        Ok(match state {
+            ClusterState::Starting | ClusterState::Stopping => {
+                Probe::InProgress { detail: format!("DSS: {state:?}; AWS: {}", aws.summary()) }
+            }
+            ClusterState::Running if aws.cluster.is_some() => {
+                Probe::Present { output: ClusterStartOutput { id: id.to_owned(), arn: arn(&aws) }, owner }
+            }
+            ClusterState::Running => Probe::Failed { owner, detail: "DSS says RUNNING, EKS has no such cluster".to_owned() },
+            ClusterState::None if aws.is_gone() => Probe::Absent,
+            ClusterState::None if aws.in_progress() => Probe::InProgress { detail: format!("AWS: {}", aws.summary()) },
+            ClusterState::None => Probe::Failed {
+                owner: aws.owner(&ctx.marks()).unwrap_or(owner),
+                detail: format!("an earlier start died: {}", aws.summary()),
+            },
+        })
+    }
+
+    async fn compensate(
+        &self,
+        ctx: &ActivityContext,
+        input: &ClusterStartInput,
+        _recorded: &Recorded,
+    ) -> ActivityResult<Undo> {
+        let view = View::open(ctx, input).await?;
+        let id = input.id.as_str();
+        let marks = ctx.marks();
+        let Some(definition) = clusters::by_id(&view.client, id).await? else {
+            let deleted = eksctl::delete_leftovers(ctx, &view.aws, id).await?;
+            return Ok(if deleted.is_empty() { Undo::NothingToDo } else { Undo::Undone });
+        };
+        if definition.owner(&marks) != Owner::ThisRun {
+            return Ok(Undo::NothingToDo);
+        }
+        let state = clusters::settled(ctx, &view.client, id).await?;
+        let aws = view.in_aws(id).await?;
+        if state == ClusterState::None && aws.is_gone() {
+            return Ok(Undo::NothingToDo);
+        }
+        if state == ClusterState::None && aws.owner(&marks).is_some_and(|owner| owner != Owner::ThisRun) {
+            return Err(ActivityError::terminal(
+                "ForeignCluster",
+                format!("AWS has a {id} that this run cannot prove it made: {}", aws.summary()),
+            )
+            .help("look at it, remove what is yours, then `dssflow rollback RUN --retry`"));
+        }
+        view.tear_down(ctx, id).await?;
+        Ok(Undo::Undone)
+    }
+
+    fn describe(&self, input: &ClusterStartInput) -> String {
+        format!("start of cluster {}: eksctl makes it in 15 to 20 minutes", input.id)
+    }
+
+    fn poll_interval(&self) -> Duration {
+        Duration::from_secs(5)
+    }
+}

@@ -1,0 +1,217 @@
+//! Updates of a document that DSS keeps and others edit too: general settings, plugin settings, project settings,
+//! a connection.
+//!
+//! The document has no version and the last writer wins, so the workflow holds a lock on it. It is read, only our
+//! keys are changed, what they held is recorded first, it is written, and it is read again: DSS drops what it does
+//! not know without a word, and a dropped key is an error that names it. The undo puts back the keys that still hold
+//! our value, and fails naming the others.
+
+use std::marker::PhantomData;
+
+use dssflow_engine::activity::{
+    Activity, ActivityContext, ActivityError, ActivityResult, Effect, Owner, Probe, Recorded, Undo,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::client::{DssClient, DssTarget};
+use super::tree::{self, Change};
+
+/// Which document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// `/admin/general-settings`.
+    GeneralSettings,
+    /// The settings of a plugin.
+    Plugin(String),
+    /// The settings of a project.
+    Project(String),
+    /// A connection. Its secrets come back unreadable and must be put in again before it is written.
+    Connection(String),
+}
+
+impl Place {
+    fn named(&self) -> String {
+        match self {
+            Self::GeneralSettings => "the general settings".to_owned(),
+            Self::Plugin(id) => format!("the settings of plugin {id}"),
+            Self::Project(key) => format!("the settings of project {key}"),
+            Self::Connection(name) => format!("connection {name}"),
+        }
+    }
+
+    /// The document, or `None` when the object it belongs to does not exist.
+    pub(crate) async fn read(&self, client: &DssClient) -> ActivityResult<Option<Value>> {
+        match self {
+            Self::GeneralSettings => client.get(&["admin", "general-settings"]).await.map(Some),
+            Self::Plugin(id) => {
+                let plugins = client.get(&["plugins", ""]).await?;
+                if !lists(&plugins, "id", id) {
+                    return Ok(None);
+                }
+                client.get(&["plugins", id, "settings"]).await.map(Some)
+            }
+            Self::Project(key) => {
+                let projects = client.get(&["projects", ""]).await?;
+                if !lists(&projects, "projectKey", key) {
+                    return Ok(None);
+                }
+                client.get(&["projects", key, "settings"]).await.map(Some)
+            }
+            Self::Connection(name) => {
+                let connections = client.get(&["admin", "connections", ""]).await?;
+                if connections.get(name).is_none() {
+                    return Ok(None);
+                }
+                client.get(&["admin", "connections", name]).await.map(Some)
+            }
+        }
+    }
+
+    async fn write(&self, client: &DssClient, document: &Value) -> ActivityResult<()> {
+        match self {
+            Self::GeneralSettings => client.put(&["admin", "general-settings"], document).await,
+            Self::Plugin(id) => client.post(&["plugins", id, "settings"], Some(document)).await,
+            Self::Project(key) => client.put(&["projects", key, "settings"], document).await,
+            Self::Connection(name) => client.put(&["admin", "connections", name], document).await,
+        }
+        .map(drop)
+    }
+
+    fn missing(&self) -> ActivityError {
+        ActivityError::terminal("NotFound", format!("{} cannot be read: it does not exist", self.named())).no_effect()
+    }
+}
+
+fn lists(list: &Value, field: &str, wanted: &str) -> bool {
+    list.as_array().is_some_and(|items| items.iter().any(|item| item[field] == wanted))
+}
+
+/// An input that says which keys of which document hold what.
+pub(crate) trait DocumentInput: Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// What the activity gives.
+    type Output: Serialize + DeserializeOwned + Send + Sync + 'static;
+
+    fn target(&self) -> &DssTarget;
+    fn place(&self) -> Place;
+    /// The keys we manage, with our values, in the shape `document` asks for.
+    fn patch(&self, document: &Value) -> ActivityResult<Value>;
+    fn output(&self, document: &Value) -> Self::Output;
+    fn describe(&self) -> String;
+
+    /// The last change before the document is written, as putting secrets in. What it puts in is not recorded.
+    fn complete(
+        &self,
+        _ctx: &ActivityContext,
+        _document: &mut Value,
+    ) -> impl Future<Output = ActivityResult<()>> + Send {
+        async { Ok(()) }
+    }
+}
+
+/// The activity for such an input.
+pub(crate) struct DocumentUpdate<I>(PhantomData<fn() -> I>);
+
+impl<I> DocumentUpdate<I> {
+    pub(crate) fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<I: DocumentInput> Activity for DocumentUpdate<I> {
+    type Input = I;
+    type Output = I::Output;
+    const HAS_PROBE: bool = true;
+
+    fn effect(&self) -> Effect {
+        Effect::Update
+    }
+
+    async fn execute(&self, ctx: &ActivityContext, input: &I) -> ActivityResult<I::Output> {
+        let client = DssClient::connect(ctx, input.target()).await?;
+        let place = input.place();
+        let mut document = place.read(&client).await?.ok_or_else(|| place.missing())?;
+        let patch = input.patch(&document)?;
+        let changes = tree::changes(&document, &patch);
+        if changes.is_empty() {
+            return Ok(input.output(&document));
+        }
+        ctx.record_before(tree::recorded(&changes)).await?;
+        tree::apply(&mut document, &changes);
+        input.complete(ctx, &mut document).await?;
+        place.write(&client, &document).await?;
+        let stored = place.read(&client).await?.ok_or_else(|| place.missing())?;
+        let dropped = tree::changes(&stored, &patch);
+        if !dropped.is_empty() {
+            return Err(dropped_keys(&place, &stored, &dropped));
+        }
+        Ok(input.output(&stored))
+    }
+
+    async fn probe(&self, ctx: &ActivityContext, input: &I) -> ActivityResult<Probe<I::Output>> {
+        let client = DssClient::connect(ctx, input.target()).await?;
+        let Some(document) = input.place().read(&client).await? else { return Ok(Probe::Absent) };
+        if tree::holds(&document, &input.patch(&document)?) {
+            // Equal before we touched it, unless the ledger holds before-values: then the engine knows better.
+            return Ok(Probe::Present { output: input.output(&document), owner: Owner::ThisSite(String::new()) });
+        }
+        Ok(Probe::Absent)
+    }
+
+    async fn compensate(&self, ctx: &ActivityContext, input: &I, recorded: &Recorded) -> ActivityResult<Undo> {
+        if recorded.before.is_empty() {
+            return Ok(Undo::NothingToDo);
+        }
+        let client = DssClient::connect(ctx, input.target()).await?;
+        let place = input.place();
+        let Some(mut document) = place.read(&client).await? else { return Ok(Undo::NothingToDo) };
+        let plan = tree::restoration(&document, &input.patch(&document)?, &recorded.before);
+        if !plan.restore.is_empty() {
+            for (path, old) in &plan.restore {
+                tree::put(&mut document, path, old.as_ref());
+            }
+            input.complete(ctx, &mut document).await?;
+            place.write(&client, &document).await?;
+            let stored = place.read(&client).await?.ok_or_else(|| place.missing())?;
+            let again = tree::restoration(&stored, &input.patch(&stored)?, &recorded.before);
+            if !again.restore.is_empty() {
+                let keys: Vec<&str> = again.restore.iter().map(|(path, _)| path.as_str()).collect();
+                return Err(ActivityError::terminal(
+                    "RestoreDropped",
+                    format!("{} did not take the old value of {}", place.named(), keys.join(", ")),
+                ));
+            }
+        }
+        if !plan.changed.is_empty() {
+            return Err(ActivityError::terminal(
+                "ChangedSince",
+                format!("{}: changed by somebody since, left as is: {}", place.named(), plan.changed.join(", ")),
+            )
+            .help("look at these keys in DSS, set them as they should be, then mark the step undone"));
+        }
+        Ok(if plan.restore.is_empty() { Undo::NothingToDo } else { Undo::Undone })
+    }
+
+    fn describe(&self, input: &I) -> String {
+        input.describe()
+    }
+
+    fn settle(&self) -> std::time::Duration {
+        SETTLE
+    }
+}
+
+/// A write that was cut off is done or not after this long: the document is written in one go.
+pub(crate) const SETTLE: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// The error for keys that DSS did not keep.
+pub(crate) fn dropped_keys(place: &Place, stored: &Value, dropped: &[Change]) -> ActivityError {
+    let paths: Vec<String> = dropped.iter().map(|change| change.path.clone()).collect();
+    let held = tree::shown(stored, &paths);
+    ActivityError::terminal(
+        "SettingsDropped",
+        format!("{}: DSS did not keep {}; it holds {held}", place.named(), paths.join(", ")),
+    )
+    .help("set the option once by hand in DSS, read the object back, and put its spelling into `overlays` of the site")
+}

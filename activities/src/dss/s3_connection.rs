@@ -1,0 +1,142 @@
+//! An S3 connection (type `EC2` in DSS) with its own credentials, S3A, and its Glue database.
+//!
+//! # Idempotency
+//! The name is looked up in the list before anything is created; a connection of ours that is not as wanted is
+//! written again. `ENVIRONMENT` credentials cannot be asked for: Athena and Glue cannot use them.
+//! # Compensation
+//! Deleted when its mark names this run and no dataset uses it. The bucket is never touched.
+//!
+//! Page: <https://doc.dataiku.com/dss/latest/connecting/s3.html>
+
+use std::time::Duration;
+
+use dssflow_engine::activity::{Activity, ActivityContext, ActivityResult, Effect, Probe, Recorded, Undo};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::client::{DssClient, DssTarget};
+use super::connection::{S3Credentials, Wanted, audience, remove};
+use super::document::SETTLE;
+use super::tree::overlaid;
+
+/// The registered name.
+pub const NAME: &str = "dss.s3-connection";
+
+/// What the activity takes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct S3ConnectionInput {
+    /// Which DSS.
+    pub target: DssTarget,
+    /// Name of the connection.
+    pub name: String,
+    /// The bucket.
+    pub bucket: String,
+    /// Path in the bucket below which managed datasets live.
+    #[serde(default = "default_path")]
+    pub path: String,
+    /// Region of the bucket.
+    pub region: String,
+    /// Whose credentials it uses.
+    pub credentials: S3Credentials,
+    /// The Glue database its datasets are synchronised to.
+    pub glue_database: String,
+    /// Groups that may use it; everybody when empty.
+    #[serde(default)]
+    pub usable_by: Vec<String>,
+    /// Groups that may read its details, credentials included; nobody when empty.
+    #[serde(default)]
+    pub readable_by: Vec<String>,
+    /// Merged into the connection; `null` takes a key out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlay: Option<Value>,
+}
+
+/// What the activity gives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct S3ConnectionOutput {
+    /// Name of the connection.
+    pub name: String,
+}
+
+fn default_path() -> String {
+    "/dataiku".to_owned()
+}
+
+/// The activity.
+pub(crate) struct S3Connection;
+
+impl S3ConnectionInput {
+    fn keys(&self) -> Value {
+        let params = json!({
+            "regionOrEndpoint": self.region, "switchToRegionFromBucket": true, "usePathMode": false,
+            "chbucket": self.bucket, "chroot": "/", "defaultManagedBucket": self.bucket,
+            "defaultManagedPath": self.path, "hdfsInterface": "S3A", "encryptionMode": "NONE",
+            "metastoreSynchronizationMode": "KEEP_IN_SYNC", "metastoreDatabaseName": self.glue_database
+        });
+        let mut keys = json!({
+            "allowWrite": true, "allowManagedDatasets": true, "allowManagedFolders": true,
+            "credentialsMode": "GLOBAL", "maxActivities": 0, "useGlobalProxy": false,
+            "params": overlaid(params, Some(&self.credentials.plain()))
+        });
+        keys = overlaid(keys, Some(&audience(&self.usable_by, &self.readable_by)));
+        overlaid(keys, self.overlay.as_ref())
+    }
+
+    fn wanted(&self) -> Wanted<'_> {
+        Wanted { name: &self.name, kind: "EC2", keys: self.keys(), credentials: Some(&self.credentials) }
+    }
+
+    fn output(&self) -> S3ConnectionOutput {
+        S3ConnectionOutput { name: self.name.clone() }
+    }
+}
+
+impl Activity for S3Connection {
+    type Input = S3ConnectionInput;
+    type Output = S3ConnectionOutput;
+    const HAS_PROBE: bool = true;
+
+    fn effect(&self) -> Effect {
+        Effect::Create
+    }
+
+    async fn execute(&self, ctx: &ActivityContext, input: &S3ConnectionInput) -> ActivityResult<S3ConnectionOutput> {
+        let client = DssClient::connect(ctx, &input.target).await?;
+        input.wanted().create(ctx, &client).await?;
+        Ok(input.output())
+    }
+
+    async fn probe(&self, ctx: &ActivityContext, input: &S3ConnectionInput) -> ActivityResult<Probe<S3ConnectionOutput>> {
+        let client = DssClient::connect(ctx, &input.target).await?;
+        input.wanted().probe(ctx, &client, input.output()).await
+    }
+
+    async fn verify(
+        &self,
+        ctx: &ActivityContext,
+        input: &S3ConnectionInput,
+        _output: &S3ConnectionOutput,
+    ) -> ActivityResult<()> {
+        let client = DssClient::connect(ctx, &input.target).await?;
+        input.wanted().verify(&client).await
+    }
+
+    async fn compensate(
+        &self,
+        ctx: &ActivityContext,
+        input: &S3ConnectionInput,
+        _recorded: &Recorded,
+    ) -> ActivityResult<Undo> {
+        let client = DssClient::connect(ctx, &input.target).await?;
+        remove(ctx, &client, &input.name).await
+    }
+
+    fn describe(&self, input: &S3ConnectionInput) -> String {
+        format!("S3 connection {} on bucket {}", input.name, input.bucket)
+    }
+
+    fn settle(&self) -> Duration {
+        SETTLE
+    }
+}

@@ -1,0 +1,69 @@
+//! The machine DSS runs on: transports, files, and the activities that prepare it and install DSS.
+//!
+//! One activity a file. All act through [`Host`], so the same code serves this machine, a machine behind `ssh` and
+//! the sandbox. Nothing here talks to AWS or to the DSS API; the service user's own tools do that on the host.
+
+pub mod api_key;
+pub mod athena_driver;
+pub mod aws_cli;
+pub mod aws_credentials;
+pub mod base_image;
+pub mod boot;
+pub mod docker;
+pub mod dss_start;
+pub mod env_site;
+pub mod facts;
+mod files;
+pub mod install_deps;
+pub mod install_dss;
+pub mod integration;
+pub mod kit;
+pub mod license;
+pub mod limits;
+mod local;
+pub mod marker;
+pub mod packages;
+mod process;
+pub mod service_user;
+mod ssh;
+mod step;
+pub mod tool;
+mod transport;
+pub mod unpack;
+
+use dssflow_engine::activity::{ActivityRegistry, RegistryError};
+
+pub use files::{FileKind, Stat, check_path};
+pub use local::LocalHost;
+pub use ssh::{SshHost, SshTarget};
+pub use transport::{
+    DEFAULT_TIMEOUT, Host, HostCommand, HostError, HostHandle, HostOutput, HostUser, MAX_OUTPUT_BYTES,
+    is_account_name,
+};
+
+/// Registers every activity of this folder under the name its page gives.
+///
+/// # Errors
+/// When a name is taken.
+pub fn register(registry: &mut ActivityRegistry) -> Result<(), RegistryError> {
+    registry.add("host.facts", facts::HostFacts)?;
+    registry.add("host.packages", packages::Packages)?;
+    registry.add("host.docker", docker::Docker)?;
+    registry.add("host.tool", tool::Tool)?;
+    registry.add("host.aws-cli", aws_cli::AwsCli)?;
+    registry.add("host.service-user", service_user::ServiceUser)?;
+    registry.add("host.limits", limits::Limits)?;
+    registry.add("host.aws-credentials", aws_credentials::AwsCredentials)?;
+    registry.add("host.kit", kit::Kit)?;
+    registry.add("host.unpack", unpack::Unpack)?;
+    registry.add("host.install-deps", install_deps::InstallDeps)?;
+    registry.add("host.install-dss", install_dss::InstallDss)?;
+    registry.add("host.env-site", env_site::EnvSite)?;
+    registry.add("host.integration", integration::Integration)?;
+    registry.add("host.base-image", base_image::BaseImage)?;
+    registry.add("host.boot", boot::Boot)?;
+    registry.add("host.dss-start", dss_start::DssStart)?;
+    registry.add("host.athena-driver", athena_driver::AthenaDriver)?;
+    registry.add("host.api-key", api_key::ApiKey)?;
+    registry.add("host.license", license::License)
+}

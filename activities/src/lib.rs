@@ -1,0 +1,21 @@
+//! The activities that touch the world: AWS, DSS and hosts. One activity a file, each with its input, output,
+//! `execute`, `probe`, `verify` and `compensate`, and nothing that decides what runs when: that is the engine's.
+#![warn(missing_docs)]
+
+pub mod aws;
+pub mod clients;
+pub mod dss;
+pub mod host;
+pub mod secret;
+
+use dssflow_engine::activity::{ActivityRegistry, RegistryError};
+
+/// Registers every activity of this crate.
+///
+/// # Errors
+/// When two activities share a name, or one that creates or updates something has no probe.
+pub fn register_all(registry: &mut ActivityRegistry) -> Result<(), RegistryError> {
+    aws::register(registry)?;
+    host::register(registry)?;
+    dss::register(registry)
+}

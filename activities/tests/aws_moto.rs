@@ -1,0 +1,555 @@
+//! Every AWS activity against the sandbox's AWS: absent, made, found again by its tags, left alone by others, taken
+//! back, taken back again.
+//!
+//! The program is its own sandbox daemon (`__sandbox ...`), so it has no test harness: `main` runs the cases in turn
+//! and names each. The engine is not here; contexts are made by hand.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use dssflow_activities::aws::{
+    access_entry, addon, athena_query, bucket, cluster, default_sg, eksctl, glue_database, identity, images,
+    instance, launch_template, network, node_group, repositories, role, service_linked_role, sweep,
+};
+use dssflow_activities::clients::{AwsClients, ClientsConfig, StaticCredentials};
+use dssflow_engine::activity::{
+    Activity, ActivityContext, ActivityResult, ContextInner, ErrorClass, Marks, Owner, Probe, Recorded,
+    Recorder, Resource, Resources, Undo,
+};
+use dssflow_engine::id::{RunId, StepName, StoreId};
+use dssflow_engine::runtime::clock::SystemClock;
+use dssflow_engine::time::BoxFuture;
+use dssflow_sandbox::{Action, Fault, SandboxOptions, Target, World, set_faults};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1);
+    if args.next().is_some_and(|first| first == "__sandbox") {
+        return dssflow_sandbox::main(args.collect());
+    }
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime starts")
+        .block_on(all());
+    ExitCode::SUCCESS
+}
+
+/// The ledger of one step, in memory.
+#[derive(Default)]
+struct Ledger(Mutex<Recorded>);
+
+impl Ledger {
+    fn recorded(&self) -> Recorded {
+        self.0.lock().expect("no case panics while it records").clone()
+    }
+}
+
+impl Recorder for Ledger {
+    fn resource(&self, resource: Resource) -> BoxFuture<'_, ActivityResult<()>> {
+        self.0.lock().expect("no case panics while it records").resources.push(resource);
+        Box::pin(async { Ok(()) })
+    }
+
+    fn before(&self, values: BTreeMap<String, Value>) -> BoxFuture<'_, ActivityResult<()>> {
+        let mut recorded = self.0.lock().expect("no case panics while it records");
+        for (key, value) in values {
+            recorded.before.entry(key).or_insert(value);
+        }
+        Box::pin(async { Ok(()) })
+    }
+
+    fn heartbeat(&self, _: Value) {}
+}
+
+struct Lab {
+    world: World,
+    clients: AwsClients,
+}
+
+impl Lab {
+    /// A context of `run`, with its ledger. Store 1 is ours.
+    fn ctx(&self, store: u8, run: &str, step: &str) -> (ActivityContext, Arc<Ledger>) {
+        let ledger = Arc::new(Ledger::default());
+        let mut resources = Resources::default();
+        resources.insert(self.clients.clone());
+        let inner = ContextInner {
+            store: StoreId::generate([store; 16]),
+            site: "lab".into(),
+            run: RunId::new(run).expect("a run id"),
+            step: StepName::new(step).expect("a step name"),
+            attempt: 1,
+            generation: 1,
+            deadline: None,
+            last_heartbeat: None,
+            cancel: CancellationToken::new(),
+            recorder: Arc::<Ledger>::clone(&ledger),
+            resources,
+            clock: Arc::new(SystemClock),
+            kept: vec![StepName::new("kept").expect("a step name")],
+        };
+        (ActivityContext::new(inner), ledger)
+    }
+
+    /// Takes a Create from nothing to there; gives its output, context and ledger.
+    async fn make<A: Activity>(
+        &self,
+        activity: &A,
+        input: &A::Input,
+    ) -> (A::Output, ActivityContext, Arc<Ledger>)
+    where
+        A::Output: Debug + PartialEq,
+    {
+        let (ctx, ledger) = self.ctx(1, "run-1", "step");
+        assert_eq!(activity.probe(&ctx, input).await, Ok(Probe::Absent));
+        let made = activity.execute(&ctx, input).await.expect("it is made");
+        match activity.probe(&ctx, input).await.expect("it can be looked at") {
+            Probe::Present { output, owner: Owner::ThisRun } => assert_eq!(output, made),
+            other => panic!("made by this run, but {other:?}"),
+        }
+        assert!(!activity.describe(input).is_empty());
+        (made, ctx, ledger)
+    }
+
+    /// What others see of it, and that they leave it; then takes it back, twice.
+    async fn unmake<A: Activity>(
+        &self,
+        activity: &A,
+        input: &A::Input,
+        ctx: &ActivityContext,
+        ledger: &Ledger,
+    ) where
+        A::Output: Debug + PartialEq,
+    {
+        let (later, _) = self.ctx(1, "run-2", "step");
+        let (stranger, _) = self.ctx(2, "run-1", "step");
+        for (other, owner) in [(&later, Owner::ThisSite("run-1".into())), (&stranger, Owner::Foreign)] {
+            match activity.probe(other, input).await {
+                Ok(Probe::Present { owner: seen, .. }) => assert_eq!(seen, owner),
+                seen => panic!("{seen:?}"),
+            }
+            let nothing = activity.compensate(other, input, &Recorded::default()).await;
+            assert_eq!(nothing, Ok(Undo::NothingToDo), "{owner:?} must not delete it");
+        }
+        assert_eq!(activity.compensate(ctx, input, &ledger.recorded()).await, Ok(Undo::Undone));
+        assert_eq!(activity.probe(ctx, input).await, Ok(Probe::Absent));
+        assert_eq!(activity.compensate(ctx, input, &ledger.recorded()).await, Ok(Undo::NothingToDo));
+    }
+
+    async fn left(&self) -> Vec<String> {
+        let (ctx, _) = self.ctx(1, "run-1", "identity");
+        let left = sweep::leftovers(&self.clients, &ctx.marks(), ctx.kept()).await.expect("the sweep works");
+        left.iter().map(ToString::to_string).collect()
+    }
+}
+
+async fn all() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let exe = std::env::current_exe().expect("this program has a path");
+    let mut options = SandboxOptions::new(dir.path().join("sandbox"), exe);
+    options.latency = 0.0;
+    options.idle = Duration::from_secs(600);
+    let world =
+        dssflow_sandbox::up(&options, &|line: &str| println!("{line}")).await.expect("the sandbox starts");
+    let mut spec = ClientsConfig::new(world.region.clone());
+    spec.endpoint_url = Some(world.aws_endpoint.clone());
+    spec.imds_endpoint = Some(world.imds_endpoint.clone());
+    spec.credentials =
+        Some(StaticCredentials::new(world.access_key_id.clone(), world.secret_access_key.clone()));
+    let clients = AwsClients::connect(&spec).await;
+    let lab = Arc::new(Lab { world, clients });
+    let cases = tokio::spawn(async move {
+        case("identity", Box::pin(who_we_are(&lab))).await;
+        case("instance", Box::pin(the_instance(&lab))).await;
+        case("default security group", Box::pin(the_default_group(&lab))).await;
+        case("network", Box::pin(the_network(&lab))).await;
+        case("repositories", Box::pin(the_repositories(&lab))).await;
+        case("glue database", Box::pin(the_database(&lab))).await;
+        case("buckets and queries", Box::pin(buckets_and_queries(&lab))).await;
+        case("roles", Box::pin(the_roles(&lab))).await;
+        case("cluster", Box::pin(the_cluster(&lab))).await;
+        case("eksctl", Box::pin(leftover_stacks(&lab))).await;
+        case("faults", Box::pin(lost_and_refused(&lab))).await;
+        case("sweep", Box::pin(nothing_left(&lab))).await;
+    });
+    let ended = cases.await;
+    dssflow_sandbox::down(&options.dir).await.expect("the sandbox ends");
+    ended.expect("every case holds");
+}
+
+async fn case(name: &str, work: impl Future<Output = ()>) {
+    let started = std::time::Instant::now();
+    work.await;
+    println!("ok {name} ({} ms)", started.elapsed().as_millis());
+}
+
+async fn who_we_are(lab: &Lab) {
+    let (ctx, _) = lab.ctx(1, "run-1", "identity");
+    let mut input = identity::IdentityInput {
+        region: lab.world.region.clone(),
+        expected_account: Some(lab.world.account.clone()),
+        expected_principal: None,
+        quiet_seconds: 0,
+    };
+    let identity = identity::StsIdentity.execute(&ctx, &input).await.expect("it is us");
+    assert_eq!(identity.account, lab.world.account);
+    input.expected_account = Some("210987654321".into());
+    let error = identity::StsIdentity.execute(&ctx, &input).await.expect_err("another account");
+    assert_eq!((error.class, error.code.as_str()), (ErrorClass::Terminal, "AccountMismatch"));
+}
+
+async fn the_instance(lab: &Lab) {
+    let (ctx, _) = lab.ctx(1, "run-1", "instance");
+    let mut input = instance::InstanceInput { instance_id: None, min_memory_mib: instance::MIN_MEMORY_MIB };
+    let facts = instance::InstanceFactsActivity.execute(&ctx, &input).await.expect("found by its metadata");
+    assert_eq!(facts.instance_id, lab.world.instance_id);
+    assert_eq!((facts.vpc_id.as_str(), facts.architecture.as_str()), (lab.world.vpc_id.as_str(), "x86_64"));
+    assert_eq!(facts.default_security_group, lab.world.default_security_group);
+    input.min_memory_mib = 10_000_000;
+    let error = instance::InstanceFactsActivity.execute(&ctx, &input).await.expect_err("too small");
+    assert_eq!(error.code, "InstanceUnfit");
+    input.instance_id = Some("i-0123456789abcdef0".into());
+    let error = instance::InstanceFactsActivity.execute(&ctx, &input).await.expect_err("not there");
+    assert_eq!(error.code, "InstanceNotFound");
+}
+
+async fn the_default_group(lab: &Lab) {
+    let (ctx, ledger) = lab.ctx(1, "run-1", "default-sg");
+    let input = default_sg::DefaultSgInput {
+        instance_id: lab.world.instance_id.clone(),
+        vpc_id: lab.world.vpc_id.clone(),
+        security_group: None,
+    };
+    let activity = default_sg::DefaultSecurityGroup;
+    assert_eq!(activity.probe(&ctx, &input).await, Ok(Probe::Absent));
+    let made = activity.execute(&ctx, &input).await.expect("attached");
+    assert!(made.security_groups.contains(&lab.world.default_security_group));
+    let seen = activity.probe(&ctx, &input).await;
+    assert!(
+        matches!(&seen, Ok(Probe::Present { owner: Owner::ThisSite(run), .. }) if run.is_empty()),
+        "{seen:?}"
+    );
+    assert_eq!(activity.compensate(&ctx, &input, &Recorded::default()).await, Ok(Undo::NothingToDo));
+    assert_eq!(activity.compensate(&ctx, &input, &ledger.recorded()).await, Ok(Undo::Undone));
+    assert_eq!(activity.probe(&ctx, &input).await, Ok(Probe::Absent));
+    assert_eq!(activity.compensate(&ctx, &input, &ledger.recorded()).await, Ok(Undo::NothingToDo));
+}
+
+async fn the_network(lab: &Lab) {
+    let world = &lab.world;
+    let mut input = network::NetworkInput {
+        vpc_id: Some(world.vpc_id.clone()),
+        subnets: world.subnets[..2].to_vec(),
+        security_groups: vec![world.default_security_group.clone()],
+        public: true,
+    };
+    let network = network::check_network(&lab.clients, &input).await.expect("it fits");
+    assert_eq!(network.subnets.len(), 2);
+    input.subnets = vec![world.subnets[0].clone(), world.subnets[2].clone()];
+    input.security_groups = vec!["sg-0123456789abcdef0".into()];
+    let problems = network::check_network(&lab.clients, &input).await.expect_err("one zone, unknown group");
+    let codes: Vec<_> = problems.iter().map(|p| p.code.as_str()).collect();
+    assert_eq!(codes, [network::SUBNETS_ONE_ZONE, network::GROUP_UNKNOWN]);
+    let (ctx, _) = lab.ctx(1, "run-1", "network");
+    let error = network::NetworkCheck.execute(&ctx, &input).await.expect_err("the same as a step");
+    assert_eq!((error.class, error.code.as_str()), (ErrorClass::Terminal, network::SUBNETS_ONE_ZONE));
+}
+
+async fn push(lab: &Lab, repository: &str, tag: &str, digit: char) -> String {
+    let digest = format!("sha256:{}", digit.to_string().repeat(64));
+    let call = lab.clients.ecr().put_image().repository_name(repository).image_tag(tag).image_digest(&digest);
+    call.image_manifest(format!("{{\"schemaVersion\":2,\"n\":\"{digit}\"}}")).send().await.expect("pushed");
+    digest
+}
+
+async fn the_repositories(lab: &Lab) {
+    let input = repositories::RepositoriesInput {
+        names: vec!["lab/exec".into(), "lab/spark".into()],
+        own_tags: vec!["dss-14.1.0".into()],
+        adopt: false,
+    };
+    let (made, ctx, ledger) = lab.make(&repositories::Repositories, &input).await;
+    assert_eq!(made.repositories.len(), 2);
+    assert!(made.registry.contains(&lab.world.account), "{}", made.registry);
+    push(lab, "lab/exec", "dss-14.1.0", 'a').await;
+    let wanted = |tag: &str| images::ImagesInput {
+        images: vec![images::ImageWanted { repository: "lab/exec".into(), tag: tag.into(), digest: None }],
+    };
+    images::ImagesPresent.execute(&ctx, &wanted("dss-14.1.0")).await.expect("it is there");
+    let error = images::ImagesPresent.execute(&ctx, &wanted("dss-15")).await.expect_err("not pushed");
+    assert_eq!((error.class, error.code.as_str()), (ErrorClass::Retryable, "ImageMissing"));
+
+    let foreign = push(lab, "lab/spark", "prod", 'b').await;
+    let undo = repositories::Repositories.compensate(&ctx, &input, &ledger.recorded()).await;
+    assert!(matches!(&undo, Ok(Undo::Kept { reason }) if reason.contains("lab/spark")), "{undo:?}");
+    assert_eq!(lab.left().await, ["ecr:repository lab/spark (holds 1 images that this run did not push)"]);
+    let id = aws_sdk_ecr::types::ImageIdentifier::builder().image_digest(foreign).build();
+    let call = lab.clients.ecr().batch_delete_image().repository_name("lab/spark").image_ids(id);
+    call.send().await.expect("the foreign image goes");
+    repositories::Repositories.execute(&ctx, &input).await.expect("the missing one is made again");
+    lab.unmake(&repositories::Repositories, &input, &ctx, &ledger).await;
+}
+
+async fn the_database(lab: &Lab) {
+    let input =
+        glue_database::GlueDatabaseInput { name: "Lab_Main".into(), description: None, location_uri: None };
+    let (made, ctx, ledger) = lab.make(&glue_database::GlueDatabase, &input).await;
+    assert_eq!(made.name, "lab_main");
+    let table = aws_sdk_glue::types::TableInput::builder().name("t").build().expect("a table has a name");
+    let call = lab.clients.glue().create_table().database_name("lab_main").table_input(table);
+    call.send().await.expect("a table of somebody");
+    let undo = glue_database::GlueDatabase.compensate(&ctx, &input, &ledger.recorded()).await;
+    assert!(matches!(&undo, Ok(Undo::Kept { reason }) if reason.contains("1 tables")), "{undo:?}");
+    assert_eq!(lab.left().await, ["glue:database lab_main (holds 1 tables, which are user data)"]);
+    let call = lab.clients.glue().delete_table().database_name("lab_main").name("t");
+    call.send().await.expect("the table goes");
+    lab.unmake(&glue_database::GlueDatabase, &input, &ctx, &ledger).await;
+}
+
+async fn buckets_and_queries(lab: &Lab) {
+    let (ctx, _) = lab.ctx(1, "run-1", "bucket");
+    let input = bucket::BucketInput { bucket: lab.world.buckets[0].clone() };
+    let found = bucket::BucketCheck.execute(&ctx, &input).await.expect("the bucket is there");
+    assert!(found.accessible);
+    assert_eq!(found.region.as_deref(), Some(lab.world.region.as_str()));
+    let input = bucket::BucketInput { bucket: "dssflow-no-such-bucket".into() };
+    let error = bucket::BucketCheck.execute(&ctx, &input).await.expect_err("not there");
+    assert_eq!(error.code, "BucketNotFound");
+
+    let results = lab.world.buckets.last().expect("the last is for results");
+    let input = athena_query::AthenaQueryInput {
+        sql: "SELECT 1".into(),
+        database: None,
+        catalog: None,
+        workgroup: None,
+        output_location: Some(format!("s3://{results}/lab/")),
+    };
+    athena_query::AthenaQuery.execute(&ctx, &input).await.expect("the query ends");
+}
+
+async fn the_roles(lab: &Lab) {
+    let (ctx, ledger) = lab.ctx(1, "run-1", "slr");
+    let input = service_linked_role::ServiceLinkedRoleInput { service: "eks.amazonaws.com".into() };
+    let activity = service_linked_role::ServiceLinkedRole;
+    if activity.probe(&ctx, &input).await == Ok(Probe::Absent) {
+        activity.execute(&ctx, &input).await.expect("made");
+        let undo = activity.compensate(&ctx, &input, &ledger.recorded()).await;
+        assert!(matches!(undo, Ok(Undo::Kept { .. })), "{undo:?}");
+    }
+    let seen = activity.probe(&ctx, &input).await;
+    assert!(matches!(seen, Ok(Probe::Present { owner: Owner::ThisSite(_), .. })), "{seen:?}");
+
+    let input = role_input("dssflow-lab-nodes", role::RoleKind::EksNode);
+    let (made, ctx, ledger) = lab.make(&role::Role, &input).await;
+    assert_eq!(lab.left().await, ["iam:role dssflow-lab-nodes"]);
+    let given = role::RoleInput { name: None, given_arn: Some(made.arn.clone()), ..input.clone() };
+    let seen = role::Role.probe(&ctx, &given).await;
+    assert!(
+        matches!(&seen, Ok(Probe::Present { output, owner: Owner::ThisSite(_) }) if output.arn == made.arn),
+        "{seen:?}"
+    );
+    let policy = "arn:aws:iam::aws:policy/AmazonEKS_CNI_Policy";
+    let call = lab.clients.iam().detach_role_policy().role_name(&made.name).policy_arn(policy);
+    call.send().await.expect("somebody takes a policy away");
+    assert_eq!(
+        role::Role.probe(&ctx, &input).await,
+        Ok(Probe::Absent),
+        "a role without its policies is not ready"
+    );
+    assert_eq!(role::Role.execute(&ctx, &input).await, Ok(made));
+    lab.unmake(&role::Role, &input, &ctx, &ledger).await;
+}
+
+fn role_input(name: &str, kind: role::RoleKind) -> role::RoleInput {
+    role::RoleInput { name: Some(name.into()), given_arn: None, kind, extra_policies: vec![] }
+}
+
+async fn the_cluster(lab: &Lab) {
+    let world = &lab.world;
+    let cluster_role = role_input("dssflow-lab-cluster", role::RoleKind::EksCluster);
+    let node_role = role_input("dssflow-lab-nodes", role::RoleKind::EksNode);
+    let (cluster_role_made, role_ctx, role_ledger) = lab.make(&role::Role, &cluster_role).await;
+    let (node_role_made, ..) = lab.make(&role::Role, &node_role).await;
+
+    let input = cluster_input(lab, "lab-eks", &cluster_role_made.arn);
+    let (made, ctx, ledger) = lab.make(&cluster::CreateCluster, &input).await;
+    let wait = cluster::wait::WaitClusterInput { name: made.name.clone() };
+    let ready = cluster::wait::WaitCluster.execute(&ctx, &wait).await.expect("it becomes active");
+    assert_eq!(ready.arn, made.arn);
+
+    let entry = access_entry::AccessEntryInput {
+        cluster: made.name.clone(),
+        principal_arn: world.service_user_arn.clone(),
+        policy_arn: None,
+    };
+    let (_, entry_ctx, entry_ledger) = lab.make(&access_entry::AccessEntry, &entry).await;
+
+    let group = Some(ready.cluster_security_group).filter(|g| !g.is_empty());
+    let template = launch_template::LaunchTemplateInput {
+        name: "dssflow-lab-nodes".into(),
+        cluster_security_group: group,
+        security_groups: vec![world.default_security_group.clone()],
+        disk_gb: 100,
+    };
+    let (template_made, template_ctx, template_ledger) =
+        lab.make(&launch_template::LaunchTemplate, &template).await;
+    assert_eq!(template_made.version, "1");
+    let mut changed = template.clone();
+    changed.security_groups.push(world.instance_security_group.clone());
+    assert_eq!(launch_template::LaunchTemplate.probe(&template_ctx, &changed).await, Ok(Probe::Absent));
+    let second =
+        launch_template::LaunchTemplate.execute(&template_ctx, &changed).await.expect("one more version");
+    assert_eq!((second.id.as_str(), second.version.as_str()), (template_made.id.as_str(), "2"));
+
+    let nodes = node_group::NodeGroupInput {
+        cluster: made.name.clone(),
+        name: "nodes".into(),
+        node_role_arn: node_role_made.arn,
+        subnets: world.subnets[..2].to_vec(),
+        instance_types: vec!["m7i.4xlarge".into()],
+        min_size: 1,
+        max_size: 5,
+        desired_size: 3,
+        launch_template_id: Some(second.id),
+        launch_template_version: Some(second.version),
+        ami_type: None,
+        labels: BTreeMap::new(),
+    };
+    let (_, nodes_ctx, nodes_ledger) = lab.make(&node_group::NodeGroup, &nodes).await;
+    let wait = node_group::wait::WaitNodeGroupInput { cluster: made.name.clone(), name: "nodes".into() };
+    let joined = node_group::wait::WaitNodeGroup.execute(&nodes_ctx, &wait).await.expect("the nodes join");
+    assert_eq!(joined.desired_size, 3);
+
+    let cni = addon::AddonInput { cluster: made.name.clone(), addon: "vpc-cni".into(), version: None };
+    let (_, cni_ctx, cni_ledger) = lab.make(&addon::Addon, &cni).await;
+    let wait = addon::wait::WaitAddonInput { cluster: made.name.clone(), addon: "vpc-cni".into() };
+    addon::wait::WaitAddon.execute(&cni_ctx, &wait).await.expect("the add-on works");
+
+    let error =
+        cluster::CreateCluster.compensate(&ctx, &input, &ledger.recorded()).await.expect_err("it has nodes");
+    assert_eq!((error.class, error.code.as_str()), (ErrorClass::Retryable, "ResourceInUseException"));
+
+    lab.unmake(&addon::Addon, &cni, &cni_ctx, &cni_ledger).await;
+    lab.unmake(&node_group::NodeGroup, &nodes, &nodes_ctx, &nodes_ledger).await;
+    lab.unmake(&launch_template::LaunchTemplate, &changed, &template_ctx, &template_ledger).await;
+    let undone = access_entry::AccessEntry.compensate(&entry_ctx, &entry, &entry_ledger.recorded()).await;
+    assert_eq!(undone, Ok(Undo::Undone));
+    assert_eq!(access_entry::AccessEntry.probe(&entry_ctx, &entry).await, Ok(Probe::Absent));
+    lab.unmake(&cluster::CreateCluster, &input, &ctx, &ledger).await;
+    lab.unmake(&role::Role, &cluster_role, &role_ctx, &role_ledger).await;
+    assert_eq!(role::Role.compensate(&role_ctx, &node_role, &Recorded::default()).await, Ok(Undo::Undone));
+}
+
+fn cluster_input(lab: &Lab, name: &str, role_arn: &str) -> cluster::ClusterInput {
+    cluster::ClusterInput {
+        name: name.into(),
+        role_arn: role_arn.into(),
+        subnets: lab.world.subnets[..2].to_vec(),
+        security_groups: vec![],
+        version: None,
+        endpoint_public: true,
+        endpoint_private: true,
+        public_access_cidrs: vec![],
+    }
+}
+
+async fn leftover_stacks(lab: &Lab) {
+    let (ctx, _) = lab.ctx(1, "run-1", "cluster");
+    let template = "{\"Resources\":{\"T\":{\"Type\":\"AWS::SNS::Topic\"}}}";
+    let tags = |marks: Marks| {
+        let tag =
+            |(k, v): (&str, String)| aws_sdk_cloudformation::types::Tag::builder().key(k).value(v).build();
+        marks.tags().into_iter().map(tag).collect::<Vec<_>>()
+    };
+    let (stranger, _) = lab.ctx(2, "run-1", "cluster");
+    for (name, ctx) in
+        [("eksctl-lab-cluster", &ctx), ("eksctl-lab-nodegroup-n", &ctx), ("eksctl-lab-b-cluster", &stranger)]
+    {
+        let call = lab.clients.cloudformation().create_stack().stack_name(name).template_body(template);
+        call.set_tags(Some(tags(ctx.marks()))).send().await.expect("a stack");
+    }
+    let state = eksctl::eksctl_state(&lab.clients, "lab").await.expect("it can be looked at");
+    let names: Vec<_> = state.stacks.iter().map(|s| s.name.as_str()).collect();
+    assert_eq!(names, ["eksctl-lab-nodegroup-n", "eksctl-lab-cluster"]);
+    assert_eq!(state.owner(&ctx.marks()), Some(Owner::ThisRun));
+    assert!(state.cluster.is_none() && !state.in_progress() && state.failed().is_empty());
+    assert_eq!(lab.left().await.len(), 2);
+    let deleted = eksctl::delete_leftovers(&ctx, &lab.clients, "lab").await.expect("ours are deleted");
+    assert_eq!(deleted, names);
+    eksctl::wait_gone(&ctx, &lab.clients, "lab").await.expect("nothing is left of it");
+    assert_eq!(eksctl::delete_leftovers(&ctx, &lab.clients, "lab-b").await, Ok(vec![]), "of others nothing");
+    assert_eq!(eksctl::eksctl_state(&lab.clients, "lab-b").await.map(|s| s.stacks.len()), Ok(1));
+}
+
+async fn lost_and_refused(lab: &Lab) {
+    let (ctx, ledger) = lab.ctx(1, "run-1", "lost");
+    let input =
+        glue_database::GlueDatabaseInput { name: "lost".into(), description: None, location_uri: None };
+    let fault = |action| Fault::new(Target::Aws, "glue:CreateDatabase", action).times(1);
+    let error =
+        |status, code: &str| Action::Error { status, code: code.into(), message: "as asked for".into() };
+    let expected = [
+        (fault(error(400, "ThrottlingException")), ErrorClass::Throttled, true),
+        (fault(error(400, "ExpiredTokenException")), ErrorClass::Credentials, true),
+        (fault(error(400, "AccessDeniedException")), ErrorClass::Terminal, true),
+        (fault(error(400, "ResourceNumberLimitExceededException")), ErrorClass::NeedsHuman, true),
+        (fault(error(500, "InternalServiceException")), ErrorClass::Retryable, false),
+        (fault(Action::Reset), ErrorClass::Retryable, false),
+    ];
+    for (fault, class, no_effect) in expected {
+        set_faults(&lab.world, std::slice::from_ref(&fault)).await.expect("the fault is set");
+        let error = glue_database::GlueDatabase.execute(&ctx, &input).await.expect_err("it fails");
+        assert_eq!((error.class, error.no_effect), (class, no_effect), "{error}");
+        assert_eq!(glue_database::GlueDatabase.probe(&ctx, &input).await, Ok(Probe::Absent));
+    }
+    // The answer is lost after the call was applied: nothing is recorded, the tags tell.
+    set_faults(&lab.world, &[fault(Action::Reset).after()]).await.expect("the fault is set");
+    let error = glue_database::GlueDatabase.execute(&ctx, &input).await.expect_err("the answer is lost");
+    assert_eq!((error.class, error.no_effect), (ErrorClass::Retryable, false), "{error}");
+    set_faults(&lab.world, &[]).await.expect("no more faults");
+    assert!(ledger.recorded().resources.is_empty());
+    let seen = glue_database::GlueDatabase.probe(&ctx, &input).await;
+    assert!(matches!(seen, Ok(Probe::Present { owner: Owner::ThisRun, .. })), "{seen:?}");
+    let again = glue_database::GlueDatabase.execute(&ctx, &input).await.expect_err("it exists");
+    assert_eq!((again.class, again.code.as_str()), (ErrorClass::Retryable, "AlreadyExistsException"));
+    assert_eq!(
+        glue_database::GlueDatabase.compensate(&ctx, &input, &Recorded::default()).await,
+        Ok(Undo::Undone)
+    );
+
+    // Nobody listens: the request was surely not sent.
+    let mut spec = lab.clients.spec().clone();
+    spec.endpoint_url = Some("http://127.0.0.1:1".into());
+    let error = identity::identify(&AwsClients::connect(&spec).await).await.expect_err("nobody answers");
+    assert_eq!((error.class, error.no_effect), (ErrorClass::Retryable, true), "{error}");
+}
+
+async fn nothing_left(lab: &Lab) {
+    assert_eq!(lab.left().await, Vec::<String>::new());
+    let (kept, _) = lab.ctx(1, "run-1", "kept");
+    let stays =
+        glue_database::GlueDatabaseInput { name: "stays".into(), description: None, location_uri: None };
+    glue_database::GlueDatabase.execute(&kept, &stays).await.expect("made by a step that stays");
+    let (ctx, _) = lab.ctx(1, "run-1", "identity");
+    let input = identity::IdentityInput {
+        region: lab.world.region.clone(),
+        expected_account: None,
+        expected_principal: None,
+        quiet_seconds: 1,
+    };
+    let sweep = || async { identity::StsIdentity.compensate(&ctx, &input, &Recorded::default()).await };
+    assert_eq!(
+        sweep().await,
+        Ok(Undo::Kept { reason: "glue:database stays (of step kept, which stays)".into() })
+    );
+    assert_eq!(
+        glue_database::GlueDatabase.compensate(&kept, &stays, &Recorded::default()).await,
+        Ok(Undo::Undone)
+    );
+    assert_eq!(sweep().await, Ok(Undo::NothingToDo));
+}

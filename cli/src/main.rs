@@ -1,0 +1,3 @@
+//! The command; being written.
+
+fn main() {}

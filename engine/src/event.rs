@@ -1,0 +1,401 @@
+//! The history of a run: facts in the past tense, each with its number and time.
+//!
+//! Whatever depended on chance or time when a decision was made (a retry's wake time, a resolved input) stands in
+//! the event, so that replay needs neither. Times are [`Timestamp`]s; everything else is plain data without
+//! secrets.
+//!
+//! # Format changelog
+//! - 1: the first.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::activity::{ActivityError, Effect, Owner, Probe, Resource, Undo};
+use crate::id::{StepName, WorkflowName};
+use crate::run::{RunOptions, RunStatus};
+use crate::store::GraphHash;
+use crate::time::Timestamp;
+
+/// The format of events that this version writes. It reads all up to this one.
+pub const EVENT_FORMAT: u16 = 1;
+
+/// What an attempt is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// To do the step's work (with a look first, where the activity has a probe).
+    Execute,
+    /// Only to find out what an earlier attempt did.
+    Probe,
+    /// To take back what the step did.
+    Compensate,
+}
+
+/// What follows a failed, lost or inconclusive attempt; decided when the event was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "then")]
+pub enum Next {
+    /// Another attempt at this time.
+    At {
+        /// The wake time.
+        at: Timestamp,
+    },
+    /// Another attempt at once.
+    Now,
+    /// The run pauses; the step is tried again on resume.
+    Pause,
+    /// The step failed for good, and the run with it.
+    Fail,
+    /// The step failed for good, and the run takes back what it made.
+    Rollback,
+    /// The compensation failed for good; the rest goes on.
+    Stuck,
+}
+
+/// Why an attempt ended without an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LostCause {
+    /// The process that ran it ended.
+    Crash,
+    /// The run was told to stop and the attempt did not answer in time, or changes nothing anyway.
+    Interrupted,
+}
+
+/// Who asked for something, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Request {
+    /// Who: a user name, a process, a schedule.
+    pub by: String,
+    /// Why, in their words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}
+
+impl Request {
+    /// A request by `by` without a reason.
+    pub fn by(by: impl Into<String>) -> Self {
+        Self { by: by.into(), reason: String::new() }
+    }
+}
+
+/// What a cancelled run does with what it made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CancelMode {
+    /// Leaves it.
+    Keep,
+    /// Takes it back.
+    Rollback,
+}
+
+/// Why a run paused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PauseKind {
+    /// Somebody asked.
+    Requested,
+    /// A step used up its attempts.
+    Exhausted,
+    /// Credentials are missing, expired or denied.
+    Credentials,
+    /// A person has to decide something.
+    NeedsHuman,
+}
+
+/// Why a run paused, in full.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PauseReason {
+    /// The kind.
+    pub kind: PauseKind,
+    /// The step concerned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<StepName>,
+    /// For people.
+    pub message: String,
+}
+
+/// One fact of a run's history.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Its number in the run, from 1, without gaps.
+    pub seq: u64,
+    /// When it happened; never earlier than the event before it.
+    pub at: Timestamp,
+    /// What happened.
+    #[serde(flatten)]
+    pub kind: EventKind,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "type")]
+pub enum EventKind {
+    /// The run exists. Always the first.
+    RunCreated {
+        /// [`EVENT_FORMAT`] of the writer.
+        format: u16,
+        /// The workflow.
+        workflow: WorkflowName,
+        /// The workflow's version.
+        workflow_version: u32,
+        /// The site, or empty.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        site: String,
+        /// The graph, stored apart under its hash.
+        graph: GraphHash,
+        /// What the run was given, without secrets.
+        input: Value,
+        /// How it behaves.
+        options: RunOptions,
+        /// Free words to find it by.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        labels: BTreeMap<String, String>,
+        /// Who asked.
+        #[serde(default)]
+        request: Request,
+    },
+    /// Another process (or the same one, later) took the run over.
+    RunRecovered {
+        /// The store epoch of the new owner.
+        epoch: u64,
+        /// How long nobody owned it, in milliseconds; timeouts do not count it.
+        gap_ms: u64,
+    },
+    /// An attempt is about to act: the intent. Durable before anything is done.
+    AttemptStarted {
+        /// The step.
+        step: StepName,
+        /// Counts all attempts of the step, from 1.
+        attempt: u32,
+        /// What it is for.
+        phase: Phase,
+        /// The step's generation.
+        generation: u32,
+        /// What kind of effect the activity has.
+        effect: Effect,
+        /// Whether the activity can be probed.
+        probed: bool,
+        /// The resolved input, when it differs from the one recorded last.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        input: Option<Value>,
+        /// When the attempt is ended by its timeout.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        deadline: Option<Timestamp>,
+    },
+    /// The step is done.
+    AttemptSucceeded {
+        /// The step.
+        step: StepName,
+        /// The attempt.
+        attempt: u32,
+        /// The step's output.
+        output: Value,
+        /// Set when nothing had to be done because it was there: whose it is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        found: Option<Owner>,
+    },
+    /// An attempt to execute or probe failed.
+    AttemptFailed {
+        /// The step.
+        step: StepName,
+        /// The attempt.
+        attempt: u32,
+        /// Why.
+        error: ActivityError,
+        /// What follows.
+        next: Next,
+    },
+    /// An attempt ended without an answer.
+    AttemptLost {
+        /// The step.
+        step: StepName,
+        /// The attempt.
+        attempt: u32,
+        /// Why.
+        cause: LostCause,
+    },
+    /// A probe answered something other than "done".
+    ProbeAnswered {
+        /// The step.
+        step: StepName,
+        /// The attempt.
+        attempt: u32,
+        /// The answer.
+        answer: Probe<Value>,
+        /// What follows.
+        next: Next,
+    },
+    /// An attempt made something; its id is known.
+    ResourceRecorded {
+        /// The step.
+        step: StepName,
+        /// What it made.
+        resource: Resource,
+    },
+    /// An attempt is about to change something; its old values are known. Keys recorded before keep their value.
+    BeforeRecorded {
+        /// The step.
+        step: StepName,
+        /// Old values by key.
+        values: BTreeMap<String, Value>,
+    },
+    /// An attempt is alive.
+    HeartbeatRecorded {
+        /// The step.
+        step: StepName,
+        /// The attempt.
+        attempt: u32,
+        /// Details, for people and the next attempt.
+        details: Value,
+    },
+    /// The step's condition was false.
+    StepSkipped {
+        /// The step.
+        step: StepName,
+    },
+    /// Somebody wants the run to pause.
+    PauseRequested {
+        /// Who and why.
+        request: Request,
+    },
+    /// The run stands still until it is resumed.
+    RunPaused {
+        /// Why.
+        reason: PauseReason,
+    },
+    /// The run goes on: failed steps are tried again with fresh budgets.
+    RunResumed {
+        /// Who and why.
+        request: Request,
+    },
+    /// Somebody wants the run to end.
+    CancelRequested {
+        /// What happens to what it made.
+        mode: CancelMode,
+        /// Who and why.
+        request: Request,
+    },
+    /// From here on the run only takes back.
+    RollbackStarted {
+        /// Steps that are left alone on request.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        keep: Vec<StepName>,
+        /// Who and why.
+        request: Request,
+    },
+    /// A step was taken back, or had nothing to take back, or was kept by rule.
+    CompensationSucceeded {
+        /// The step.
+        step: StepName,
+        /// The attempt.
+        attempt: u32,
+        /// How.
+        undo: Undo,
+    },
+    /// An attempt to take a step back failed.
+    CompensationFailed {
+        /// The step.
+        step: StepName,
+        /// The attempt.
+        attempt: u32,
+        /// Why.
+        error: ActivityError,
+        /// What follows.
+        next: Next,
+    },
+    /// Failed compensations are tried again with fresh budgets.
+    RollbackRetried {
+        /// Who and why.
+        request: Request,
+    },
+    /// The run ended.
+    RunFinished {
+        /// How: always an end.
+        status: RunStatus,
+    },
+}
+
+impl EventKind {
+    /// The step it is about.
+    pub fn step(&self) -> Option<&StepName> {
+        match self {
+            Self::AttemptStarted { step, .. }
+            | Self::AttemptSucceeded { step, .. }
+            | Self::AttemptFailed { step, .. }
+            | Self::AttemptLost { step, .. }
+            | Self::ProbeAnswered { step, .. }
+            | Self::ResourceRecorded { step, .. }
+            | Self::BeforeRecorded { step, .. }
+            | Self::HeartbeatRecorded { step, .. }
+            | Self::StepSkipped { step }
+            | Self::CompensationSucceeded { step, .. }
+            | Self::CompensationFailed { step, .. } => Some(step),
+            Self::RunCreated { .. }
+            | Self::RunRecovered { .. }
+            | Self::PauseRequested { .. }
+            | Self::RunPaused { .. }
+            | Self::RunResumed { .. }
+            | Self::CancelRequested { .. }
+            | Self::RollbackStarted { .. }
+            | Self::RollbackRetried { .. }
+            | Self::RunFinished { .. } => None,
+        }
+    }
+}
+
+/// Stored events that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Written by a later version.
+    #[error("the run was written in event format {found}; this version reads up to {EVENT_FORMAT}")]
+    Newer {
+        /// The format found.
+        found: u16,
+    },
+    /// Not events.
+    #[error("the record that starts at event {seq} cannot be read: {why}")]
+    Unreadable {
+        /// First sequence number of the record.
+        seq: u64,
+        /// Why.
+        why: String,
+    },
+}
+
+/// Encodes the events of one transition as one record.
+///
+/// # Panics
+/// Never: events are plain data.
+pub fn encode(events: &[Event]) -> Vec<u8> {
+    serde_json::to_vec(events).expect("events are plain data")
+}
+
+/// Decodes one record.
+///
+/// # Errors
+/// When the bytes are no events, the numbers do not fit, or a later version wrote them.
+pub fn decode(first_seq: u64, bytes: &[u8]) -> Result<Vec<Event>, DecodeError> {
+    let unreadable = |why: String| DecodeError::Unreadable { seq: first_seq, why };
+    // The format number is looked at first, so that a newer run is named as such and not as damage.
+    if first_seq == 1 {
+        #[derive(Deserialize)]
+        struct Peek {
+            #[serde(default)]
+            format: Option<u16>,
+        }
+        let peek: Vec<Peek> = serde_json::from_slice(bytes).map_err(|e| unreadable(e.to_string()))?;
+        if let Some(found) = peek.first().and_then(|p| p.format).filter(|f| *f > EVENT_FORMAT) {
+            return Err(DecodeError::Newer { found });
+        }
+    }
+    let events: Vec<Event> = serde_json::from_slice(bytes).map_err(|e| unreadable(e.to_string()))?;
+    for (expected, event) in (first_seq..).zip(&events) {
+        if event.seq != expected {
+            return Err(unreadable(format!("event {expected} is missing, {} stands there", event.seq)));
+        }
+    }
+    Ok(events)
+}

@@ -1,0 +1,19 @@
+//! One run: its state as a fold over its history ([`state`], [`apply`]), what comes next ([`decide`]), the order of
+//! undo ([`compensate`]), and what people see of it ([`view`]). Pure: no clock, chance, IO or tokio in here.
+
+mod apply;
+mod compensate;
+pub mod decide;
+mod options;
+pub mod resolve;
+pub mod state;
+mod status;
+#[cfg(test)]
+mod tests;
+pub mod view;
+
+pub use apply::{IllegalEvent, apply, create};
+pub use decide::{Command, decide};
+pub use options::{OnTrouble, RunOptions};
+pub use state::RunState;
+pub use status::{RunStatus, StepStatus};

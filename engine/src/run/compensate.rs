@@ -1,0 +1,123 @@
+//! The order of undo: which steps have to be taken back, and when each may be.
+//!
+//! Every step that ever started takes part, not only those that are done: a failed or lost attempt may have done
+//! its work. A step may be undone when everything that depends on it is resolved; steps without an effect of ours
+//! are resolved by themselves and pass that on. A compensation that fails for good blocks what the step depends
+//! on, and nothing else.
+
+use crate::activity::Effect;
+use crate::event::Next;
+use crate::graph::StepIx;
+use crate::id::StepName;
+use crate::run::StepStatus;
+use crate::run::apply::schedule;
+use crate::run::state::{Ledger, RunState, StepState, UndoRole};
+
+/// Whether a step has to be looked at in a rollback.
+fn participates(s: &StepState) -> bool {
+    s.intent && s.effect != Effect::Read && !matches!(s.ledger, Ledger::Untouched | Ledger::NotOurs) && {
+        s.ledger != Ledger::NoEffect || s.replacing || !s.resources.is_empty() || !s.before.is_empty()
+    }
+}
+
+/// Turns the run round. Costs as much as the graph is large, once.
+pub(super) fn start(state: &mut RunState, keep: &[StepName]) {
+    state.ready.clear();
+    state.timers.clear();
+    state.rolling_back = true;
+    let graph = state.graph.clone();
+    for ix in 0..StepIx::try_from(graph.len()).expect("a checked graph") {
+        let step = graph.step(ix);
+        let s = &mut state.steps[ix as usize];
+        s.wake = None;
+        s.undo_missing = u32::try_from(graph.dependents(ix).len()).expect("limited");
+        (s.failures, s.throttles, s.budget_start_ms) = (0, 0, None);
+        let wanted = participates(s);
+        if wanted && (step.protect || keep.contains(&step.name)) {
+            s.kept = Some(if step.protect { "protected by the spec" } else { "kept on request" }.to_owned());
+            s.status = StepStatus::Kept;
+            s.undo = UndoRole::Resolved;
+        } else if wanted {
+            s.undo = UndoRole::Wanted;
+            state.undo_left += 1;
+        } else {
+            s.undo = UndoRole::Resolved;
+            match s.status {
+                StepStatus::Pending | StepStatus::Ready | StepStatus::Backoff | StepStatus::Waiting => {
+                    s.status = StepStatus::Cancelled;
+                }
+                _ => {}
+            }
+        }
+    }
+    for &ix in graph.order().iter().rev() {
+        let s = &state.steps[ix as usize];
+        if s.undo_missing == 0 && s.undo == UndoRole::Wanted {
+            schedule(state, ix);
+        }
+        if s_resolved(state, ix) {
+            pass_on(state, ix);
+        }
+    }
+}
+
+fn s_resolved(state: &RunState, ix: StepIx) -> bool {
+    let s = &state.steps[ix as usize];
+    // Steps that are resolved from the start pass on when their turn comes in reverse order, so that each edge is
+    // walked once.
+    s.undo == UndoRole::Resolved && s.undo_missing == 0
+}
+
+/// A step needs nothing more: what it depends on may follow.
+pub(super) fn resolve(state: &mut RunState, ix: StepIx) {
+    state.steps[ix as usize].undo = UndoRole::Resolved;
+    state.undo_left -= 1;
+    let mut todo = vec![ix];
+    while let Some(ix) = todo.pop() {
+        let graph = state.graph.clone();
+        for &dependency in graph.dependencies(ix) {
+            let s = &mut state.steps[dependency as usize];
+            s.undo_missing -= 1;
+            if s.undo_missing == 0 {
+                match s.undo {
+                    UndoRole::Wanted => schedule(state, dependency),
+                    UndoRole::Resolved => todo.push(dependency),
+                    UndoRole::None | UndoRole::Stuck => {}
+                }
+            }
+        }
+    }
+}
+
+/// Only used while a rollback starts, in reverse topological order: dependencies come later in that order.
+fn pass_on(state: &mut RunState, ix: StepIx) {
+    let graph = state.graph.clone();
+    for &dependency in graph.dependencies(ix) {
+        state.steps[dependency as usize].undo_missing -= 1;
+    }
+}
+
+/// A probe before an undo answered something other than "present".
+pub(super) fn after_probe(state: &mut RunState, ix: StepIx, next: Next) {
+    let s = &mut state.steps[ix as usize];
+    match s.ledger {
+        Ledger::NotOurs => {
+            s.status = StepStatus::Adopted;
+            resolve(state, ix);
+        }
+        // Nothing there and nothing recorded: there is nothing to take back.
+        Ledger::NoEffect if s.resources.is_empty() && s.before.is_empty() => {
+            s.status = StepStatus::Compensated;
+            resolve(state, ix);
+        }
+        Ledger::NoEffect | Ledger::Done => schedule(state, ix),
+        Ledger::Untouched | Ledger::Intent | Ledger::Unknown { .. } => match next {
+            Next::At { at } => {
+                s.status = StepStatus::Compensating;
+                s.wake = Some(at);
+                state.timers.insert((at, ix));
+            }
+            Next::Now | Next::Pause | Next::Fail | Next::Rollback | Next::Stuck => schedule(state, ix),
+        },
+    }
+}

@@ -1,0 +1,33 @@
+//! How a run behaves, chosen when it is created and stored with it.
+
+use serde::{Deserialize, Serialize};
+
+/// What happens when a step cannot go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnTrouble {
+    /// The run pauses; `resume` tries again.
+    Pause,
+    /// The run fails; what it made stays.
+    Fail,
+    /// The run takes back what it made.
+    Rollback,
+}
+
+/// How a run behaves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RunOptions {
+    /// How many attempts at once. Default 16.
+    pub parallelism: u32,
+    /// When a step has used up its attempts. Default: the run fails.
+    pub on_exhausted: OnTrouble,
+    /// When a step fails for good. Default: the run fails.
+    pub on_failure: OnTrouble,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        Self { parallelism: 16, on_exhausted: OnTrouble::Fail, on_failure: OnTrouble::Fail }
+    }
+}

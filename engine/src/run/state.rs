@@ -1,0 +1,289 @@
+//! The state of one run, as [`apply`](super::apply) leaves it.
+//!
+//! Besides what each step went through it keeps the ready set, the timer queue and the attempts in flight, so that
+//! [`decide`](super::decide) never has to look at the whole graph.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::activity::{ActivityError, Effect, Recorded, Resource};
+use crate::event::{CancelMode, PauseReason, Phase, Request};
+use crate::graph::{Graph, LockMode, StepIx};
+use crate::id::{LockName, RunId, StepName, WorkflowName};
+use crate::run::{RunOptions, RunStatus, StepStatus};
+use crate::time::Timestamp;
+
+/// What is known of a step's effect on the world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ledger {
+    /// Never started.
+    Untouched,
+    /// An attempt is acting.
+    Intent,
+    /// It surely took place.
+    Done,
+    /// It surely did not.
+    NoEffect,
+    /// It was there before and is not ours.
+    NotOurs,
+    /// Not known. For an activity with a probe it is looked at before anything else is done.
+    Unknown {
+        /// When a probe first found nothing; a second one must agree after the settle time.
+        absent_since: Option<Timestamp>,
+    },
+}
+
+/// The part a step plays in a rollback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UndoRole {
+    /// No rollback yet.
+    None,
+    /// Has to be taken back.
+    Wanted,
+    /// Nothing (more) to take back.
+    Resolved,
+    /// Could not be taken back: blocks what it depends on.
+    Stuck,
+}
+
+/// One step.
+#[derive(Debug, Clone)]
+pub struct StepState {
+    /// Where it stands.
+    pub status: StepStatus,
+    /// Dependencies that are not done yet.
+    pub missing: u32,
+    /// Attempts of any phase so far.
+    pub attempt: u32,
+    /// Failed attempts since the budget was last fresh.
+    pub failures: u32,
+    /// Throttled attempts in a row.
+    pub throttles: u32,
+    /// From 1.
+    pub generation: u32,
+    /// What is known of its effect.
+    pub ledger: Ledger,
+    /// Whether an attempt to execute ever started.
+    pub intent: bool,
+    /// The activity's effect, as recorded by the last attempt.
+    pub effect: Effect,
+    /// Whether the activity can be probed, as recorded by the last attempt.
+    pub probed: bool,
+    /// Set when a probe found something of ours broken: the next execution replaces it.
+    pub replacing: bool,
+    /// Set when an attempt ended with an unknown outcome that no probe can clear up: a later attempt that surely did
+    /// nothing does not change that.
+    pub unproven: bool,
+    /// The input resolved last.
+    pub input: Option<Arc<Value>>,
+    /// The output.
+    pub output: Option<Arc<Value>>,
+    /// What was recorded, by every generation.
+    pub resources: Vec<Resource>,
+    /// Old values of managed keys.
+    pub before: BTreeMap<String, Value>,
+    /// Details of the last heartbeat of this generation.
+    pub heartbeat: Option<Value>,
+    /// The last error.
+    pub error: Option<ActivityError>,
+    /// When it is looked at again.
+    pub wake: Option<Timestamp>,
+    /// Active time (see [`RunState::active_ms`]) at which the first attempt of this budget started.
+    pub budget_start_ms: Option<u64>,
+    /// When the first attempt started.
+    pub started: Option<Timestamp>,
+    /// When it was done, failed or taken back.
+    pub ended: Option<Timestamp>,
+    /// Its part in a rollback.
+    pub undo: UndoRole,
+    /// Dependents that a rollback has not resolved yet.
+    pub undo_missing: u32,
+    /// Why it was kept.
+    pub kept: Option<String>,
+}
+
+impl StepState {
+    /// What a compensation is given.
+    pub fn recorded(&self) -> Recorded {
+        Recorded {
+            output: self.output.as_deref().cloned(),
+            resources: self.resources.clone(),
+            before: self.before.clone(),
+        }
+    }
+
+    /// Whether something of this run may be out there because of the step.
+    pub fn may_have_effect(&self) -> bool {
+        if !self.intent || self.effect == Effect::Read {
+            return false;
+        }
+        match self.ledger {
+            Ledger::Untouched | Ledger::NotOurs => false,
+            Ledger::NoEffect => self.replacing || !self.resources.is_empty() || !self.before.is_empty(),
+            Ledger::Intent | Ledger::Done | Ledger::Unknown { .. } => self.undo != UndoRole::Resolved,
+        }
+    }
+}
+
+/// An attempt that is under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InFlight {
+    /// Its number.
+    pub attempt: u32,
+    /// What it is for.
+    pub phase: Phase,
+}
+
+/// What makes a run stop starting steps. Ordered: the gravest wins.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Halt {
+    /// It pauses when what is in flight has ended.
+    Pause,
+    /// It fails.
+    Fail,
+    /// It takes back what it made.
+    Rollback,
+    /// It was cancelled.
+    Cancel(CancelModeOrd),
+}
+
+/// [`CancelMode`] with an order: rollback is graver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CancelModeOrd {
+    /// Keeps what it made.
+    Keep,
+    /// Takes it back.
+    Rollback,
+}
+
+impl From<CancelMode> for CancelModeOrd {
+    fn from(mode: CancelMode) -> Self {
+        match mode {
+            CancelMode::Keep => Self::Keep,
+            CancelMode::Rollback => Self::Rollback,
+        }
+    }
+}
+
+/// How a lock is held by this run's attempts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HeldLock {
+    /// Attempts that share it.
+    pub shared: u32,
+    /// Whether one holds it alone.
+    pub exclusive: bool,
+}
+
+/// One run.
+#[derive(Debug, Clone)]
+pub struct RunState {
+    /// Its id.
+    pub id: RunId,
+    /// Its workflow.
+    pub workflow: WorkflowName,
+    /// The workflow's version.
+    pub workflow_version: u32,
+    /// Its site, or empty.
+    pub site: String,
+    /// Its graph.
+    pub graph: Graph,
+    /// Its input.
+    pub input: Arc<Value>,
+    /// Its options.
+    pub options: RunOptions,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Who created it.
+    pub request: Request,
+    /// Number of the last event.
+    pub seq: u64,
+    /// When it was created.
+    pub created: Timestamp,
+    /// When the last event happened.
+    pub updated: Timestamp,
+    /// Time that does not count against timeouts: not owned, or paused. In milliseconds.
+    pub suspended_ms: u64,
+    /// Its steps, by [`StepIx`].
+    pub steps: Vec<StepState>,
+    /// Steps that may start, by topological rank (forward) or reverse rank (rollback).
+    pub ready: BTreeSet<(u32, StepIx)>,
+    /// Steps that wait for a time.
+    pub timers: BTreeSet<(Timestamp, StepIx)>,
+    /// Attempts under way.
+    pub in_flight: BTreeMap<StepIx, InFlight>,
+    /// Locks held by attempts under way.
+    pub locks: BTreeMap<LockName, HeldLock>,
+    /// Steps that are done.
+    pub done: u32,
+    /// Whether the run only takes back from here on.
+    pub rolling_back: bool,
+    /// Steps a rollback has not resolved yet (those that are not stuck).
+    pub undo_left: u32,
+    /// Steps whose compensation failed for good.
+    pub stuck: BTreeSet<StepIx>,
+    /// Why nothing new is started.
+    pub halt: Option<Halt>,
+    /// The reason of a pause to come.
+    pub pause_reason: Option<PauseReason>,
+    /// Why it stands still.
+    pub paused: Option<PauseReason>,
+    /// When it was paused.
+    pub paused_at: Option<Timestamp>,
+    /// How it ended.
+    pub finished: Option<RunStatus>,
+    /// The step that failed last.
+    pub failed_step: Option<StepIx>,
+}
+
+impl RunState {
+    /// Where the run stands.
+    pub fn status(&self) -> RunStatus {
+        if let Some(end) = self.finished {
+            return end;
+        }
+        if self.paused.is_some() {
+            return RunStatus::Paused;
+        }
+        if self.rolling_back {
+            return RunStatus::RollingBack;
+        }
+        if self.in_flight.is_empty() && self.ready.is_empty() && !self.timers.is_empty() {
+            return RunStatus::Waiting;
+        }
+        if self.seq <= 1 { RunStatus::Pending } else { RunStatus::Running }
+    }
+
+    /// Time that counts against timeouts, in milliseconds since the epoch less all suspensions.
+    pub fn active_ms(&self, at: Timestamp) -> u64 {
+        at.as_millis().saturating_sub(self.suspended_ms)
+    }
+
+    /// A step by name.
+    pub fn step(&self, name: &StepName) -> Option<&StepState> {
+        self.graph.index_of(name).map(|ix| &self.steps[ix as usize])
+    }
+
+    /// Whether the run's own attempts leave room for a step's locks.
+    pub fn locks_free(&self, ix: StepIx) -> bool {
+        self.graph.step(ix).locks.iter().all(|lock| match self.locks.get(&lock.name) {
+            None => true,
+            Some(held) => !held.exclusive && (lock.mode == LockMode::Shared || held.shared == 0),
+        })
+    }
+
+    /// Whether something of this run may still be out there.
+    pub fn is_live(&self) -> bool {
+        self.steps.iter().any(StepState::may_have_effect)
+    }
+
+    /// Steps whose effects are still out there, with why, for people and for the final sweep.
+    pub fn leftovers(&self) -> Vec<StepIx> {
+        (0..)
+            .zip(&self.steps)
+            .filter(|(_, s)| s.may_have_effect() || s.kept.is_some())
+            .map(|(ix, _)| ix)
+            .collect()
+    }
+}

@@ -1,0 +1,185 @@
+//! What people see of a run: a plain, serialisable picture of its state, and the reasons why it does not move.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::activity::{ActivityError, Resource};
+use crate::event::{PauseReason, Phase, Request};
+use crate::graph::{StepIx, StepKind};
+use crate::id::{RunId, StepName};
+use crate::run::decide::waiting_for;
+use crate::run::state::{Ledger, RunState};
+use crate::run::{RunOptions, RunStatus, StepStatus};
+use crate::time::Timestamp;
+
+/// One run, for people and programs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct RunView {
+    /// Its id.
+    pub run: RunId,
+    /// Its workflow.
+    pub workflow: String,
+    /// Its site, or empty.
+    pub site: String,
+    /// Where it stands.
+    pub status: RunStatus,
+    /// When it was created.
+    pub created: Timestamp,
+    /// When its last event happened.
+    pub updated: Timestamp,
+    /// Number of the last event.
+    pub seq: u64,
+    /// Who created it.
+    pub request: Request,
+    /// How it behaves.
+    pub options: RunOptions,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Whether something it made may still be out there.
+    pub live: bool,
+    /// Whether it goes backwards.
+    pub rolling_back: bool,
+    /// Why it stands still.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paused: Option<PauseReason>,
+    /// The step that failed last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed_step: Option<StepName>,
+    /// Its steps, in topological order.
+    pub steps: Vec<StepView>,
+}
+
+/// One step of a [`RunView`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct StepView {
+    /// Its name.
+    pub step: StepName,
+    /// A heading to show it under.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub group: String,
+    /// One line on what it does.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub title: String,
+    /// The activity.
+    pub activity: String,
+    /// Where it stands.
+    pub status: StepStatus,
+    /// Attempts of any phase so far.
+    pub attempt: u32,
+    /// Failed attempts of the present budget.
+    pub failures: u32,
+    /// Attempts the policy allows.
+    pub maximum_attempts: u32,
+    /// From 1.
+    pub generation: u32,
+    /// What an attempt under way is for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phase: Option<Phase>,
+    /// What is known of its effect: `none`, `intent`, `done`, `no_effect`, `not_ours`, `unknown`.
+    pub effect: String,
+    /// When it is looked at again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wake: Option<Timestamp>,
+    /// When it started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started: Option<Timestamp>,
+    /// When it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Timestamp>,
+    /// How long it usually takes, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected_ms: Option<u64>,
+    /// What it waits for.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub waits_for: Vec<StepName>,
+    /// What must be done before it, for pictures.
+    pub after: Vec<StepName>,
+    /// The last error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<ActivityError>,
+    /// Details of the last durable heartbeat.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heartbeat: Option<Value>,
+    /// What it made that is still there.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub resources: Vec<Resource>,
+    /// Its output.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output: Option<Value>,
+    /// Whether something of this run may be out there because of it.
+    pub live: bool,
+    /// Why it was kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept: Option<String>,
+}
+
+/// Makes the picture.
+pub fn view(state: &RunState) -> RunView {
+    let name = |ix: StepIx| state.graph.step(ix).name.clone();
+    let steps = state.graph.order().iter().map(|&ix| step_view(state, ix)).collect();
+    RunView {
+        run: state.id.clone(),
+        workflow: state.workflow.to_string(),
+        site: state.site.clone(),
+        status: state.status(),
+        created: state.created,
+        updated: state.updated,
+        seq: state.seq,
+        request: state.request.clone(),
+        options: state.options.clone(),
+        labels: state.labels.clone(),
+        live: state.is_live(),
+        rolling_back: state.rolling_back,
+        paused: state.paused.clone(),
+        failed_step: state.failed_step.map(name),
+        steps,
+    }
+}
+
+fn step_view(state: &RunState, ix: StepIx) -> StepView {
+    let name = |&ix: &StepIx| state.graph.step(ix).name.clone();
+    let (step, s) = (state.graph.step(ix), &state.steps[ix as usize]);
+    let activity = match &step.kind {
+        StepKind::Activity { activity, .. } | StepKind::Map { activity, .. } => activity.to_string(),
+        StepKind::Gate { .. } => "gate".to_owned(),
+        StepKind::SubWorkflow { workflow, .. } => workflow.clone(),
+    };
+    let policy = if state.rolling_back { step.undo_policy() } else { step.retry.clone() };
+    StepView {
+        step: step.name.clone(),
+        group: step.group.clone(),
+        title: step.title.clone(),
+        activity,
+        status: s.status,
+        attempt: s.attempt,
+        failures: s.failures,
+        maximum_attempts: policy.maximum_attempts,
+        generation: s.generation,
+        phase: state.in_flight.get(&ix).map(|f| f.phase),
+        effect: match s.ledger {
+            Ledger::Untouched => "none",
+            Ledger::Intent => "intent",
+            Ledger::Done => "done",
+            Ledger::NoEffect => "no_effect",
+            Ledger::NotOurs => "not_ours",
+            Ledger::Unknown { .. } => "unknown",
+        }
+        .to_owned(),
+        wake: s.wake,
+        started: s.started,
+        ended: s.ended,
+        expected_ms: step.expected_ms,
+        waits_for: waiting_for(state, ix).iter().map(name).collect(),
+        after: state.graph.dependencies(ix).iter().map(name).collect(),
+        error: s.error.clone(),
+        heartbeat: if state.in_flight.contains_key(&ix) { s.heartbeat.clone() } else { None },
+        resources: if s.may_have_effect() { s.resources.clone() } else { Vec::new() },
+        output: s.output.as_deref().cloned(),
+        live: s.may_have_effect(),
+        kept: s.kept.clone(),
+    }
+}

@@ -1,0 +1,264 @@
+//! One attempt: calls the activity under its time limits, catches its panics, and reports how it ended.
+//!
+//! A worker decides nothing. What a failure means, and what follows, is the core's.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::FutureExt;
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
+use tracing::Instrument;
+
+use crate::activity::{
+    ActivityContext, ActivityError, ActivityResult, ErasedActivity, MAX_PAYLOAD_BYTES, Owner, Probe,
+    Recorded, Recorder, Resource, Undo,
+};
+use crate::event::Phase;
+use crate::graph::StepIx;
+use crate::time::BoxFuture;
+
+/// How an attempt ended.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// Done; `found` says whose it is when nothing had to be done.
+    Done { output: Value, found: Option<Owner> },
+    /// A probe answered something other than "there it is, go on".
+    Answer(Probe<Value>),
+    /// It failed.
+    Failed(ActivityError),
+    /// Taken back.
+    Undone(Undo),
+}
+
+/// What workers tell their driver.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// The attempt ended.
+    Ended { step: StepIx, attempt: u32, outcome: Outcome },
+    /// Make this durable, then answer.
+    Resource { step: StepIx, attempt: u32, resource: Resource, done: oneshot::Sender<ActivityResult<()>> },
+    /// Make this durable, then answer.
+    Before {
+        step: StepIx,
+        attempt: u32,
+        values: BTreeMap<String, Value>,
+        done: oneshot::Sender<ActivityResult<()>>,
+    },
+    /// Worth making durable; the throttle has been applied.
+    Heartbeat { step: StepIx, attempt: u32, details: Value },
+}
+
+/// What an attempt needs.
+pub(crate) struct Attempt {
+    pub(crate) step: StepIx,
+    pub(crate) attempt: u32,
+    pub(crate) phase: Phase,
+    pub(crate) activity: Arc<dyn ErasedActivity>,
+    pub(crate) ctx: ActivityContext,
+    pub(crate) input: Arc<Value>,
+    pub(crate) recorded: Recorded,
+    /// Something of ours failed and is to be replaced: `execute` runs although the probe finds it.
+    pub(crate) replacing: bool,
+    /// Whether something not ours may be taken as it is.
+    pub(crate) adopt: bool,
+    pub(crate) limit: Option<Duration>,
+    pub(crate) silence: Option<Duration>,
+    pub(crate) pulse: Arc<Pulse>,
+}
+
+/// When an attempt last gave a sign of life.
+#[derive(Debug)]
+pub(crate) struct Pulse {
+    last: Mutex<tokio::time::Instant>,
+    told: Mutex<Option<tokio::time::Instant>>,
+    throttle: Duration,
+    latest: Mutex<Option<Value>>,
+}
+
+impl Pulse {
+    pub(crate) fn new(throttle: Duration) -> Self {
+        Self {
+            last: Mutex::new(tokio::time::Instant::now()),
+            told: Mutex::new(None),
+            throttle,
+            latest: Mutex::new(None),
+        }
+    }
+
+    fn silent_for(&self) -> Duration {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+
+    /// The details given last, durable or not.
+    pub(crate) fn latest(&self) -> Option<Value> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes a beat; true when it is time to make one durable.
+    fn beat(&self, details: &Value) -> bool {
+        let now = tokio::time::Instant::now();
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(details.clone());
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|t| now.duration_since(t) >= self.throttle) {
+            *told = Some(now);
+            true
+        } else {
+            false
+        }
+    }
+}
+
+/// The recorder an attempt writes through: everything goes to the driver, which commits it.
+pub(crate) struct DriverRecorder {
+    pub(crate) step: StepIx,
+    pub(crate) attempt: u32,
+    pub(crate) reports: mpsc::UnboundedSender<Report>,
+    pub(crate) pulse: Arc<Pulse>,
+}
+
+fn lost() -> ActivityError {
+    ActivityError::new(
+        crate::activity::ErrorClass::Cancelled,
+        "LostOwnership",
+        "the run is no longer driven from here; nothing more may be recorded",
+    )
+}
+
+impl Recorder for DriverRecorder {
+    fn resource(&self, resource: Resource) -> BoxFuture<'_, ActivityResult<()>> {
+        let (done, answer) = oneshot::channel();
+        let sent =
+            self.reports.send(Report::Resource { step: self.step, attempt: self.attempt, resource, done });
+        Box::pin(async move {
+            sent.map_err(|_| lost())?;
+            answer.await.map_err(|_| lost())?
+        })
+    }
+
+    fn before(&self, values: BTreeMap<String, Value>) -> BoxFuture<'_, ActivityResult<()>> {
+        let (done, answer) = oneshot::channel();
+        let sent = self.reports.send(Report::Before { step: self.step, attempt: self.attempt, values, done });
+        Box::pin(async move {
+            sent.map_err(|_| lost())?;
+            answer.await.map_err(|_| lost())?
+        })
+    }
+
+    fn heartbeat(&self, details: Value) {
+        if self.pulse.beat(&details) {
+            // A driver that is gone needs no heartbeat.
+            drop(self.reports.send(Report::Heartbeat { step: self.step, attempt: self.attempt, details }));
+        }
+    }
+}
+
+/// Runs the attempt to its end and reports it.
+pub(crate) async fn run(attempt: Attempt, reports: mpsc::UnboundedSender<Report>) {
+    let span = tracing::info_span!(
+        "attempt",
+        run = %attempt.ctx.run(),
+        step = %attempt.ctx.step(),
+        attempt = attempt.attempt,
+        phase = ?attempt.phase,
+    );
+    let (step, number) = (attempt.step, attempt.attempt);
+    let outcome = limited(&attempt).instrument(span).await;
+    drop(reports.send(Report::Ended { step, attempt: number, outcome }));
+}
+
+async fn limited(attempt: &Attempt) -> Outcome {
+    let work = AssertUnwindSafe(call(attempt)).catch_unwind();
+    let deadline = async {
+        match attempt.limit {
+            Some(limit) => tokio::time::sleep(limit).await,
+            None => std::future::pending().await,
+        }
+    };
+    let silence = async {
+        match attempt.silence {
+            Some(limit) => loop {
+                let silent = attempt.pulse.silent_for();
+                if silent >= limit {
+                    break;
+                }
+                tokio::time::sleep(limit.saturating_sub(silent)).await;
+            },
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        result = work => match result {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(error)) => Outcome::Failed(error),
+            Err(panic) => Outcome::Failed(ActivityError::retryable("Panic", panic_text(&panic))),
+        },
+        () = deadline => Outcome::Failed(ActivityError::retryable(
+            "Timeout",
+            format!("the attempt did not end within {:?}", attempt.limit.unwrap_or_default()),
+        )),
+        () = silence => Outcome::Failed(ActivityError::retryable(
+            "HeartbeatTimeout",
+            format!("the attempt gave no sign of life for {:?}", attempt.silence.unwrap_or_default()),
+        )),
+    }
+}
+
+fn panic_text(panic: &Box<dyn std::any::Any + Send>) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|s| (*s).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned());
+    format!("the activity panicked: {text}")
+}
+
+async fn call(attempt: &Attempt) -> ActivityResult<Outcome> {
+    let Attempt { activity, ctx, input, .. } = attempt;
+    match attempt.phase {
+        Phase::Compensate => Ok(Outcome::Undone(activity.compensate(ctx, input, &attempt.recorded).await?)),
+        Phase::Probe => {
+            let answer = activity.probe(ctx, input).await.map_err(ActivityError::no_effect)?;
+            settle_answer(attempt, answer).await
+        }
+        Phase::Execute => {
+            if activity.has_probe() {
+                match activity.probe(ctx, input).await.map_err(ActivityError::no_effect)? {
+                    Probe::Absent => {}
+                    Probe::Failed { owner: Owner::ThisRun, .. } if attempt.replacing => {}
+                    answer => return settle_answer(attempt, answer).await,
+                }
+            }
+            let output = activity.execute(ctx, input).await?;
+            let size = output.to_string().len();
+            if size > MAX_PAYLOAD_BYTES {
+                let text = format!("the output has {size} bytes, at most {MAX_PAYLOAD_BYTES} are allowed");
+                return Err(ActivityError::terminal("OutputTooLarge", text));
+            }
+            activity.verify(ctx, input, &output).await?;
+            Ok(Outcome::Done { output, found: None })
+        }
+    }
+}
+
+/// Reads a probe's answer in the light of what the step may adopt and what this run recorded.
+async fn settle_answer(attempt: &Attempt, answer: Probe<Value>) -> ActivityResult<Outcome> {
+    let Probe::Present { output, owner } = answer else {
+        return Ok(Outcome::Answer(answer));
+    };
+    // An update cannot be marked: what this run recorded before it wrote is the proof that it is ours.
+    let recorded = !attempt.recorded.before.is_empty() || !attempt.recorded.resources.is_empty();
+    let owner = match owner {
+        Owner::ThisSite(_) if recorded => Owner::ThisRun,
+        owner => owner,
+    };
+    if owner == Owner::Foreign && !attempt.adopt {
+        return Ok(Outcome::Answer(Probe::Present { output, owner }));
+    }
+    attempt.activity.verify(&attempt.ctx, &attempt.input, &output).await?;
+    Ok(Outcome::Done { output, found: Some(owner) })
+}

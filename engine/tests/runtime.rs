@@ -1,0 +1,279 @@
+//! The whole engine on the memory store and paused time: what an embedder sees.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use dssflow_engine::activity::{Effect, Owner, Probe, Recorded, Undo};
+use dssflow_engine::event::{CancelMode, EventKind, Request};
+use dssflow_engine::graph::Timeouts;
+use dssflow_engine::id::{ActivityName, StepName, StoreId, WorkflowName};
+use dssflow_engine::retry::RetryPolicy;
+use dssflow_engine::run::{OnTrouble, RunOptions, RunStatus, StepStatus};
+use dssflow_engine::runtime::clock::TokioClock;
+use dssflow_engine::store::memory::MemoryStore;
+use dssflow_engine::time::Timestamp;
+use dssflow_engine::{
+    Activity, ActivityContext, ActivityError, ActivityRegistry, ActivityResult, Binding, Engine, EngineError, Graph,
+    StartRun, Step,
+};
+use serde_json::{Value, json};
+
+fn engine(activities: ActivityRegistry) -> Engine {
+    Engine::builder(Arc::new(MemoryStore::new(StoreId::generate([7; 16]))))
+        .clock(Arc::new(TokioClock::starting_at(Timestamp::from_millis(1_000_000))))
+        .activities(activities)
+        .build()
+}
+
+fn step(name: &str, activity: &str, input: Value) -> Step {
+    Step::activity(
+        StepName::new(name).unwrap(),
+        ActivityName::new(activity).unwrap(),
+        Binding::from_template(input).unwrap(),
+    )
+}
+
+fn run_of(steps: Vec<Step>) -> StartRun {
+    let graph = steps.into_iter().fold(Graph::builder(), dssflow_engine::GraphBuilder::step).build().unwrap();
+    StartRun::new(WorkflowName::new("test").unwrap(), graph)
+}
+
+fn status(view: &dssflow_engine::run::view::RunView, step: &str) -> StepStatus {
+    view.steps.iter().find(|s| s.step.as_str() == step).unwrap().status
+}
+
+#[tokio::test(start_paused = true)]
+async fn outputs_flow_into_inputs() {
+    let mut activities = ActivityRegistry::new();
+    activities.add_fn("double", |_, n: u64| async move { Ok(json!({"n": n * 2})) }).unwrap();
+    let engine = engine(activities);
+    let run = run_of(vec![
+        step("a", "double", json!(3)),
+        step("b", "double", json!({"$output": "a", "pointer": "/n"})),
+    ]);
+    let view = engine.start(run).await.unwrap().wait().await.unwrap();
+    assert_eq!(view.status, RunStatus::Succeeded);
+    assert_eq!(view.steps[1].output, Some(json!({"n": 12})));
+    assert!(engine.live_runs().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_is_a_failed_attempt_and_time_moves_by_itself() {
+    let mut activities = ActivityRegistry::new();
+    let calls = Arc::new(AtomicU32::new(0));
+    let seen = Arc::clone(&calls);
+    activities
+        .add_fn("shaky", move |_, (): ()| {
+            let seen = Arc::clone(&seen);
+            async move {
+                assert!(seen.fetch_add(1, Ordering::SeqCst) >= 2, "not yet");
+                Ok(json!(null))
+            }
+        })
+        .unwrap();
+    let engine = engine(activities);
+    let view = engine.start(run_of(vec![step("a", "shaky", json!(null))])).await.unwrap().wait().await.unwrap();
+    assert_eq!((view.status, view.steps[0].attempt, calls.load(Ordering::SeqCst)), (RunStatus::Succeeded, 3, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hung_attempt_is_ended_by_its_timeout_and_attempts_run_out() {
+    let mut activities = ActivityRegistry::new();
+    activities
+        .add_fn("hang", |_, (): ()| async move {
+            std::future::pending::<()>().await;
+            Ok(json!(null))
+        })
+        .unwrap();
+    let engine = engine(activities);
+    let mut hung = step("a", "hang", json!(null));
+    hung.timeouts = Timeouts::per_attempt(Duration::from_mins(5));
+    hung.retry = RetryPolicy::attempts(3);
+    let mut run = run_of(vec![hung]);
+    run.options.on_exhausted = OnTrouble::Pause;
+    let view = engine.start(run).await.unwrap().wait().await.unwrap();
+    assert_eq!(view.status, RunStatus::Paused);
+    assert_eq!(view.steps[0].error.as_ref().unwrap().code, "Timeout");
+    assert_eq!(view.steps[0].attempt, 3);
+}
+
+/// A thing in a world of one name, with an owner.
+#[derive(Default)]
+struct World {
+    things: std::sync::Mutex<BTreeMap<String, dssflow_engine::activity::Marks>>,
+}
+
+struct Make;
+
+impl Activity for Make {
+    type Input = String;
+    type Output = String;
+    const HAS_PROBE: bool = true;
+
+    fn effect(&self) -> Effect {
+        Effect::Create
+    }
+
+    async fn execute(&self, ctx: &ActivityContext, name: &String) -> ActivityResult<String> {
+        if name.starts_with("bad") {
+            return Err(ActivityError::terminal("Refused", "never").no_effect());
+        }
+        ctx.record_resource("thing", name.as_str()).await?;
+        ctx.resource::<World>()?.things.lock().unwrap().insert(name.clone(), ctx.marks());
+        Ok(name.clone())
+    }
+
+    async fn probe(&self, ctx: &ActivityContext, name: &String) -> ActivityResult<Probe<String>> {
+        let world = ctx.resource::<World>()?;
+        let things = world.things.lock().unwrap();
+        Ok(match things.get(name) {
+            None => Probe::Absent,
+            Some(marks) => Probe::Present { output: name.clone(), owner: ctx.marks().owner_of(marks) },
+        })
+    }
+
+    async fn compensate(&self, ctx: &ActivityContext, name: &String, recorded: &Recorded) -> ActivityResult<Undo> {
+        assert_eq!(recorded.ids("thing").collect::<Vec<_>>(), [name]);
+        let world = ctx.resource::<World>()?;
+        let mut things = world.things.lock().unwrap();
+        match things.get(name).map(|marks| ctx.marks().owner_of(marks)) {
+            Some(Owner::ThisRun) => {
+                things.remove(name);
+                Ok(Undo::Undone)
+            }
+            _ => Ok(Undo::NothingToDo),
+        }
+    }
+}
+
+fn maker(world: World) -> Engine {
+    let mut activities = ActivityRegistry::new();
+    activities.add("make", Make).unwrap();
+    let mut resources = dssflow_engine::activity::Resources::default();
+    resources.insert(world);
+    engine(activities).with_resources(resources)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_terminal_error_rolls_back_when_told_to_and_foreign_things_stay() {
+    let foreign = dssflow_engine::activity::Marks {
+        store: "other".into(),
+        site: String::new(),
+        run: "x".into(),
+        step: "x".into(),
+        generation: 1,
+    };
+    let world = World::default();
+    world.things.lock().unwrap().insert("theirs".into(), foreign);
+    let engine = maker(world);
+    let mut adopted = step("b", "make", json!("theirs"));
+    adopted.adopt = true;
+    adopted.after = vec![StepName::new("a").unwrap()];
+    let mut bad = step("c", "make", json!("bad"));
+    bad.after = vec![StepName::new("b").unwrap()];
+    let mut run = run_of(vec![step("a", "make", json!("ours")), adopted, bad]);
+    run.options = RunOptions { on_failure: OnTrouble::Rollback, ..RunOptions::default() };
+    let handle = engine.start(run).await.unwrap();
+    let view = handle.wait().await.unwrap();
+    assert_eq!(view.status, RunStatus::RolledBack);
+    assert_eq!(status(&view, "a"), StepStatus::Compensated);
+    assert_eq!(status(&view, "b"), StepStatus::Adopted);
+    assert!(!view.live);
+    let again = engine.rollback(handle.id(), vec![], Request::by("test")).await;
+    assert!(matches!(again, Err(EngineError::Illegal { .. })), "{again:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_foreign_thing_pauses_the_run_and_resume_looks_again() {
+    let foreign = dssflow_engine::activity::Marks {
+        store: "other".into(),
+        site: String::new(),
+        run: "x".into(),
+        step: "x".into(),
+        generation: 1,
+    };
+    let world = World::default();
+    world.things.lock().unwrap().insert("a".into(), foreign);
+    let engine = maker(world);
+    let handle = engine.start(run_of(vec![step("a", "make", json!("a"))])).await.unwrap();
+    let view = handle.wait().await.unwrap();
+    assert_eq!(view.status, RunStatus::Paused);
+    assert_eq!(view.steps[0].error.as_ref().unwrap().code, "ForeignResource");
+    let mut resources = dssflow_engine::activity::Resources::default();
+    resources.insert(World::default());
+    let resumed = engine.with_resources(resources).resume(handle.id(), Request::by("test")).await.unwrap();
+    assert_eq!(resumed.wait().await.unwrap().status, RunStatus::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pause_resume_cancel_and_the_history_tells_who() {
+    let mut activities = ActivityRegistry::new();
+    activities
+        .add_fn("nap", |ctx: ActivityContext, secs: u64| async move {
+            ctx.sleep(Duration::from_secs(secs)).await?;
+            Ok(json!(null))
+        })
+        .unwrap();
+    let engine = engine(activities);
+    let handle = engine.start(run_of(vec![step("a", "nap", json!(3600))])).await.unwrap();
+    engine.pause(handle.id(), Request { by: "ann".into(), reason: "lunch".into() }).await.unwrap();
+    let view = handle.wait().await.unwrap();
+    assert_eq!(view.status, RunStatus::Paused);
+    assert!(view.paused.unwrap().message.contains("ann: lunch"));
+    assert!(matches!(engine.pause(handle.id(), Request::by("x")).await, Err(EngineError::NotLive(_))));
+    let resumed = engine.resume(handle.id(), Request::by("bob")).await.unwrap();
+    assert!(matches!(engine.resume(handle.id(), Request::by("bob")).await, Err(EngineError::Live(_))));
+    engine.cancel(handle.id(), CancelMode::Keep, Request::by("bob")).await.unwrap();
+    assert_eq!(resumed.wait().await.unwrap().status, RunStatus::Cancelled);
+    let history = engine.history(handle.id(), 0).await.unwrap();
+    assert!(history.iter().any(|e| matches!(&e.kind, EventKind::RunResumed { request } if request.by == "bob")));
+    assert!(history.iter().zip(1..).all(|(e, n)| e.seq == n));
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_runs_share_a_lock() {
+    let mut activities = ActivityRegistry::new();
+    let busy = Arc::new(AtomicU32::new(0));
+    let inside = Arc::clone(&busy);
+    activities
+        .add_fn("alone", move |ctx: ActivityContext, (): ()| {
+            let inside = Arc::clone(&inside);
+            async move {
+                assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "somebody else is inside");
+                ctx.sleep(Duration::from_secs(5)).await?;
+                inside.fetch_sub(1, Ordering::SeqCst);
+                Ok(json!(null))
+            }
+        })
+        .unwrap();
+    let engine = engine(activities);
+    let mut handles = Vec::new();
+    for _ in 0..3 {
+        let mut s = step("a", "alone", json!(null));
+        s.locks = vec![dssflow_engine::graph::LockUse {
+            name: dssflow_engine::id::LockName::new("dss").unwrap(),
+            mode: Default::default(),
+        }];
+        s.retry = RetryPolicy::attempts(1);
+        handles.push(engine.start(run_of(vec![s])).await.unwrap());
+    }
+    for handle in handles {
+        assert_eq!(handle.wait().await.unwrap().status, RunStatus::Succeeded);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn mistakes_are_told_before_anything_starts() {
+    let mut activities = ActivityRegistry::new();
+    activities.add_fn("double", |_, n: u64| async move { Ok(json!(n * 2)) }).unwrap();
+    let engine = engine(activities);
+    let missing = engine.start(run_of(vec![step("a", "nope", json!(1))])).await.unwrap_err();
+    assert!(matches!(missing, EngineError::MissingActivity { .. }), "{missing}");
+    let mismatch = engine.start(run_of(vec![step("a", "double", json!("text"))])).await.unwrap_err();
+    assert!(matches!(mismatch, EngineError::InputMismatch { .. }), "{mismatch}");
+    assert!(engine.list(Default::default()).await.unwrap().runs.is_empty());
+}

@@ -1,0 +1,116 @@
+//! Replies of our own, each in the shape of the service it stands for.
+
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::Response;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::xml::escape;
+
+/// A whole reply, as it is kept for a token and sent to a client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Body64,
+}
+
+/// Bytes that are kept as base64.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Body64(pub(crate) Bytes);
+
+impl Serialize for Body64 {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use base64::Engine as _;
+        base64::engine::general_purpose::STANDARD.encode(&self.0).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Body64 {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use base64::Engine as _;
+        let text = String::deserialize(deserializer)?;
+        let bytes =
+            base64::engine::general_purpose::STANDARD.decode(text).map_err(serde::de::Error::custom)?;
+        Ok(Self(bytes.into()))
+    }
+}
+
+impl Reply {
+    pub(crate) fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// A JSON reply with status 200.
+    pub(crate) fn json(value: &Value) -> Self {
+        Self {
+            status: 200,
+            headers: vec![("content-type".to_owned(), "application/json".to_owned()), request_id()],
+            body: Body64(value.to_string().into()),
+        }
+    }
+
+    /// The body as JSON; null when it is none.
+    pub(crate) fn value(&self) -> Value {
+        serde_json::from_slice(&self.body.0).unwrap_or_default()
+    }
+
+    /// An error in the shape of the service.
+    pub(crate) fn error(service: &str, status: u16, code: &str, message: &str) -> Self {
+        let xml = |text: String| (text, "text/xml");
+        let (body, kind) = match service {
+            "ec2" => xml(format!(
+                "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Response><Errors><Error><Code>{}</Code><Message>{}</Message>\
+                 </Error></Errors><RequestID>sandbox</RequestID></Response>",
+                escape(code),
+                escape(message)
+            )),
+            "s3" => xml(format!(
+                "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{}</Code><Message>{}</Message>\
+                 <RequestId>sandbox</RequestId></Error>",
+                escape(code),
+                escape(message)
+            )),
+            "iam" | "sts" | "cloudformation" | "autoscaling" | "elasticloadbalancing" => xml(format!(
+                "<ErrorResponse><Error><Type>{}</Type><Code>{}</Code><Message>{}</Message></Error>\
+                 <RequestId>sandbox</RequestId></ErrorResponse>",
+                if status < 500 { "Sender" } else { "Receiver" },
+                escape(code),
+                escape(message)
+            )),
+            "eks" => (json!({ "message": message }).to_string(), "application/json"),
+            _ => (json!({ "__type": code, "message": message }).to_string(), "application/x-amz-json-1.1"),
+        };
+        Self {
+            status,
+            headers: vec![
+                ("content-type".to_owned(), kind.to_owned()),
+                ("x-amzn-errortype".to_owned(), code.to_owned()),
+                request_id(),
+            ],
+            body: Body64(body.into()),
+        }
+    }
+}
+
+fn request_id() -> (String, String) {
+    ("x-amzn-requestid".to_owned(), "00000000-0000-4000-8000-000000000000".to_owned())
+}
+
+impl From<Reply> for Response {
+    fn from(reply: Reply) -> Self {
+        let mut response = Self::new(Body::from(reply.body.0));
+        *response.status_mut() =
+            StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut headers = HeaderMap::new();
+        for (name, value) in reply.headers {
+            if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+                headers.append(name, value);
+            }
+        }
+        *response.headers_mut() = headers;
+        response
+    }
+}

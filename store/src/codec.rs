@@ -1,0 +1,247 @@
+//! Values of the tree: compact, versioned, each with a CRC over its key and itself; and the hashes that chain them.
+//!
+//! The CRC tells damage from data. The chain over a run's records tells a record that was taken out or put back
+//! from one that belongs there. The roots of all runs and graphs, combined by XOR, are part of each group's hash,
+//! so that a whole run that vanished shows as well.
+
+use dssflow_engine::id::{RunId, StoreId};
+use dssflow_engine::store::{GraphHash, Head, RunSummary};
+use dssflow_engine::time::Timestamp;
+use sha2::{Digest as _, Sha256};
+
+pub(crate) type Hash = [u8; 32];
+
+const VERSION: u8 = 1;
+const CRC: usize = 4;
+
+/// Appends the CRC over key and value.
+pub(crate) fn seal(key: &[u8], mut value: Vec<u8>) -> Vec<u8> {
+    value.extend_from_slice(&crc(key, &value).to_be_bytes());
+    value
+}
+
+/// The value without its CRC, when that is right.
+pub(crate) fn unseal<'a>(key: &[u8], value: &'a [u8]) -> Option<&'a [u8]> {
+    let (body, found) = value.split_last_chunk::<CRC>()?;
+    (crc(key, body) == u32::from_be_bytes(*found)).then_some(body)
+}
+
+fn crc(key: &[u8], body: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(key);
+    crc.update(body);
+    crc.finalize()
+}
+
+/// Hashes length-prefixed parts.
+fn hash(parts: &[&[u8]]) -> Hash {
+    let mut sha = Sha256::new();
+    for part in parts {
+        sha.update((part.len() as u64).to_be_bytes());
+        sha.update(part);
+    }
+    sha.finalize().into()
+}
+
+pub(crate) fn digest(bytes: &[u8]) -> Hash {
+    Sha256::digest(bytes).into()
+}
+
+/// The chain of a run without events.
+pub(crate) fn genesis(store: &StoreId, run: &RunId) -> Hash {
+    hash(&[b"dssflow run", store.as_str().as_bytes(), run.as_str().as_bytes()])
+}
+
+/// The chain after one more record. `body` is its bytes, or the digest of a payload file.
+pub(crate) fn chain(before: &Hash, first_seq: u64, events: u32, body: &[u8]) -> Hash {
+    hash(&[before, &first_seq.to_be_bytes(), &events.to_be_bytes(), body])
+}
+
+/// A run's part in the XOR over the store.
+pub(crate) fn run_root(run: &RunId, head: &[u8]) -> Hash {
+    hash(&[b"run", run.as_str().as_bytes(), head])
+}
+
+/// A graph's part in the XOR over the store.
+pub(crate) fn graph_root(graph: &GraphHash, body: &[u8]) -> Hash {
+    hash(&[b"graph", graph.0.as_bytes(), body])
+}
+
+pub(crate) fn xor(into: &mut Hash, root: &Hash) {
+    for (into, root) in into.iter_mut().zip(root) {
+        *into ^= root;
+    }
+}
+
+/// Reads a value field by field; `None` at its end.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    fn take<const N: usize>(&mut self) -> Option<&'a [u8; N]> {
+        let (field, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(field)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.take().map(|bytes| u64::from_be_bytes(*bytes))
+    }
+}
+
+/// A run's head as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HeadValue {
+    pub(crate) seq: u64,
+    pub(crate) records: u64,
+    pub(crate) due: Option<Timestamp>,
+    pub(crate) created: Timestamp,
+    pub(crate) ended: bool,
+    pub(crate) chain: Hash,
+}
+
+const ENDED: u8 = 1;
+const HAS_DUE: u8 = 2;
+
+impl HeadValue {
+    /// The value without its CRC; [`run_root`] is taken over it.
+    pub(crate) fn encode(&self, summary: &RunSummary) -> Vec<u8> {
+        let mut value = Vec::with_capacity(400);
+        value.push(VERSION);
+        value.push((u8::from(self.ended) * ENDED) | (u8::from(self.due.is_some()) * HAS_DUE));
+        for number in
+            [self.seq, self.records, self.due.unwrap_or_default().as_millis(), self.created.as_millis()]
+        {
+            value.extend_from_slice(&number.to_be_bytes());
+        }
+        value.extend_from_slice(&self.chain);
+        serde_json::to_writer(&mut value, summary)
+            .expect("a struct of texts and numbers can be written as JSON");
+        value
+    }
+
+    /// The head and the JSON of its summary.
+    pub(crate) fn decode(body: &[u8]) -> Option<(Self, &[u8])> {
+        let mut fields = Fields(body);
+        let [version, flags] = *fields.take()?;
+        if version != VERSION {
+            return None;
+        }
+        let (seq, records) = (fields.u64()?, fields.u64()?);
+        let due = Timestamp::from_millis(fields.u64()?);
+        let due = (flags & HAS_DUE != 0).then_some(due);
+        let created = Timestamp::from_millis(fields.u64()?);
+        let chain = *fields.take()?;
+        Some((Self { seq, records, due, created, ended: flags & ENDED != 0, chain }, fields.0))
+    }
+
+    pub(crate) fn decode_full(body: &[u8]) -> Option<(Self, Head)> {
+        let (value, summary) = Self::decode(body)?;
+        let head = Head { seq: value.seq, summary: serde_json::from_slice(summary).ok()? };
+        Some((value, head))
+    }
+}
+
+/// What a group of commits leaves behind; in the tree and, once durable there, in `HEAD`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Commit {
+    /// Counts groups, from 1.
+    pub(crate) number: u64,
+    pub(crate) epoch: u64,
+    pub(crate) runs: u64,
+    pub(crate) graphs: u64,
+    /// XOR of the roots of all runs and graphs.
+    pub(crate) roots: Hash,
+    /// Hash of the group before; of the store's id in a store that has none.
+    pub(crate) before: Hash,
+    /// Hash of all the above.
+    pub(crate) chain: Hash,
+}
+
+impl Commit {
+    /// Length of the encoding.
+    pub(crate) const LEN: usize = 1 + 4 * 8 + 3 * 32;
+
+    /// The state of a store that has no group yet.
+    pub(crate) fn none(store: &StoreId) -> Self {
+        let before = hash(&[b"dssflow store", store.as_str().as_bytes()]);
+        let mut none =
+            Self { number: 0, epoch: 0, runs: 0, graphs: 0, roots: [0; 32], before, chain: [0; 32] };
+        none.finish();
+        none
+    }
+
+    /// The next group, with the counts and roots as they are now.
+    pub(crate) fn next(&self) -> Self {
+        Self { number: self.number + 1, before: self.chain, ..self.clone() }
+    }
+
+    /// Sets the hash once everything else is set.
+    pub(crate) fn finish(&mut self) {
+        self.chain = self.expected_chain();
+    }
+
+    pub(crate) fn expected_chain(&self) -> Hash {
+        let numbers = [self.number, self.epoch, self.runs, self.graphs].map(u64::to_be_bytes);
+        hash(&[&self.before, numbers.as_flattened(), &self.roots])
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut value = Vec::with_capacity(Self::LEN + CRC);
+        value.push(VERSION);
+        for number in [self.number, self.epoch, self.runs, self.graphs] {
+            value.extend_from_slice(&number.to_be_bytes());
+        }
+        for hash in [&self.roots, &self.before, &self.chain] {
+            value.extend_from_slice(hash);
+        }
+        value
+    }
+
+    pub(crate) fn decode(body: &[u8]) -> Option<Self> {
+        let mut fields = Fields(body);
+        if *fields.take()? != [VERSION] {
+            return None;
+        }
+        let [number, epoch, runs, graphs] = [fields.u64()?, fields.u64()?, fields.u64()?, fields.u64()?];
+        let commit = Self {
+            number,
+            epoch,
+            runs,
+            graphs,
+            roots: *fields.take()?,
+            before: *fields.take()?,
+            chain: *fields.take()?,
+        };
+        (fields.0.is_empty() && commit.chain == commit.expected_chain()).then_some(commit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seal_holds_key_and_value_together() {
+        let sealed = seal(b"key", b"value".to_vec());
+        assert_eq!(unseal(b"key", &sealed), Some(&b"value"[..]));
+        assert_eq!(unseal(b"kex", &sealed), None);
+        assert_eq!(unseal(b"key", &sealed[1..]), None);
+        assert_eq!(unseal(b"key", b"abc"), None);
+    }
+
+    #[test]
+    fn a_commit_round_trips_and_is_chained() {
+        let store = StoreId::generate([1; 16]);
+        let mut first = Commit::none(&store).next();
+        (first.epoch, first.runs, first.roots) = (1, 2, [9; 32]);
+        first.finish();
+        let mut second = first.next();
+        second.finish();
+        assert_eq!((second.number, second.before), (2, first.chain));
+        assert_ne!(second.chain, first.chain);
+        assert_eq!(Commit::decode(&second.encode()), Some(second.clone()));
+        assert_eq!(second.encode().len(), Commit::LEN);
+        second.runs += 1;
+        assert_eq!(Commit::decode(&second.encode()), None, "a count that does not fit the hash");
+    }
+}

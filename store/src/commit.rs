@@ -1,0 +1,428 @@
+//! The committer: the one thread that writes. It takes what has queued up, checks each transition against the
+//! run's head as the ones before leave it, applies all of it as one batch, makes it durable, and then answers.
+//!
+//! The order is always: batch, sled's flush, `fdatasync` of sled's log, the older slot of `HEAD`, its `fdatasync`,
+//! the answers. The first failure on this way poisons the store: nothing is tried again, because a sync that
+//! failed once may succeed the second time without having written anything.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender};
+use std::sync::{Arc, OnceLock};
+
+use dssflow_engine::id::{RunId, StoreId};
+use dssflow_engine::store::{GraphHash, StoreError, Transition, VerifyReport};
+use tokio::sync::oneshot;
+
+use crate::blob::{self, Body, INLINE_LIMIT};
+use crate::codec::{self, Commit, Hash, HeadValue, seal};
+use crate::disk::{Disk, Synced};
+use crate::head::{HeadFile, Slots};
+use crate::place::Place;
+use crate::tree::{Trouble, protect};
+use crate::{check, keys, payload, read};
+
+/// Most transitions in a group; more made it slower.
+const MAX_GROUP: usize = 256;
+/// Most bytes of records and graphs in a group, but for its last transition.
+const MAX_GROUP_BYTES: usize = 1024 * 1024;
+/// Most heads kept in memory; they are dropped all at once and read again when needed.
+const MAX_HEADS: usize = 65_536;
+
+/// Set once, when the store must not be written any more.
+#[derive(Debug, Default)]
+pub(crate) struct Poison(OnceLock<String>);
+
+impl Poison {
+    pub(crate) fn set(&self, why: impl Into<String>) -> StoreError {
+        let why = self.0.get_or_init(|| {
+            let why = why.into();
+            tracing::error!(%why, "the store is poisoned");
+            why
+        });
+        StoreError::Poisoned(why.clone())
+    }
+
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        self.0.get().map_or(Ok(()), |why| Err(StoreError::Poisoned(why.clone())))
+    }
+}
+
+/// What the committer counts.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) groups: AtomicU64,
+    pub(crate) transitions: AtomicU64,
+    pub(crate) tree_syncs: AtomicU64,
+    pub(crate) head_syncs: AtomicU64,
+    pub(crate) payloads: AtomicU64,
+    pub(crate) largest_group: AtomicU64,
+}
+
+pub(crate) type Reply = oneshot::Sender<Result<u64, StoreError>>;
+
+/// A transition on its way.
+pub(crate) struct Request {
+    pub(crate) transition: Transition,
+    /// Set when the record is in a payload file.
+    pub(crate) record_digest: Option<Hash>,
+    /// Set when the graph is in a payload file.
+    pub(crate) graph_digest: Option<Hash>,
+    pub(crate) reply: Reply,
+}
+
+impl Request {
+    pub(crate) fn new(transition: Transition, reply: Reply) -> Self {
+        Self { transition, record_digest: None, graph_digest: None, reply }
+    }
+
+    /// Whether something of it must go to a payload file first.
+    pub(crate) fn is_large(&self) -> bool {
+        self.transition.record.len() > INLINE_LIMIT
+            || self.transition.graph.as_ref().is_some_and(|(_, bytes)| bytes.len() > INLINE_LIMIT)
+    }
+
+    /// How much of a group's bytes it takes.
+    fn weight(&self) -> usize {
+        let weight = |bytes: &[u8]| if bytes.len() > INLINE_LIMIT { 0 } else { bytes.len() };
+        weight(&self.transition.record) + self.transition.graph.as_ref().map_or(0, |(_, bytes)| weight(bytes))
+    }
+}
+
+/// What the committer is asked to do.
+pub(crate) enum Order {
+    Commit(Box<Request>),
+    /// Reads and checks everything while nothing is written.
+    Verify(oneshot::Sender<Result<VerifyReport, StoreError>>),
+}
+
+struct CachedHead {
+    value: HeadValue,
+    root: Hash,
+}
+
+pub(crate) struct Committer {
+    pub(crate) tree: sled::Tree,
+    pub(crate) place: Place,
+    pub(crate) blobs: PathBuf,
+    /// Our own descriptor of sled's log.
+    pub(crate) db: File,
+    pub(crate) head: HeadFile,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) store: StoreId,
+    pub(crate) poison: Arc<Poison>,
+    pub(crate) counters: Arc<Counters>,
+    /// The last group, durable.
+    pub(crate) last: Commit,
+    cache: Cache,
+}
+
+/// What is known of the tree without reading it. Ahead of the tree while a group is put together; a group that
+/// fails leaves it wrong, and the store poisoned.
+#[derive(Default)]
+struct Cache {
+    heads: HashMap<RunId, CachedHead>,
+    graphs: HashSet<GraphHash>,
+}
+
+impl Committer {
+    #[expect(clippy::too_many_arguments, reason = "made in one place, from what opening found")]
+    pub(crate) fn new(
+        tree: sled::Tree,
+        place: Place,
+        blobs: PathBuf,
+        db: File,
+        head: HeadFile,
+        disk: Arc<dyn Disk>,
+        store: StoreId,
+        last: Commit,
+    ) -> Self {
+        let (poison, counters) = Default::default();
+        Self { tree, place, blobs, db, head, disk, store, poison, counters, last, cache: Cache::default() }
+    }
+
+    /// Works until every sender is gone and the queue is empty.
+    pub(crate) fn run(mut self, orders: &Receiver<Order>) {
+        let mut waiting = None;
+        while let Some(order) = waiting.take().or_else(|| orders.recv().ok()) {
+            let first = match order {
+                Order::Commit(request) => request,
+                Order::Verify(reply) => {
+                    let _gone = reply.send(self.verify());
+                    continue;
+                }
+            };
+            let mut bytes = first.weight();
+            let mut group = vec![first];
+            while group.len() < MAX_GROUP && bytes < MAX_GROUP_BYTES {
+                match orders.try_recv() {
+                    Ok(Order::Commit(request)) => {
+                        bytes += request.weight();
+                        group.push(request);
+                    }
+                    Ok(order @ Order::Verify(_)) => {
+                        waiting = Some(order);
+                        break;
+                    }
+                    Err(_) => break,
+                }
+            }
+            let answers = self.commit(&group);
+            for (request, answer) in group.into_iter().zip(answers) {
+                // Who asked may have gone.
+                let _gone = request.reply.send(answer);
+            }
+        }
+    }
+
+    /// One answer a request.
+    fn commit(&mut self, group: &[Box<Request>]) -> Vec<Result<u64, StoreError>> {
+        if let Err(poisoned) = self.poison.check() {
+            return group.iter().map(|_| Err(poisoned.clone())).collect();
+        }
+        let written = protect(|| {
+            let mut batch = sled::Batch::default();
+            let mut next = self.last.next();
+            let answers: Vec<_> = group
+                .iter()
+                .map(|request| {
+                    stage(&self.tree, &self.store, &mut self.cache, &mut next, &mut batch, request)
+                })
+                .collect();
+            let good = answers.iter().filter(|answer| answer.is_ok()).count() as u64;
+            if good > 0 {
+                self.write(batch, next)?;
+                self.counters.transitions.fetch_add(good, Ordering::Relaxed);
+                self.counters.largest_group.fetch_max(good, Ordering::Relaxed);
+            }
+            Ok(answers)
+        });
+        if self.cache.heads.len() > MAX_HEADS {
+            self.cache.heads.clear();
+        }
+        written.unwrap_or_else(|trouble| {
+            let poisoned = self.poison.set(trouble.to_string());
+            group.iter().map(|_| Err(poisoned.clone())).collect()
+        })
+    }
+
+    /// Raises the epoch and makes that durable, before the first commit.
+    pub(crate) fn raise_epoch(&mut self) -> Result<u64, Trouble> {
+        protect(|| {
+            let mut batch = sled::Batch::default();
+            let mut next = self.last.next();
+            next.epoch += 1;
+            if self.last.number == 0 {
+                let id = self.store.as_str().as_bytes().to_vec();
+                batch.insert(keys::STORE, seal(keys::STORE, id));
+            }
+            self.write(batch, next)
+        })?;
+        Ok(self.last.epoch)
+    }
+
+    fn write(&mut self, mut batch: sled::Batch, mut next: Commit) -> Result<(), Trouble> {
+        next.finish();
+        batch.insert(keys::COMMIT, seal(keys::COMMIT, next.encode()));
+        self.tree.apply_batch(batch)?;
+        self.tree.flush()?;
+        if std::fs::read_dir(&self.blobs).map_err(Trouble::Io)?.next().is_some() {
+            return Err(Trouble::Damage("sled moved a value into a file that it does not sync".to_owned()));
+        }
+        self.disk.sync(&self.db, Synced::Tree).map_err(Trouble::Io)?;
+        self.counters.tree_syncs.fetch_add(1, Ordering::Relaxed);
+        self.head.write(&next).map_err(Trouble::Io)?;
+        self.head.sync(&*self.disk).map_err(Trouble::Io)?;
+        self.counters.head_syncs.fetch_add(1, Ordering::Relaxed);
+        self.counters.groups.fetch_add(1, Ordering::Relaxed);
+        self.last = next;
+        Ok(())
+    }
+
+    fn verify(&self) -> Result<VerifyReport, StoreError> {
+        self.poison.check()?;
+        let slots = Slots::read(&self.place, &self.store);
+        let slots = slots.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        Ok(check::check(&check::Input {
+            tree: &self.tree,
+            store: &self.store,
+            payloads: &self.place.payloads(),
+            blobs: &self.blobs,
+            slots: slots.as_ref(),
+            owned: true,
+        }))
+    }
+}
+
+/// Adds one transition to the group, or refuses it and leaves everything as it was.
+fn stage(
+    tree: &sled::Tree,
+    store: &StoreId,
+    cache: &mut Cache,
+    next: &mut Commit,
+    batch: &mut sled::Batch,
+    request: &Request,
+) -> Result<u64, StoreError> {
+    let transition = &request.transition;
+    let run = &transition.run;
+    if transition.epoch != next.epoch {
+        return Err(StoreError::Fenced { epoch: next.epoch });
+    }
+    if !cache.heads.contains_key(run)
+        && let Some((value, sealed)) = read::head_value(tree, run)?
+    {
+        let key = keys::head(run);
+        let body = codec::unseal(&key, &sealed).expect("the seal was right a moment ago");
+        let root = codec::run_root(run, body);
+        cache.heads.insert(run.clone(), CachedHead { value, root });
+    }
+    let old = cache.heads.get(run);
+    let seq = transition.expect.check(run, old.map(|head| head.value.seq))?;
+    let new_graph = match &transition.graph {
+        Some((hash, bytes)) if !has_graph(tree, &mut cache.graphs, hash)? => Some((hash, bytes)),
+        _ => None,
+    };
+
+    // Nothing is refused from here on.
+    let put_record = |key, value| batch.insert(key, value);
+    let record = body(&transition.record, request.record_digest);
+    blob::write(&keys::record(run, seq + 1), transition.events, &record, put_record);
+    if let Some((hash, bytes)) = new_graph {
+        let graph = body(bytes, request.graph_digest);
+        blob::write(&keys::graph(hash), 0, &graph, |key, value| batch.insert(key, value));
+        codec::xor(&mut next.roots, &codec::graph_root(hash, graph.hashed()));
+        next.graphs += 1;
+        cache.graphs.insert(hash.clone());
+    }
+
+    let before = old.map_or_else(|| codec::genesis(store, run), |head| head.value.chain);
+    let new = HeadValue {
+        seq: seq + u64::from(transition.events),
+        records: old.map_or(0, |head| head.value.records) + 1,
+        due: transition.due,
+        created: transition.summary.created,
+        ended: transition.summary.status.is_end(),
+        chain: codec::chain(&before, seq + 1, transition.events, record.hashed()),
+    };
+    index(batch, run, old.map(|head| &head.value), &new);
+    let value = new.encode(&transition.summary);
+    let root = codec::run_root(run, &value);
+    match old {
+        Some(old) => codec::xor(&mut next.roots, &old.root),
+        None => next.runs += 1,
+    }
+    codec::xor(&mut next.roots, &root);
+    let key = keys::head(run);
+    let value = seal(&key, value);
+    batch.insert(key, value);
+    let seq = new.seq;
+    cache.heads.insert(run.clone(), CachedHead { value: new, root });
+    Ok(seq)
+}
+
+fn has_graph(tree: &sled::Tree, known: &mut HashSet<GraphHash>, hash: &GraphHash) -> Result<bool, Trouble> {
+    if known.contains(hash) {
+        return Ok(true);
+    }
+    let mut key = keys::graph(hash);
+    key.extend_from_slice(&[0; keys::CHUNK]);
+    let found = tree.contains_key(key)?;
+    if found {
+        known.insert(hash.clone());
+    }
+    Ok(found)
+}
+
+fn body(bytes: &[u8], digest: Option<Hash>) -> Body<'_> {
+    match digest {
+        Some(digest) => Body::Payload { len: bytes.len() as u64, digest },
+        None => Body::Inline(bytes.into()),
+    }
+}
+
+/// Brings the tables ordered by time in line with the head.
+fn index(batch: &mut sled::Batch, run: &RunId, old: Option<&HeadValue>, new: &HeadValue) {
+    let entries = |head: &HeadValue| {
+        [
+            (keys::DUE, head.due),
+            (keys::CREATED, Some(head.created)),
+            (keys::UNFINISHED, (!head.ended).then_some(head.created)),
+        ]
+    };
+    let none = [(keys::DUE, None), (keys::CREATED, None), (keys::UNFINISHED, None)];
+    for ((table, old), (_, new)) in old.map_or(none, entries).into_iter().zip(entries(new)) {
+        if old == new {
+            continue;
+        }
+        if let Some(at) = old {
+            batch.remove(keys::timed(table, at, run));
+        }
+        if let Some(at) = new {
+            let key = keys::timed(table, at, run);
+            let value = seal(&key, Vec::new());
+            batch.insert(key, value);
+        }
+    }
+}
+
+/// The thread that writes payload files, so that large ones do not hold up the others' commits.
+pub(crate) fn write_payloads(
+    requests: &Receiver<Box<Request>>,
+    orders: &Sender<Order>,
+    place: &Place,
+    disk: &dyn Disk,
+    poison: &Poison,
+    counters: &Counters,
+) {
+    let write = |bytes: &[u8]| -> std::io::Result<Option<Hash>> {
+        if bytes.len() <= INLINE_LIMIT {
+            return Ok(None);
+        }
+        let digest = codec::digest(bytes);
+        payload::write(place, disk, &digest, bytes)?;
+        counters.payloads.fetch_add(1, Ordering::Relaxed);
+        Ok(Some(digest))
+    };
+    while let Ok(mut request) = requests.recv() {
+        let done = poison.check().and_then(|()| {
+            let failed =
+                |error: std::io::Error| poison.set(format!("writing a payload file failed: {error}"));
+            request.record_digest = write(&request.transition.record).map_err(failed)?;
+            if let Some((_, bytes)) = &request.transition.graph {
+                request.graph_digest = write(bytes).map_err(failed)?;
+            }
+            Ok(())
+        });
+        match done {
+            Ok(()) => {
+                if let Err(refused) = orders.send(Order::Commit(request))
+                    && let Order::Commit(request) = refused.0
+                {
+                    let _gone = request.reply.send(Err(poison.set("the committer has ended")));
+                }
+            }
+            Err(error) => {
+                let _gone = request.reply.send(Err(error));
+            }
+        }
+    }
+}
+
+/// Waits in the queue of the payload thread or the committer.
+pub(crate) struct Queue {
+    pub(crate) orders: Sender<Order>,
+    pub(crate) payloads: Sender<Box<Request>>,
+}
+
+impl Queue {
+    /// `false` when the thread has ended.
+    pub(crate) fn send(&self, request: Request) -> bool {
+        if request.is_large() {
+            self.payloads.send(Box::new(request)).is_ok()
+        } else {
+            self.orders.send(Order::Commit(Box::new(request))).is_ok()
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! The workflow store on disk: [`SledStore`], which is sled made safe against power cuts.
+//!
+//! sled alone loses data when the power fails: its `flush` does not fsync, and damage at the end of its log is
+//! dropped without a word. Here every group of commits is followed by an `fdatasync` of our own and by a record of
+//! what was acknowledged in a second file, `HEAD`; everything stored carries a checksum, a run's events a hash
+//! chain. What the disk lost is therefore found at the next open.
+//!
+//! ```text
+//! <store>/           0700; all files 0600
+//!   lock             held while a process owns the store; says who
+//!   FORMAT           format number, the version that can read it, the store's id
+//!   CURRENT          the name of the sled directory in use
+//!   HEAD             two slots of 512 bytes: the last two groups acknowledged
+//!   MANIFEST         only after a clean close: length and checksum of every file
+//!   gen-1/           sled
+//!   payloads/        what is over 64 KiB, by its SHA-256
+//! ```
+//!
+//! # Formats
+//! - 1 (0.1.0): the first.
+//!
+//! What this crate does not do: it does not know what an event is, it does not repair, and it does not detect that
+//! a whole directory was replaced by an older copy of itself.
+#![warn(missing_docs)]
+
+mod blob;
+mod check;
+mod codec;
+mod commit;
+mod disk;
+mod error;
+mod format;
+mod head;
+mod keys;
+mod lock;
+mod manifest;
+mod offline;
+mod payload;
+mod place;
+mod read;
+mod store;
+mod tree;
+
+pub use disk::{Disk, OsDisk, Synced};
+pub use error::{Holder, OpenError};
+pub use manifest::ManifestState;
+pub use offline::{OfflineReport, StoreInfo, info_offline, verify_offline};
+pub use store::{OpenOptions, SledStore, Stats};

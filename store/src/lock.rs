@@ -1,0 +1,99 @@
+//! The lock that makes a process the owner of a store, and the note in it that tells others who that is.
+//!
+//! The lock is the kernel's, on the open file: it ends with the process however that ends, and nothing here ever
+//! breaks one. The note is for people; it may be left over, and counts only while the lock is held.
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use dssflow_engine::time::Timestamp;
+
+use crate::disk;
+use crate::error::{Holder, OpenError};
+use crate::place::Place;
+
+/// Longest command kept in the note, in bytes.
+const MAX_COMMAND: usize = 500;
+/// How often the note is read again while its owner is still writing it.
+const NOTE_READS: u32 = 20;
+
+/// The lock, held until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    file: File,
+}
+
+impl Lock {
+    pub(crate) fn acquire(place: &Place, command: &str) -> Result<Self, OpenError> {
+        let path = place.lock();
+        let file = disk::open_options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(OpenError::io("open", &path))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(OpenError::Locked { path: place.root.clone(), holder: read_note(&path) });
+            }
+            Err(TryLockError::Error(source)) => return Err(OpenError::Io { doing: "lock", path, source }),
+        }
+        disk::set_mode(&path, disk::FILE_MODE).map_err(OpenError::io("set the mode of", &path))?;
+        let lock = Self { file };
+        lock.write_note(command).map_err(OpenError::io("write", &path))?;
+        Ok(lock)
+    }
+
+    fn write_note(&self, command: &str) -> io::Result<()> {
+        let mut command = command.to_owned();
+        command.truncate(command.floor_char_boundary(MAX_COMMAND));
+        let holder = Holder {
+            pid: std::process::id(),
+            host: host(),
+            start_time: start_time().unwrap_or(0),
+            since: now(),
+            command,
+        };
+        let mut note = serde_json::to_vec(&holder)?;
+        note.push(b'\n');
+        self.file.write_all_at(&note, 0)?;
+        self.file.set_len(note.len() as u64)
+    }
+
+    /// Wipes the note, as the store is left in good order.
+    pub(crate) fn wipe(&self) -> io::Result<()> {
+        self.file.set_len(0)
+    }
+}
+
+pub(crate) fn read_note(path: &Path) -> Option<Holder> {
+    for _ in 0..NOTE_READS {
+        let text = std::fs::read(path).ok()?;
+        let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        if let Ok(holder) = serde_json::from_slice(line) {
+            return Some(holder);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    None
+}
+
+pub(crate) fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Field 22 of /proc/self/stat; the name in field 2 may hold blanks and brackets.
+fn start_time() -> Option<u64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+}

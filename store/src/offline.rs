@@ -1,0 +1,290 @@
+//! Looking at a store that nobody owns: checking it ([`verify_offline`]) and describing it ([`info_offline`]).
+//!
+//! The store is locked meanwhile and not changed. sled writes when it opens, so it works on a copy of its directory
+//! in the system's directory for temporary files; that takes as much room there as the store has.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use dssflow_engine::id::{RunId, StoreId};
+use dssflow_engine::run::RunStatus;
+use dssflow_engine::store::VerifyReport;
+use dssflow_engine::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::check::{self, damage};
+use crate::codec::{Commit, HeadValue, unseal};
+use crate::disk::{self, DIR_MODE};
+use crate::error::{Holder, OpenError};
+use crate::format::{FORMAT_NUMBER, Format, read_current};
+use crate::head::{self, Slots};
+use crate::lock::Lock;
+use crate::manifest::{self, ManifestState};
+use crate::place::{GENERATION, Place, names};
+use crate::tree::{self, BLOBS, Trouble, protect};
+use crate::{keys, place};
+
+/// Cache of a copy that is read once.
+const CACHE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// What [`verify_offline`] found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfflineReport {
+    /// What was read, and everything that is wrong, files that differ from the manifest included.
+    #[serde(flatten)]
+    pub report: VerifyReport,
+    /// Whether every byte could be compared with what was there at the last close.
+    pub manifest: ManifestState,
+    /// What is not damage and worth knowing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+/// What a store is and has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreInfo {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its format.
+    pub format: u32,
+    /// Its id.
+    pub store: StoreId,
+    /// The epoch in force, or the last one when nobody owns it.
+    pub epoch: u64,
+    /// The last group of commits.
+    pub last_group: u64,
+    /// How many runs stand where.
+    pub runs: BTreeMap<RunStatus, u64>,
+    /// How many events all runs have.
+    pub events: u64,
+    /// What it takes on the disk, in bytes.
+    pub bytes_on_disk: u64,
+    /// Who owns it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<Holder>,
+    /// The run created first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest: Option<OldestRun>,
+}
+
+/// The run created first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OldestRun {
+    /// The run.
+    pub run: RunId,
+    /// When it was created.
+    pub created: Timestamp,
+}
+
+/// Checks a store that nobody owns, without changing it. Damage is in the report; it may take seconds a gigabyte.
+///
+/// # Errors
+/// [`OpenError::Locked`] when somebody owns it (ask the owner to verify), and whatever keeps it from being looked
+/// at: no store there, unsafe, a later format, IO errors.
+pub fn verify_offline(path: impl AsRef<Path>) -> Result<OfflineReport, OpenError> {
+    let (place, lock) = lock(path.as_ref(), "store verify")?;
+    let report = inspect(&place);
+    // The note of a verifier is of no use later; should wiping fail, it does no harm.
+    drop(lock.wipe());
+    report
+}
+
+/// Describes a store that nobody owns, without changing it.
+///
+/// # Errors
+/// As [`verify_offline`], and [`OpenError::Damaged`] when it cannot be read.
+pub fn info_offline(path: impl AsRef<Path>) -> Result<StoreInfo, OpenError> {
+    let (place, lock) = lock(path.as_ref(), "store info")?;
+    let info = info_of(&place);
+    drop(lock.wipe());
+    info
+}
+
+fn lock(path: &Path, command: &str) -> Result<(Place, Lock), OpenError> {
+    let place = Place::existing(path)?;
+    if !place.is_used()? {
+        return Err(OpenError::NotFound { path: path.to_owned() });
+    }
+    let lock = Lock::acquire(&place, command)?;
+    Ok((place, lock))
+}
+
+fn info_of(place: &Place) -> Result<StoreInfo, OpenError> {
+    let damaged = |what: &str| OpenError::damaged(&place.root, what);
+    let format = Format::read(place)?.ok_or_else(|| damaged("FORMAT is missing"))?;
+    let generation = read_current(place)?.ok_or_else(|| damaged("CURRENT is missing"))?;
+    let copy = Copy::of(&place.root.join(format!("{GENERATION}{generation}")))?;
+    let db = tree::open(&copy.0, CACHE_BYTES).map_err(|trouble| damaged(&trouble.to_string()))?;
+    let info = describe(place, &db, &format.store, None);
+    drop(tree::close(db));
+    info.map_err(|trouble| damaged(&trouble.to_string()))
+}
+
+/// Reads every head.
+pub(crate) fn describe(
+    place: &Place,
+    tree: &sled::Tree,
+    store: &StoreId,
+    holder: Option<Holder>,
+) -> Result<StoreInfo, Trouble> {
+    protect(|| {
+        let commit = check::read_commit(tree)?.unwrap_or_else(|| Commit::none(store));
+        let mut info = StoreInfo {
+            path: place.root.clone(),
+            format: FORMAT_NUMBER,
+            store: store.clone(),
+            epoch: commit.epoch,
+            last_group: commit.number,
+            runs: BTreeMap::new(),
+            events: 0,
+            bytes_on_disk: bytes_on_disk(place).map_err(Trouble::Io)?,
+            holder,
+            oldest: None,
+        };
+        for pair in tree::scan(tree, &[keys::HEADS], &[keys::HEADS]) {
+            let (key, value) = pair.map_err(Trouble::Damage)?;
+            let head = unseal(&key, &value).and_then(HeadValue::decode_full);
+            let (value, head) = head.ok_or_else(|| Trouble::Damage("a run's head is damaged".to_owned()))?;
+            *info.runs.entry(head.summary.status).or_default() += 1;
+            info.events += value.seq;
+            if info.oldest.as_ref().is_none_or(|oldest| value.created < oldest.created) {
+                info.oldest = Some(OldestRun { run: head.summary.run, created: value.created });
+            }
+        }
+        Ok(info)
+    })
+}
+
+fn bytes_on_disk(place: &Place) -> std::io::Result<u64> {
+    fn walk(path: &Path) -> std::io::Result<u64> {
+        // Files come and go under a store that is in use.
+        let Ok(meta) = std::fs::symlink_metadata(path) else { return Ok(0) };
+        let mut bytes = meta.blocks() * 512;
+        if meta.is_dir() {
+            for name in names(path)? {
+                bytes += walk(&path.join(name))?;
+            }
+        }
+        Ok(bytes)
+    }
+    let mut bytes = 0;
+    for name in names(&place.root)? {
+        if place::is_own(&name) {
+            bytes += walk(&place.root.join(name))?;
+        }
+    }
+    Ok(bytes)
+}
+
+/// Checks files and contents. The caller holds the lock.
+pub(crate) fn inspect(place: &Place) -> Result<OfflineReport, OpenError> {
+    let mut report = VerifyReport::default();
+    let mut notes = Vec::new();
+    let manifest = manifest::check(place, u64::MAX).map_err(OpenError::io("read", &place.root))?;
+    match &manifest {
+        ManifestState::Differs { problems } => {
+            for problem in problems {
+                damage(&mut report, None, None, problem.as_str());
+            }
+        }
+        ManifestState::Absent => notes.push(
+            "the last owner did not close the store, so that only what is live could be checked, not every byte"
+                .to_owned(),
+        ),
+        ManifestState::Checked { .. } => {}
+    }
+
+    let store = match Format::read(place) {
+        Ok(Some(format)) => Some(format.store),
+        Ok(None) => {
+            damage(&mut report, None, None, "FORMAT is missing");
+            None
+        }
+        Err(OpenError::Damaged { what, .. }) => {
+            damage(&mut report, None, None, what);
+            None
+        }
+        Err(other) => return Err(other),
+    };
+    let generation = match read_current(place) {
+        Ok(Some(generation)) => format!("{GENERATION}{generation}"),
+        outcome => {
+            match outcome {
+                Ok(_) => damage(&mut report, None, None, "CURRENT is missing"),
+                Err(OpenError::Damaged { what, .. }) => damage(&mut report, None, None, what),
+                Err(other) => return Err(other),
+            }
+            let found = names(&place.root).map_err(OpenError::io("read", &place.root))?;
+            found.into_iter().rfind(|name| name.starts_with(GENERATION)).unwrap_or_default()
+        }
+    };
+    let Some(store) = store.or_else(|| head::store_of(place)) else {
+        damage(
+            &mut report,
+            None,
+            None,
+            "the store's id is in no readable file, so that nothing else can be checked",
+        );
+        return Ok(OfflineReport { report, manifest, notes });
+    };
+    let dir = place.root.join(generation);
+    if !dir.join(tree::DB).is_file() {
+        damage(&mut report, None, None, "sled's log is missing");
+        return Ok(OfflineReport { report, manifest, notes });
+    }
+    let slots = Slots::read(place, &store)?;
+
+    let copy = Copy::of(&dir)?;
+    match tree::open(&copy.0, CACHE_BYTES) {
+        Err(trouble) => damage(&mut report, None, None, format!("the data do not open: {trouble}")),
+        Ok(db) => {
+            let found = check::check(&check::Input {
+                tree: &db,
+                store: &store,
+                payloads: &place.payloads(),
+                blobs: &dir.join(BLOBS),
+                slots: slots.as_ref(),
+                owned: false,
+            });
+            let commit = protect(|| check::read_commit(&db)).ok().flatten();
+            if let (Some(commit), Some(head)) = (commit, slots.as_ref().and_then(Slots::newest))
+                && commit.number > head.number
+                && found.damage.is_empty()
+            {
+                notes.push(format!("group {} was written and not acknowledged; it is kept", commit.number));
+            }
+            // A copy that does not close is none the worse for what was read.
+            drop(tree::close(db));
+            (report.runs, report.events, report.bytes) = (found.runs, found.events, found.bytes);
+            report.damage.extend(found.damage);
+        }
+    }
+    Ok(OfflineReport { report, manifest, notes })
+}
+
+/// A copy of a sled directory, removed when dropped.
+struct Copy(PathBuf);
+
+impl Copy {
+    fn of(dir: &Path) -> Result<Self, OpenError> {
+        let target = std::env::temp_dir().join(format!("dssflow-store-{:016x}", rand::random::<u64>()));
+        std::fs::create_dir(&target).map_err(OpenError::io("create", &target))?;
+        let copy = Self(target);
+        disk::set_mode(&copy.0, DIR_MODE).map_err(OpenError::io("set the mode of", &copy.0))?;
+        for name in names(dir).map_err(OpenError::io("read", dir))? {
+            let from = dir.join(&name);
+            if from.is_file() {
+                std::fs::copy(&from, copy.0.join(&name)).map_err(OpenError::io("copy", &from))?;
+            }
+        }
+        Ok(copy)
+    }
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        // Left over, it is one more file in the directory for temporary files.
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}

@@ -1,0 +1,456 @@
+//! [`SledStore`]: opening, owning and closing a store, and the [`Store`] trait over it.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::thread::JoinHandle;
+
+use dssflow_engine::id::{RunId, StoreId};
+use dssflow_engine::store::{
+    GraphHash, Head, ListPage, ListQuery, Record, Store, StoreCaps, StoreError, Transition, VerifyReport,
+};
+use dssflow_engine::time::{BoxFuture, Timestamp};
+use tokio::sync::oneshot;
+
+use crate::check;
+use crate::commit::{Committer, Counters, Order, Poison, Queue, Request, write_payloads};
+use crate::disk::{self, Disk, OsDisk};
+use crate::error::OpenError;
+use crate::format::{Format, encode_current, read_current};
+use crate::head::{HeadFile, Slots};
+use crate::lock::Lock;
+use crate::manifest::{self, ManifestState};
+use crate::offline::{self, StoreInfo};
+use crate::place::{CURRENT, FORMAT, GENERATION, Place};
+use crate::read::Reader;
+use crate::tree::{self, BLOBS, DB, Trouble, protect};
+
+/// How many bytes of sled's log are kept in memory unless told otherwise.
+const CACHE_BYTES: u64 = 16 * 1024 * 1024;
+/// A store of at most so many bytes is compared with its manifest byte by byte when it is opened, which takes some
+/// 20 ms; of a larger one the lengths are compared.
+const OPEN_READ_LIMIT: u64 = 64 * 1024 * 1024;
+
+/// How to open a store.
+#[derive(Clone)]
+pub struct OpenOptions {
+    /// Whether to make the store when there is none. Yes, unless told otherwise.
+    pub create: bool,
+    /// What this process does, for others who find the store in use. Without secrets: it is written to a file.
+    pub command: String,
+    /// How many bytes of the log sled keeps in memory.
+    pub cache_bytes: u64,
+    /// Makes data durable; tests put one in that fails.
+    pub disk: Arc<dyn Disk>,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self { create: true, command: String::new(), cache_bytes: CACHE_BYTES, disk: Arc::new(OsDisk) }
+    }
+}
+
+impl std::fmt::Debug for OpenOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OpenOptions")
+            .field("create", &self.create)
+            .field("command", &self.command)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a store has done since it was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Groups of commits made durable, the one that raised the epoch included.
+    pub groups: u64,
+    /// Transitions in them.
+    pub transitions: u64,
+    /// Syncs of sled's log, for groups.
+    pub tree_syncs: u64,
+    /// Syncs of `HEAD`, for groups.
+    pub head_syncs: u64,
+    /// Payload files written or found there.
+    pub payloads: u64,
+    /// Transitions in the largest group.
+    pub largest_group: u64,
+}
+
+/// What is there while the store is open. Fields are dropped in order: the lock last.
+struct Running {
+    queue: Queue,
+    tree: sled::Tree,
+    db: sled::Db,
+    payload_thread: JoinHandle<()>,
+    committer: JoinHandle<()>,
+    lock: Lock,
+}
+
+/// A store on disk, owned by this process.
+///
+/// End it with [`SledStore::close`]. Dropping it ends it too, as a crash would: everything acknowledged is there
+/// at the next open.
+pub struct SledStore {
+    id: StoreId,
+    epoch: u64,
+    place: Place,
+    dir: PathBuf,
+    disk: Arc<dyn Disk>,
+    poison: Arc<Poison>,
+    counters: Arc<Counters>,
+    running: RwLock<Option<Running>>,
+}
+
+impl std::fmt::Debug for SledStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SledStore")
+            .field("id", &self.id)
+            .field("epoch", &self.epoch)
+            .field("path", &self.place.root)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What opening has read before sled is touched.
+struct Found {
+    format: Format,
+    generation: u32,
+    slots: Slots,
+    /// Whether the last owner closed it in good order.
+    closed: bool,
+}
+
+impl SledStore {
+    /// Opens the store in a directory, or makes one there, and becomes its owner in a new epoch. Blocks for
+    /// milliseconds; after a crash for as long as sled takes to read its log.
+    ///
+    /// # Errors
+    /// See [`OpenError`]. A damaged store is refused and left as it is, but for what sled itself cuts off a torn
+    /// end of its log.
+    pub fn open(path: impl AsRef<Path>, options: OpenOptions) -> Result<Self, OpenError> {
+        let OpenOptions { create, command, cache_bytes, disk } = options;
+        let path = path.as_ref();
+        let place = if create { Place::create(path, &*disk)? } else { Place::existing(path)? };
+        if !place.is_used()? && !create {
+            return Err(OpenError::NotFound { path: path.to_owned() });
+        }
+        let lock = Lock::acquire(&place, &command)?;
+        if !place.is_used()? {
+            let format = Format::new(StoreId::generate(rand::random()));
+            write_text(&place, &*disk, FORMAT, &format.encode())?;
+        }
+        let found = look(&place, &*disk)?;
+        let store = found.format.store.clone();
+        let dir = place.root.join(format!("{GENERATION}{}", found.generation));
+        manifest::remove(&place, &*disk).map_err(OpenError::io("remove", &place.manifest()))?;
+        if !found.closed {
+            tree::drop_cache(&*disk, &dir).map_err(OpenError::io("sync", &dir))?;
+        }
+
+        let trouble = |trouble: Trouble| match trouble {
+            Trouble::Damage(what) => OpenError::damaged(&place.root, what),
+            Trouble::Io(source) => OpenError::Io { doing: "read", path: dir.clone(), source },
+        };
+        let db = tree::open(&dir, cache_bytes).map_err(trouble)?;
+        let made_durable = || {
+            tree::settle(&*disk, &dir)?;
+            disk::sync_dir(&*disk, &place.payloads())?;
+            disk::sync_dir(&*disk, &place.root)
+        };
+        made_durable().map_err(OpenError::io("sync", &dir))?;
+
+        let commit = protect(|| check::read_commit(&db)).map_err(trouble)?;
+        let commit = check::agree(commit.as_ref(), Some(&found.slots), &store, false)
+            .map_err(|what| OpenError::damaged(&place.root, what))?;
+        let head = HeadFile::open(&place, &store).map_err(OpenError::io("open", &place.head()))?;
+        if found.slots.newest().is_some_and(|head| head.number < commit.number) {
+            // Written by the last owner and not acknowledged. It is durable now, so it stays.
+            let advance = || {
+                head.write(&commit)?;
+                head.sync(&*disk)
+            };
+            advance().map_err(OpenError::io("write", &place.head()))?;
+        }
+
+        let log = std::fs::File::open(dir.join(DB)).map_err(OpenError::io("open", &dir))?;
+        let tree: sled::Tree = (*db).clone();
+        let mut committer = Committer::new(
+            tree.clone(),
+            place.clone(),
+            dir.join(BLOBS),
+            log,
+            head,
+            Arc::clone(&disk),
+            store.clone(),
+            commit,
+        );
+        let epoch = committer.raise_epoch().map_err(trouble)?;
+        let (poison, counters) = (Arc::clone(&committer.poison), Arc::clone(&committer.counters));
+        let running = start(committer, &place, &disk, tree, db, lock)
+            .map_err(OpenError::io("start threads for", path))?;
+        tracing::debug!(path = %path.display(), store = %store, epoch, "store opened");
+        Ok(Self { id: store, epoch, place, dir, disk, poison, counters, running: RwLock::new(Some(running)) })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.place.root
+    }
+
+    /// What it has done since it was opened.
+    pub fn stats(&self) -> Stats {
+        let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        Stats {
+            groups: read(&self.counters.groups),
+            transitions: read(&self.counters.transitions),
+            tree_syncs: read(&self.counters.tree_syncs),
+            head_syncs: read(&self.counters.head_syncs),
+            payloads: read(&self.counters.payloads),
+            largest_group: read(&self.counters.largest_group),
+        }
+    }
+
+    /// What it is and has. Reads every run's head.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is closed or poisoned.
+    pub async fn info(&self) -> Result<StoreInfo, StoreError> {
+        let tree = self.tree()?;
+        let (place, id) = (self.place.clone(), self.id.clone());
+        let holder = crate::lock::read_note(&place.lock());
+        on_thread(move || Ok(offline::describe(&place, &tree, &id, holder)?)).await?
+    }
+
+    /// Makes what is queued durable, writes the manifest and lets the store go. Every later call is refused. Does
+    /// nothing the second time. A poisoned store is let go without a manifest.
+    ///
+    /// # Errors
+    /// When the store is poisoned or the manifest cannot be written; everything acknowledged is safe even so.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        let Some(running) = self.take_running() else { return Ok(()) };
+        let (place, dir) = (self.place.clone(), self.dir.clone());
+        let (disk, poison) = (Arc::clone(&self.disk), Arc::clone(&self.poison));
+        on_thread(move || {
+            let (lock, ended) = end(running);
+            poison.check()?;
+            let finish = || {
+                tree::wait_closed(&dir)?;
+                tree::settle(&*disk, &dir)?;
+                manifest::write(&place, &*disk)?;
+                lock.wipe()
+            };
+            ended.map_err(|trouble| StoreError::Unavailable(format!("closing failed: {trouble}")))?;
+            finish().map_err(|error| StoreError::Unavailable(format!("closing failed: {error}")))
+        })
+        .await?
+    }
+
+    fn take_running(&self) -> Option<Running> {
+        self.running.write().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn with_running<T>(&self, work: impl FnOnce(&Running) -> T) -> Result<T, StoreError> {
+        self.poison.check()?;
+        let running = self.running.read().unwrap_or_else(PoisonError::into_inner);
+        running.as_ref().map(work).ok_or_else(|| StoreError::Unavailable("the store is closed".to_owned()))
+    }
+
+    fn tree(&self) -> Result<sled::Tree, StoreError> {
+        self.with_running(|running| running.tree.clone())
+    }
+
+    fn read<T>(&self, read: impl FnOnce(Reader<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let tree = self.tree()?;
+        read(Reader { tree: &tree, store: &self.id, payloads: &self.place.payloads() })
+    }
+
+    fn order(&self, order: Order) -> Result<(), StoreError> {
+        self.with_running(|running| running.queue.orders.send(order))?.map_err(|_| self.gone())
+    }
+
+    /// The committer ends only when the store is closed.
+    fn gone(&self) -> StoreError {
+        self.poison.check().err().unwrap_or_else(|| StoreError::Unavailable("the store is closed".to_owned()))
+    }
+}
+
+impl Drop for SledStore {
+    fn drop(&mut self) {
+        if let Some(running) = self.take_running() {
+            let (lock, ended) = end(running);
+            if let Err(trouble) = ended {
+                tracing::warn!(%trouble, "sled did not close");
+            }
+            if let Err(error) = tree::wait_closed(&self.dir) {
+                tracing::warn!(%error, "sled did not let go of its directory");
+            }
+            drop(lock);
+        }
+    }
+}
+
+/// Reads and checks what says what is where; makes the parts of a new store that are missing.
+fn look(place: &Place, disk: &dyn Disk) -> Result<Found, OpenError> {
+    let damaged = |what: &str| OpenError::damaged(&place.root, what);
+    let format = Format::read(place)?.ok_or_else(|| damaged("FORMAT is missing"))?;
+    let (generation, is_new) = match read_current(place)? {
+        Some(generation) => (generation, false),
+        None => (1, true),
+    };
+    let mut slots = Slots::read(place, &format.store)?;
+    let manifest = manifest::check(place, OPEN_READ_LIMIT).map_err(OpenError::io("read", &place.root))?;
+    if is_new {
+        // CURRENT is written last; until then nothing was ever committed.
+        let never_used =
+            slots.as_ref().is_none_or(|slots| slots.newest().is_some_and(|commit| commit.number == 0));
+        if !never_used || manifest != ManifestState::Absent {
+            return Err(damaged("CURRENT is missing"));
+        }
+        let make = || {
+            disk::make_dir(&place.root.join(format!("{GENERATION}{generation}")))?;
+            disk::make_dir(&place.payloads())?;
+            disk::sync_dir(disk, &place.root)?;
+            HeadFile::create(place, disk, &format.store)
+        };
+        make().map_err(OpenError::io("create", &place.root))?;
+        slots = Slots::read(place, &format.store)?;
+        write_text(place, disk, CURRENT, &encode_current(generation))?;
+    }
+    let slots = slots.ok_or_else(|| damaged("HEAD is missing"))?;
+    if slots.newest().is_none() {
+        return Err(damaged("neither slot of HEAD can be read"));
+    }
+    for (dir, what) in [
+        (place.root.join(format!("{GENERATION}{generation}")), "the directory that CURRENT names is missing"),
+        (place.payloads(), "the directory payloads is missing"),
+    ] {
+        if !dir.is_dir() {
+            return Err(damaged(what));
+        }
+    }
+    if slots.is_damaged() {
+        tracing::warn!(path = %place.root.display(), "a slot of HEAD is damaged; the next group writes it anew");
+    }
+    if let ManifestState::Differs { problems } = &manifest {
+        // Something changed since the store was closed. If it hit what is live, nothing may be written.
+        let report = offline::inspect(place)?.report;
+        let live = report.damage.iter().find(|damage| !problems.contains(&damage.what));
+        if let Some(live) = live {
+            let run = live.run.as_ref().map_or_else(String::new, |run| format!(" (run {run})"));
+            return Err(damaged(&format!("{}{run}; {}", live.what, problems.join("; "))));
+        }
+        tracing::warn!(
+            path = %place.root.display(),
+            problems = problems.join("; "),
+            "files of the store were changed since it was closed, where no live data are"
+        );
+    }
+    Ok(Found { format, generation, slots, closed: manifest != ManifestState::Absent })
+}
+
+fn write_text(place: &Place, disk: &dyn Disk, name: &str, text: &str) -> Result<(), OpenError> {
+    disk::write_whole(disk, &place.root, name, text.as_bytes())
+        .map_err(OpenError::io("write", &place.root.join(name)))
+}
+
+fn start(
+    committer: Committer,
+    place: &Place,
+    disk: &Arc<dyn Disk>,
+    tree: sled::Tree,
+    db: sled::Db,
+    lock: Lock,
+) -> std::io::Result<Running> {
+    let (orders, inbox) = mpsc::channel();
+    let (payloads, large) = mpsc::channel();
+    let (poison, counters) = (Arc::clone(&committer.poison), Arc::clone(&committer.counters));
+    let committer =
+        std::thread::Builder::new().name("dssflow-commit".to_owned()).spawn(move || committer.run(&inbox))?;
+    let (forward, place, disk): (Sender<Order>, _, _) = (orders.clone(), place.clone(), Arc::clone(disk));
+    let payload_thread = std::thread::Builder::new()
+        .name("dssflow-payload".to_owned())
+        .spawn(move || write_payloads(&large, &forward, &place, &*disk, &poison, &counters))?;
+    Ok(Running { queue: Queue { orders, payloads }, tree, db, payload_thread, committer, lock })
+}
+
+/// Lets the threads finish what is queued, and closes sled.
+fn end(running: Running) -> (Lock, Result<(), Trouble>) {
+    let Running { queue, tree, db, payload_thread, committer, lock } = running;
+    drop(queue);
+    // The threads catch what sled throws; should one have panicked even so, it has ended, which is what matters.
+    drop(payload_thread.join());
+    drop(committer.join());
+    drop(tree);
+    (lock, tree::close(db))
+}
+
+/// Runs what blocks for long on a thread of its own.
+async fn on_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StoreError> {
+    let (done, answer) = oneshot::channel();
+    let unavailable = |what: String| StoreError::Unavailable(what);
+    std::thread::Builder::new()
+        .name("dssflow-store".to_owned())
+        .spawn(move || drop(done.send(work())))
+        .map_err(|error| unavailable(format!("no thread: {error}")))?;
+    answer.await.map_err(|_| unavailable("the work was cut short".to_owned()))
+}
+
+impl Store for SledStore {
+    fn id(&self) -> StoreId {
+        self.id.clone()
+    }
+
+    fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    fn caps(&self) -> StoreCaps {
+        StoreCaps { durable: true, multi_worker: false, backend: "sled" }
+    }
+
+    fn commit(&self, mut transition: Transition) -> BoxFuture<'_, Result<u64, StoreError>> {
+        Box::pin(async move {
+            transition.check()?;
+            let (reply, answer) = oneshot::channel();
+            let request = Request::new(transition, reply);
+            if !self.with_running(|running| running.queue.send(request))? {
+                return Err(self.gone());
+            }
+            answer.await.unwrap_or_else(|_| Err(self.gone()))
+        })
+    }
+
+    fn load<'a>(&'a self, run: &'a RunId, after: u64) -> BoxFuture<'a, Result<Vec<Record>, StoreError>> {
+        Box::pin(async move { self.read(|reader| reader.load(run, after)) })
+    }
+
+    fn head<'a>(&'a self, run: &'a RunId) -> BoxFuture<'a, Result<Option<Head>, StoreError>> {
+        Box::pin(async move { self.read(|reader| reader.head(run)) })
+    }
+
+    fn graph<'a>(&'a self, hash: &'a GraphHash) -> BoxFuture<'a, Result<Vec<u8>, StoreError>> {
+        Box::pin(async move { self.read(|reader| reader.graph(hash)) })
+    }
+
+    fn list(&self, query: ListQuery) -> BoxFuture<'_, Result<ListPage, StoreError>> {
+        Box::pin(async move { self.read(|reader| reader.list(&query)) })
+    }
+
+    fn due(
+        &self,
+        until: Timestamp,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<(Timestamp, RunId)>, StoreError>> {
+        Box::pin(async move { self.read(|reader| reader.due(until, limit)) })
+    }
+
+    /// Commits wait meanwhile.
+    fn verify(&self) -> BoxFuture<'_, Result<VerifyReport, StoreError>> {
+        Box::pin(async move {
+            let (reply, answer) = oneshot::channel();
+            self.order(Order::Verify(reply))?;
+            answer.await.unwrap_or_else(|_| Err(self.gone()))
+        })
+    }
+}

@@ -1,0 +1,171 @@
+//! sled, kept at arm's length: opened with the settings that are safe, its panics caught, its errors translated.
+
+use std::fs::File;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use dssflow_engine::store::StoreError;
+
+use crate::disk::{self, DIR_MODE, Disk, FILE_MODE, Synced};
+use crate::place::names;
+
+/// sled's file with the data; it is ours to sync.
+pub(crate) const DB: &str = "db";
+/// Where sled puts values that are too large; it must stay empty.
+pub(crate) const BLOBS: &str = "blobs";
+/// Ends the name of a snapshot that sled has not finished.
+const UNFINISHED: &str = ".generating";
+
+/// sled frees its own lock a moment after it is dropped, from another thread.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why sled did not do as asked.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    /// Its data are damaged, or it panicked.
+    Damage(String),
+    Io(io::Error),
+}
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Damage(what) => f.write_str(what),
+            Self::Io(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl From<sled::Error> for Trouble {
+    fn from(error: sled::Error) -> Self {
+        match error {
+            sled::Error::Io(error) => Self::Io(error),
+            sled::Error::Corruption { at: Some(at), .. } => {
+                Self::Damage(format!("sled cannot read its log at {at:?}"))
+            }
+            sled::Error::Corruption { at: None, .. } => Self::Damage("sled cannot read its files".to_owned()),
+            other => Self::Damage(format!("sled: {other}")),
+        }
+    }
+}
+
+impl From<Trouble> for StoreError {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Damage(what) => Self::Corrupt(what),
+            Trouble::Io(error) => Self::Unavailable(format!("reading failed: {error}")),
+        }
+    }
+}
+
+/// Runs what calls sled; a panic becomes an error. sled panics on some kinds of damage.
+pub(crate) fn protect<T>(work: impl FnOnce() -> Result<T, Trouble>) -> Result<T, Trouble> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(Trouble::Damage(panic_text(&*panic))))
+}
+
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text =
+        panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("panicked: {}", text.unwrap_or("without a message"))
+}
+
+/// Opens or creates the sled directory, which must exist.
+pub(crate) fn open(dir: &Path, cache_bytes: u64) -> Result<sled::Db, Trouble> {
+    // sled would take a snapshot that it had not finished for the latest one.
+    for name in names(dir).map_err(Trouble::Io)? {
+        if name.ends_with(UNFINISHED) {
+            std::fs::remove_file(dir.join(name)).map_err(Trouble::Io)?;
+        }
+    }
+    let started = Instant::now();
+    loop {
+        let config = sled::Config::new()
+            .path(dir)
+            .cache_capacity(cache_bytes)
+            // A background flush would sync outside our committer.
+            .flush_every_ms(None)
+            .use_compression(false);
+        match protect(|| Ok(config.open()?)) {
+            Err(Trouble::Io(error))
+                if error.to_string().contains("could not acquire lock")
+                    && started.elapsed() < LOCK_PATIENCE =>
+            {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            answer => return answer,
+        }
+    }
+}
+
+/// Drops the last handle; sled writes and syncs once more as it goes, and panics when that fails.
+pub(crate) fn close<T>(handle: T) -> Result<(), Trouble> {
+    protect(|| {
+        drop(handle);
+        Ok(())
+    })
+}
+
+/// Waits until no thread of sled uses the directory any more.
+pub(crate) fn wait_closed(dir: &Path) -> io::Result<()> {
+    let file = File::open(dir.join(DB))?;
+    let started = Instant::now();
+    while file.try_lock().is_err() {
+        if started.elapsed() > LOCK_PATIENCE {
+            return Err(io::Error::other("sled is still in use"));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    file.unlock()
+}
+
+/// Makes what sled wrote at open durable and private: it fsyncs neither its settings nor the directory, and makes
+/// files as the umask has them.
+pub(crate) fn settle(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    for name in names(dir)? {
+        let path = dir.join(&name);
+        if std::fs::symlink_metadata(&path)?.is_dir() {
+            disk::set_mode(&path, DIR_MODE)?;
+            disk::sync_dir(disk, &path)?;
+        } else {
+            disk::set_mode(&path, FILE_MODE)?;
+            let what = if name == DB { Synced::Tree } else { Synced::Payload };
+            disk.sync(&File::open(&path)?, what)?;
+        }
+    }
+    disk::sync_dir(disk, dir)
+}
+
+/// Forgets what the system has cached of the log. After a failed sync the cache may hold what the disk does not,
+/// and would pass for durable.
+pub(crate) fn drop_cache(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    let file = match File::open(dir.join(DB)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    disk.sync(&file, Synced::Tree)?;
+    #[cfg(target_os = "linux")]
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+    Ok(())
+}
+
+/// Scans keys from `from` on, as long as they begin with `prefix`.
+pub(crate) fn scan(
+    tree: &sled::Tree,
+    prefix: &[u8],
+    from: &[u8],
+) -> impl DoubleEndedIterator<Item = Result<(sled::IVec, sled::IVec), String>> + use<> {
+    let end = after_prefix(prefix);
+    tree.range(from.to_vec()..end).map(|pair| pair.map_err(|error| Trouble::from(error).to_string()))
+}
+
+/// The first key after all that begin with `prefix`. Our prefixes never end in 0xff.
+pub(crate) fn after_prefix(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    if let Some(last) = end.last_mut() {
+        *last = last.saturating_add(1);
+    }
+    end
+}

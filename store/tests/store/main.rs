@@ -1,0 +1,11 @@
+//! The store on disk: it conforms, keeps what it acknowledged, tells damage, and lets nobody else in.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+#![expect(clippy::cast_possible_truncation, reason = "indexes are small")]
+#![expect(clippy::print_stdout, reason = "harnesses say seed, cases and faults fired")]
+
+mod conforms;
+mod damage;
+mod killed;
+mod open;
+mod poison;
+mod support;

@@ -1,0 +1,70 @@
+//! What all areas use: a directory, transitions, and this test binary run again as a child.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use dssflow_engine::store::conformance::transition;
+use dssflow_engine::store::{Expect, GraphHash, Store};
+use dssflow_engine::time::Timestamp;
+use dssflow_store::{OpenOptions, SledStore};
+
+pub(crate) fn open(path: &Path) -> SledStore {
+    SledStore::open(path, OpenOptions::default()).unwrap()
+}
+
+/// Runs a future whose waiting is for other threads only.
+pub(crate) fn wait<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+/// Runs of all shapes: small, chunked and large records, a due item, graphs; every third has ended.
+pub(crate) async fn fill(store: &SledStore, runs: u64) {
+    for i in 0..runs {
+        for seq in 0..4 {
+            let expect = if seq == 0 { Expect::New } else { Expect::At { seq } };
+            let mut next = transition(&format!("run-{i}"), expect, store.epoch());
+            next.record =
+                vec![u8::try_from(i * 10 + seq).unwrap(); [100, 900, 9_000, 70_000][(i + seq) as usize % 4]];
+            next.due = (i % 2 == 0).then(|| Timestamp::from_millis(i));
+            if seq == 3 && i % 3 == 0 {
+                next.summary.status = dssflow_engine::run::RunStatus::Succeeded;
+            }
+            if seq == 0 {
+                next.graph = Some((GraphHash(format!("{:064x}", i / 4)), vec![b'g'; 2_000 + i as usize / 4]));
+            }
+            store.commit(next).await.unwrap();
+        }
+    }
+}
+
+/// This test binary, to run `test` alone with `DSSFLOW_CHILD` set to `path`.
+pub(crate) fn child(test: &str, path: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env("DSSFLOW_CHILD", path);
+    command.stdin(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+/// The path given by [`child`], when this process is one.
+pub(crate) fn child_path() -> Option<std::path::PathBuf> {
+    std::env::var_os("DSSFLOW_CHILD").map(Into::into)
+}
+
+/// xorshift64*: enough for choosing positions, and the same everywhere.
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    /// From `DSSFLOW_SEED`, or the given seed; says which.
+    pub(crate) fn new(area: &str, seed: u64) -> Self {
+        let seed = std::env::var("DSSFLOW_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(seed);
+        println!("{area}: DSSFLOW_SEED={seed}");
+        Self(seed.max(1))
+    }
+
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11) % end
+    }
+}

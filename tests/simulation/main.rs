@@ -1,0 +1,54 @@
+//! The whole engine in simulated worlds that do everything to it: random ones by seed, and every single write of
+//! hand-made ones. `DSSFLOW_SEED` and `DSSFLOW_SEEDS` choose which and how many, `DSSFLOW_POINTS` how many points of
+//! the enumeration.
+#![expect(clippy::print_stdout, reason = "harnesses report what they did")]
+
+mod enumeration;
+mod seeds;
+mod teeth;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number from the environment.
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+/// Calls `work` for `0..count` on all cores.
+fn on_all_cores(count: u64, work: impl Fn(u64) + Sync) {
+    let next = AtomicU64::new(0);
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    if n >= count {
+                        break;
+                    }
+                    work(n);
+                }
+            });
+        }
+    });
+}
+
+/// Collects failures, the first few in full.
+#[derive(Default)]
+struct Failures(Mutex<Vec<(u64, String)>>);
+
+impl Failures {
+    fn add(&self, order: u64, text: String) {
+        self.0.lock().expect("no thread panics with it").push((order, text));
+    }
+
+    fn assert_none(self, what: &str) {
+        let mut all = self.0.into_inner().expect("no thread panics with it");
+        all.sort();
+        if !all.is_empty() {
+            let few: Vec<&str> = all.iter().take(5).map(|(_, text)| text.as_str()).collect();
+            panic!("{what}: {} failed\n{}", all.len(), few.join("\n\n"));
+        }
+    }
+}

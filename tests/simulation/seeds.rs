@@ -1,0 +1,48 @@
+//! Random worlds, by seed.
+
+use std::sync::Mutex;
+use std::time::Instant;
+
+use dssflow_tests::scenario::random;
+use dssflow_tests::tally::Tally;
+use dssflow_tests::trial;
+
+use crate::{Failures, number, on_all_cores};
+
+#[test]
+fn random_worlds_lose_nothing() {
+    let base = number("DSSFLOW_SEED", 1);
+    let one = std::env::var("DSSFLOW_SEED").is_ok() && std::env::var("DSSFLOW_SEEDS").is_err();
+    let count = number("DSSFLOW_SEEDS", if one { 1 } else { 5_000 });
+    let begin = Instant::now();
+    let (tally, failures) = (Mutex::new(Tally::default()), Failures::default());
+    on_all_cores(count, |n| {
+        let seed = base + n;
+        let scenario = random(seed);
+        let outcome = trial::run(&scenario);
+        if n % 50 == 0 || one {
+            let again = trial::run(&random(seed));
+            if again.trace != outcome.trace {
+                let at = again.trace.iter().zip(&outcome.trace).position(|(a, b)| a != b);
+                let at = at.unwrap_or(again.trace.len().min(outcome.trace.len()));
+                let text = format!(
+                    "DSSFLOW_SEED={seed}: two executions differ from event {at}:\n{:?}\n{:?}",
+                    outcome.trace.get(at),
+                    again.trace.get(at)
+                );
+                failures.add(seed, text);
+            }
+        }
+        if !outcome.violations.is_empty() {
+            let trace = if one { outcome.trace.join("\n") } else { String::new() };
+            failures.add(seed, format!("DSSFLOW_SEED={seed}: {}\n{trace}", outcome.violations.join("; ")));
+        }
+        tally.lock().expect("no thread panics with it").add(&outcome);
+    });
+    let tally = tally.into_inner().expect("no thread panics with it");
+    println!("simulation: {tally} seconds={:.1} seed={base}", begin.elapsed().as_secs_f64());
+    failures.assert_none("random worlds");
+    if count >= 1_000 {
+        assert!(tally.troubles.len() == 5 && tally.fates.len() == 7, "not every kind of trouble fired: {tally}");
+    }
+}

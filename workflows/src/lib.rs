@@ -1,0 +1,42 @@
+//! The workflows dssflow ships. Checked parameters in, a graph out: nothing here reads a file, a clock or the
+//! network, and the same parameters give the same graph.
+//!
+//! ```
+//! let site = dssflow_workflows::parse(include_str!("../examples/site.yaml"), "site.yaml")?;
+//! let workflow = dssflow_workflows::bootstrap(&site)?;
+//! assert_eq!(workflow.graph.steps()[0].name.as_str(), "identity");
+//!
+//! // A file that is wrong is told everything that is wrong with it.
+//! let errors = dssflow_workflows::parse("name: lab\nregion: Ireland", "site.yaml").unwrap_err();
+//! assert!(errors.problems.iter().any(|p| p.path == "region"));
+//! # Ok::<(), dssflow_workflows::SiteErrors>(())
+//! ```
+
+pub mod bootstrap;
+pub mod init;
+pub mod site;
+
+use dssflow_engine::graph::Graph;
+use dssflow_engine::id::WorkflowName;
+use dssflow_engine::run::RunOptions;
+
+pub use bootstrap::{bootstrap, register_functions, required_account, summary, wired_not_exercised};
+pub use init::{InstanceFacts, SubnetFacts, init_template};
+pub use site::{Site, SiteErrors, SiteProblem, parse, schema};
+
+/// A workflow with its parameters filled in, ready to be started.
+#[derive(Debug, Clone)]
+pub struct Workflow {
+    /// Its name.
+    pub name: WorkflowName,
+    /// Its version; rises when the same parameters give another graph.
+    pub version: u32,
+    /// What a set of runs builds and owns together.
+    pub site: String,
+    /// What to do.
+    pub graph: Graph,
+    /// The parameters. Secrets are not in them, only where they are.
+    pub input: serde_json::Value,
+    /// How a run of it behaves.
+    pub options: RunOptions,
+}

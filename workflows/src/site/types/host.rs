@@ -1,0 +1,195 @@
+//! The machine DSS runs on, its tools, and the credentials that are used.
+
+use dssflow_activities::secret::SecretRef;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::site::formats;
+
+/// How dssflow itself reaches AWS. Without any of it: the usual chain of environment, profile and instance role.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Aws {
+    /// Which set of `credentials` dssflow uses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "formats::plain")]
+    pub credentials: Option<String>,
+    /// One endpoint for all AWS services, for tests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "formats::url")]
+    pub endpoint_url: Option<String>,
+    /// The instance metadata service, for tests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "formats::url")]
+    pub imds_endpoint: Option<String>,
+}
+
+/// How commands reach the host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Transport {
+    /// dssflow runs on the host.
+    #[default]
+    Local,
+    /// dssflow reaches the host with the `ssh` client of this machine.
+    Ssh,
+}
+
+/// The machine DSS runs on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Host {
+    /// How commands reach the host.
+    #[serde(default)]
+    pub transport: Transport,
+    /// With ssh: name or address of the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "formats::plain")]
+    pub address: Option<String>,
+    /// With ssh: a user that is root or may sudo without a password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "formats::unix_name")]
+    pub user: Option<String>,
+    /// With ssh: the port, 22 by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "formats::port")]
+    pub ssh_port: Option<u16>,
+    /// With ssh: the private key file. Without it the ssh client's own configuration decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "formats::plain")]
+    pub identity_file: Option<String>,
+    /// The EC2 instance id.
+    #[schemars(schema_with = "formats::instance")]
+    pub instance: String,
+    /// A command put before every host command, for tests.
+    #[serde(default)]
+    pub wrapper: Vec<String>,
+    /// The user DSS runs as.
+    #[serde(default = "default_service_user")]
+    #[schemars(schema_with = "formats::unix_name")]
+    pub service_user: String,
+    /// The Python of DSS's built-in environment: the package to install.
+    #[serde(default)]
+    pub python: Python,
+    /// Tools to install, each pinned.
+    pub tools: Tools,
+}
+
+fn default_service_user() -> String {
+    "dssuser".to_owned()
+}
+
+/// A Python that DSS supports for its built-in environment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Python {
+    /// Python 3.9.
+    #[serde(rename = "3.9")]
+    Python39,
+    /// Python 3.10.
+    #[serde(rename = "3.10")]
+    Python310,
+    /// Python 3.11.
+    #[default]
+    #[serde(rename = "3.11")]
+    Python311,
+}
+
+impl Python {
+    /// As in `3.11`.
+    pub fn version(self) -> &'static str {
+        match self {
+            Self::Python39 => "3.9",
+            Self::Python310 => "3.10",
+            Self::Python311 => "3.11",
+        }
+    }
+
+    /// As DSS names the interpreter of a code environment.
+    pub fn dss_name(self) -> &'static str {
+        match self {
+            Self::Python39 => "PYTHON39",
+            Self::Python310 => "PYTHON310",
+            Self::Python311 => "PYTHON311",
+        }
+    }
+}
+
+/// Tools the service user needs, each pinned by version, URL and checksum.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tools {
+    /// kubectl.
+    pub kubectl: Tool,
+    /// The `aws` command line client, version 2.
+    pub aws_cli: Tool,
+    /// eksctl, which the EKS plugin runs. Without a pinned one the plugin downloads the latest.
+    pub eksctl: Tool,
+    /// aws-iam-authenticator, which the EKS plugin runs.
+    pub aws_iam_authenticator: Tool,
+    /// The package repository of Docker CE.
+    #[serde(default = "default_docker_repo")]
+    #[schemars(schema_with = "formats::url")]
+    pub docker_repo: String,
+}
+
+fn default_docker_repo() -> String {
+    "https://download.docker.com/linux/centos/docker-ce.repo".to_owned()
+}
+
+/// A pinned download with a version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tool {
+    /// The version the tool must report.
+    #[schemars(schema_with = "formats::version")]
+    pub version: String,
+    /// Where it is downloaded from.
+    #[schemars(schema_with = "formats::url")]
+    pub url: String,
+    /// SHA-256 of the download, in hex.
+    #[schemars(schema_with = "formats::sha256")]
+    pub sha256: String,
+}
+
+/// A pinned download.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Download {
+    /// Where it is downloaded from.
+    #[schemars(schema_with = "formats::url")]
+    pub url: String,
+    /// SHA-256 of the download, in hex.
+    #[schemars(schema_with = "formats::sha256")]
+    pub sha256: String,
+}
+
+/// A set of AWS credentials.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
+pub enum Credentials {
+    /// An access key.
+    Static {
+        /// Where the access key id is.
+        #[schemars(schema_with = "formats::secret_ref")]
+        access_key_id: SecretRef,
+        /// Where the secret access key is.
+        #[schemars(schema_with = "formats::secret_ref")]
+        secret_access_key: SecretRef,
+    },
+    /// A role that DSS assumes with the service user's credentials.
+    AssumeRole {
+        /// Its ARN.
+        #[schemars(schema_with = "formats::role_arn")]
+        role_arn: String,
+    },
+    /// A profile of the AWS configuration files on this machine.
+    Profile {
+        /// Its name.
+        #[schemars(schema_with = "formats::plain")]
+        profile: String,
+    },
+    /// The environment of the process.
+    Environment {},
+    /// The role of the EC2 instance.
+    InstanceRole {},
+}
