@@ -75,6 +75,10 @@ struct Lab {
 impl Lab {
     /// A context of `run`, with its ledger. Store 1 is ours.
     fn ctx(&self, store: u8, run: &str, step: &str) -> (ActivityContext, Arc<Ledger>) {
+        self.ctx_at(1, store, run, step)
+    }
+
+    fn ctx_at(&self, generation: u32, store: u8, run: &str, step: &str) -> (ActivityContext, Arc<Ledger>) {
         let ledger = Arc::new(Ledger::default());
         let mut resources = Resources::default();
         resources.insert(self.clients.clone());
@@ -84,7 +88,7 @@ impl Lab {
             run: RunId::new(run).expect("a run id"),
             step: StepName::new(step).expect("a step name"),
             attempt: 1,
-            generation: 1,
+            generation,
             deadline: None,
             last_heartbeat: None,
             cancel: CancellationToken::new(),
@@ -163,32 +167,33 @@ async fn all() {
         Some(StaticCredentials::new(world.access_key_id.clone(), world.secret_access_key.clone()));
     let clients = AwsClients::connect(&spec).await;
     let lab = Arc::new(Lab { world, clients });
-    let cases = tokio::spawn(async move {
-        case("identity", Box::pin(who_we_are(&lab))).await;
-        case("instance", Box::pin(the_instance(&lab))).await;
-        case("default security group", Box::pin(the_default_group(&lab))).await;
-        case("network", Box::pin(the_network(&lab))).await;
-        case("repositories", Box::pin(the_repositories(&lab))).await;
-        case("glue database", Box::pin(the_database(&lab))).await;
-        case("buckets and queries", Box::pin(buckets_and_queries(&lab))).await;
-        case("roles", Box::pin(the_roles(&lab))).await;
-        case("cluster", Box::pin(the_cluster(&lab))).await;
-        case("eksctl", Box::pin(leftover_stacks(&lab))).await;
-        case("faults", Box::pin(lost_and_refused(&lab))).await;
-        case("sweep", Box::pin(nothing_left(&lab))).await;
-    });
-    let ended = cases.await;
+    let mut failed = Vec::new();
+    case(&mut failed, "identity", who_we_are(Arc::clone(&lab))).await;
+    case(&mut failed, "instance", the_instance(Arc::clone(&lab))).await;
+    case(&mut failed, "default security group", the_default_group(Arc::clone(&lab))).await;
+    case(&mut failed, "network", the_network(Arc::clone(&lab))).await;
+    case(&mut failed, "repositories", the_repositories(Arc::clone(&lab))).await;
+    case(&mut failed, "glue database", the_database(Arc::clone(&lab))).await;
+    case(&mut failed, "buckets and queries", buckets_and_queries(Arc::clone(&lab))).await;
+    case(&mut failed, "roles", the_roles(Arc::clone(&lab))).await;
+    case(&mut failed, "cluster", the_cluster(Arc::clone(&lab))).await;
+    case(&mut failed, "a failed cluster", a_failed_cluster(Arc::clone(&lab))).await;
+    case(&mut failed, "eksctl", leftover_stacks(Arc::clone(&lab))).await;
+    case(&mut failed, "faults", lost_and_refused(Arc::clone(&lab))).await;
+    case(&mut failed, "sweep", nothing_left(Arc::clone(&lab))).await;
     dssflow_sandbox::down(&options.dir).await.expect("the sandbox ends");
-    ended.expect("every case holds");
+    assert!(failed.is_empty(), "failed: {failed:?}");
 }
 
-async fn case(name: &str, work: impl Future<Output = ()>) {
+/// Runs a case; one that panics has told why, and the others still run.
+async fn case(failed: &mut Vec<String>, name: &str, work: impl Future<Output = ()> + Send + 'static) {
     let started = std::time::Instant::now();
-    work.await;
-    println!("ok {name} ({} ms)", started.elapsed().as_millis());
+    let ended = tokio::spawn(work).await;
+    println!("{} {name} ({} ms)", if ended.is_ok() { "ok" } else { "FAILED" }, started.elapsed().as_millis());
+    failed.extend(ended.err().map(|_| name.to_owned()));
 }
 
-async fn who_we_are(lab: &Lab) {
+async fn who_we_are(lab: Arc<Lab>) {
     let (ctx, _) = lab.ctx(1, "run-1", "identity");
     let mut input = identity::IdentityInput {
         region: lab.world.region.clone(),
@@ -203,7 +208,7 @@ async fn who_we_are(lab: &Lab) {
     assert_eq!((error.class, error.code.as_str()), (ErrorClass::Terminal, "AccountMismatch"));
 }
 
-async fn the_instance(lab: &Lab) {
+async fn the_instance(lab: Arc<Lab>) {
     let (ctx, _) = lab.ctx(1, "run-1", "instance");
     let mut input = instance::InstanceInput { instance_id: None, min_memory_mib: instance::MIN_MEMORY_MIB };
     let facts = instance::InstanceFactsActivity.execute(&ctx, &input).await.expect("found by its metadata");
@@ -218,7 +223,7 @@ async fn the_instance(lab: &Lab) {
     assert_eq!(error.code, "InstanceNotFound");
 }
 
-async fn the_default_group(lab: &Lab) {
+async fn the_default_group(lab: Arc<Lab>) {
     let (ctx, ledger) = lab.ctx(1, "run-1", "default-sg");
     let input = default_sg::DefaultSgInput {
         instance_id: lab.world.instance_id.clone(),
@@ -240,7 +245,7 @@ async fn the_default_group(lab: &Lab) {
     assert_eq!(activity.compensate(&ctx, &input, &ledger.recorded()).await, Ok(Undo::NothingToDo));
 }
 
-async fn the_network(lab: &Lab) {
+async fn the_network(lab: Arc<Lab>) {
     let world = &lab.world;
     let mut input = network::NetworkInput {
         vpc_id: Some(world.vpc_id.clone()),
@@ -263,11 +268,12 @@ async fn the_network(lab: &Lab) {
 async fn push(lab: &Lab, repository: &str, tag: &str, digit: char) -> String {
     let digest = format!("sha256:{}", digit.to_string().repeat(64));
     let call = lab.clients.ecr().put_image().repository_name(repository).image_tag(tag).image_digest(&digest);
+    let call = call.image_manifest_media_type("application/vnd.docker.distribution.manifest.v2+json");
     call.image_manifest(format!("{{\"schemaVersion\":2,\"n\":\"{digit}\"}}")).send().await.expect("pushed");
     digest
 }
 
-async fn the_repositories(lab: &Lab) {
+async fn the_repositories(lab: Arc<Lab>) {
     let input = repositories::RepositoriesInput {
         names: vec!["lab/exec".into(), "lab/spark".into()],
         own_tags: vec!["dss-14.1.0".into()],
@@ -276,7 +282,7 @@ async fn the_repositories(lab: &Lab) {
     let (made, ctx, ledger) = lab.make(&repositories::Repositories, &input).await;
     assert_eq!(made.repositories.len(), 2);
     assert!(made.registry.contains(&lab.world.account), "{}", made.registry);
-    push(lab, "lab/exec", "dss-14.1.0", 'a').await;
+    push(&lab, "lab/exec", "dss-14.1.0", 'a').await;
     let wanted = |tag: &str| images::ImagesInput {
         images: vec![images::ImageWanted { repository: "lab/exec".into(), tag: tag.into(), digest: None }],
     };
@@ -284,7 +290,7 @@ async fn the_repositories(lab: &Lab) {
     let error = images::ImagesPresent.execute(&ctx, &wanted("dss-15")).await.expect_err("not pushed");
     assert_eq!((error.class, error.code.as_str()), (ErrorClass::Retryable, "ImageMissing"));
 
-    let foreign = push(lab, "lab/spark", "prod", 'b').await;
+    let foreign = push(&lab, "lab/spark", "prod", 'b').await;
     let undo = repositories::Repositories.compensate(&ctx, &input, &ledger.recorded()).await;
     assert!(matches!(&undo, Ok(Undo::Kept { reason }) if reason.contains("lab/spark")), "{undo:?}");
     assert_eq!(lab.left().await, ["ecr:repository lab/spark (holds 1 images that this run did not push)"]);
@@ -295,7 +301,7 @@ async fn the_repositories(lab: &Lab) {
     lab.unmake(&repositories::Repositories, &input, &ctx, &ledger).await;
 }
 
-async fn the_database(lab: &Lab) {
+async fn the_database(lab: Arc<Lab>) {
     let input =
         glue_database::GlueDatabaseInput { name: "Lab_Main".into(), description: None, location_uri: None };
     let (made, ctx, ledger) = lab.make(&glue_database::GlueDatabase, &input).await;
@@ -311,7 +317,7 @@ async fn the_database(lab: &Lab) {
     lab.unmake(&glue_database::GlueDatabase, &input, &ctx, &ledger).await;
 }
 
-async fn buckets_and_queries(lab: &Lab) {
+async fn buckets_and_queries(lab: Arc<Lab>) {
     let (ctx, _) = lab.ctx(1, "run-1", "bucket");
     let input = bucket::BucketInput { bucket: lab.world.buckets[0].clone() };
     let found = bucket::BucketCheck.execute(&ctx, &input).await.expect("the bucket is there");
@@ -332,7 +338,7 @@ async fn buckets_and_queries(lab: &Lab) {
     athena_query::AthenaQuery.execute(&ctx, &input).await.expect("the query ends");
 }
 
-async fn the_roles(lab: &Lab) {
+async fn the_roles(lab: Arc<Lab>) {
     let (ctx, ledger) = lab.ctx(1, "run-1", "slr");
     let input = service_linked_role::ServiceLinkedRoleInput { service: "eks.amazonaws.com".into() };
     let activity = service_linked_role::ServiceLinkedRole;
@@ -369,14 +375,14 @@ fn role_input(name: &str, kind: role::RoleKind) -> role::RoleInput {
     role::RoleInput { name: Some(name.into()), given_arn: None, kind, extra_policies: vec![] }
 }
 
-async fn the_cluster(lab: &Lab) {
+async fn the_cluster(lab: Arc<Lab>) {
     let world = &lab.world;
     let cluster_role = role_input("dssflow-lab-cluster", role::RoleKind::EksCluster);
     let node_role = role_input("dssflow-lab-nodes", role::RoleKind::EksNode);
     let (cluster_role_made, role_ctx, role_ledger) = lab.make(&role::Role, &cluster_role).await;
     let (node_role_made, ..) = lab.make(&role::Role, &node_role).await;
 
-    let input = cluster_input(lab, "lab-eks", &cluster_role_made.arn);
+    let input = cluster_input(&lab, "lab-eks", &cluster_role_made.arn);
     let (made, ctx, ledger) = lab.make(&cluster::CreateCluster, &input).await;
     let wait = cluster::wait::WaitClusterInput { name: made.name.clone() };
     let ready = cluster::wait::WaitCluster.execute(&ctx, &wait).await.expect("it becomes active");
@@ -445,6 +451,32 @@ async fn the_cluster(lab: &Lab) {
     assert_eq!(role::Role.compensate(&role_ctx, &node_role, &Recorded::default()).await, Ok(Undo::Undone));
 }
 
+/// A cluster that fails is there and broken, says why, and is replaced by the next generation.
+async fn a_failed_cluster(lab: Arc<Lab>) {
+    let end = Action::State { polls: 2, end: "FAILED".into() };
+    set_faults(&lab.world, &[Fault::new(Target::Aws, "eks:CreateCluster", end)])
+        .await
+        .expect("the fault is set");
+    let (ctx, _) = lab.ctx(1, "run-1", "failing");
+    let role = format!("arn:aws:iam::{}:role/given", lab.world.account);
+    let input = cluster_input(&lab, "lab-failing", &role);
+    cluster::CreateCluster.execute(&ctx, &input).await.expect("it is asked for");
+    let wait = cluster::wait::WaitClusterInput { name: input.name.clone() };
+    let error = cluster::wait::WaitCluster.execute(&ctx, &wait).await.expect_err("it fails");
+    assert_eq!((error.class, error.code.as_str()), (ErrorClass::Terminal, "ClusterFailed"));
+    let seen = cluster::CreateCluster.probe(&ctx, &input).await;
+    assert!(matches!(seen, Ok(Probe::Failed { owner: Owner::ThisRun, .. })), "{seen:?}");
+    set_faults(&lab.world, &[]).await.expect("no more faults");
+    let (second, _) = lab.ctx_at(2, 1, "run-1", "failing");
+    cluster::CreateCluster.execute(&second, &input).await.expect("the failed one is replaced");
+    cluster::wait::WaitCluster.execute(&second, &wait).await.expect("this one becomes active");
+    assert_eq!(
+        cluster::CreateCluster.compensate(&second, &input, &Recorded::default()).await,
+        Ok(Undo::Undone)
+    );
+    assert_eq!(cluster::CreateCluster.probe(&second, &input).await, Ok(Probe::Absent));
+}
+
 fn cluster_input(lab: &Lab, name: &str, role_arn: &str) -> cluster::ClusterInput {
     cluster::ClusterInput {
         name: name.into(),
@@ -458,7 +490,7 @@ fn cluster_input(lab: &Lab, name: &str, role_arn: &str) -> cluster::ClusterInput
     }
 }
 
-async fn leftover_stacks(lab: &Lab) {
+async fn leftover_stacks(lab: Arc<Lab>) {
     let (ctx, _) = lab.ctx(1, "run-1", "cluster");
     let template = "{\"Resources\":{\"T\":{\"Type\":\"AWS::SNS::Topic\"}}}";
     let tags = |marks: Marks| {
@@ -486,7 +518,7 @@ async fn leftover_stacks(lab: &Lab) {
     assert_eq!(eksctl::eksctl_state(&lab.clients, "lab-b").await.map(|s| s.stacks.len()), Ok(1));
 }
 
-async fn lost_and_refused(lab: &Lab) {
+async fn lost_and_refused(lab: Arc<Lab>) {
     let (ctx, ledger) = lab.ctx(1, "run-1", "lost");
     let input =
         glue_database::GlueDatabaseInput { name: "lost".into(), description: None, location_uri: None };
@@ -529,7 +561,7 @@ async fn lost_and_refused(lab: &Lab) {
     assert_eq!((error.class, error.no_effect), (ErrorClass::Retryable, true), "{error}");
 }
 
-async fn nothing_left(lab: &Lab) {
+async fn nothing_left(lab: Arc<Lab>) {
     assert_eq!(lab.left().await, Vec::<String>::new());
     let (kept, _) = lab.ctx(1, "run-1", "kept");
     let stays =

@@ -1,6 +1,9 @@
 //! The DSS activities against the fake DSS, in one process: make everything, find everything, take it back.
 //!
-//! What needs AWS beside DSS (the start of a cluster by eksctl) is shown where both are, in the whole-system tests.
+//! Beside DSS stands as much of AWS as the start of a cluster looks at: whether EKS has it, and that there are no
+//! stacks. What DSS, eksctl and AWS do together is shown in the whole-system tests.
+
+#![expect(clippy::unwrap_used, reason = "helpers of a test may panic as tests do")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,10 +12,16 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
+use axum::Router;
+use axum::extract::{Path as Segment, State};
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::{get, post};
+use dssflow_activities::clients::{AwsClients, ClientsConfig, StaticCredentials};
 use dssflow_activities::dss;
 use dssflow_engine::activity::{
-    ActivityContext, ActivityRegistry, ActivityResult, ContextInner, ErasedActivity, ErrorClass, Owner, Probe, Recorded,
-    Recorder, Resource, Resources, Undo,
+    ActivityContext, ActivityRegistry, ActivityResult, ContextInner, ErasedActivity, ErrorClass, Owner,
+    Probe, Recorded, Recorder, Resource, Resources, Undo,
 };
 use dssflow_engine::id::{ActivityName, RunId, StepName, StoreId};
 use dssflow_engine::time::{BoxFuture, Clock, Timestamp};
@@ -68,8 +77,40 @@ impl Clock for Jumping {
     }
 }
 
+/// EKS as far as DSS's clusters go, and a CloudFormation without stacks.
+fn aws(cloud: MemoryCloud) -> Router {
+    async fn describe(State(cloud): State<MemoryCloud>, Segment(name): Segment<String>) -> impl IntoResponse {
+        let json = [(header::CONTENT_TYPE, "application/json")];
+        match cloud.seen().clusters.get(&name) {
+            Some(spec) => {
+                let arn = format!("arn:aws:eks:eu-west-1:123456789012:cluster/{name}");
+                let cluster = json!({"name": name, "arn": arn, "status": "ACTIVE", "tags": spec.tags});
+                (StatusCode::OK, json, json!({"cluster": cluster}).to_string())
+            }
+            None => {
+                let error = json!({"__type": "ResourceNotFoundException", "message": "No cluster found"});
+                (StatusCode::NOT_FOUND, json, error.to_string())
+            }
+        }
+    }
+    async fn stacks() -> impl IntoResponse {
+        let empty = r#"<DescribeStacksResponse xmlns="http://cloudformation.amazonaws.com/doc/2010-05-15/">
+            <DescribeStacksResult><Stacks/></DescribeStacksResult></DescribeStacksResponse>"#;
+        ([(header::CONTENT_TYPE, "text/xml")], empty)
+    }
+    Router::new().route("/clusters/{name}", get(describe)).route("/", post(stacks)).with_state(cloud)
+}
+
+async fn serve(router: Router) -> String {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(tokio::spawn(async move { axum::serve(listener, router).await }));
+    url
+}
+
 struct Lab {
     dir: PathBuf,
+    aws: AwsClients,
     cloud: MemoryCloud,
     dss: FakeDss,
     faults: Arc<FaultEngine>,
@@ -109,14 +150,26 @@ impl Lab {
             tag: "dss-1".into(),
             digest: "sha256:00".into(),
         });
-        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let router = dss.router();
-        drop(tokio::spawn(async move { axum::serve(listener, router).await }));
+        let url = serve(dss.router()).await;
+        let mut config = ClientsConfig::new("eu-west-1");
+        config.endpoint_url = Some(serve(aws(cloud.clone())).await);
+        config.credentials = Some(StaticCredentials::new("AKIA", "unused"));
+        let aws = AwsClients::connect(&config).await;
         let target = json!({"url": url, "api_key": secret(&dir, "key", &key)});
         let mut registry = ActivityRegistry::new();
         dss::register(&mut registry).unwrap();
-        Self { dir, cloud, dss, faults, registry, store: StoreId::generate([7; 16]), run: "run-1", target, steps: Vec::new() }
+        Self {
+            dir,
+            aws,
+            cloud,
+            dss,
+            faults,
+            registry,
+            store: StoreId::generate([7; 16]),
+            run: "run-1",
+            target,
+            steps: Vec::new(),
+        }
     }
 
     fn activity(&self, name: &str) -> Arc<dyn ErasedActivity> {
@@ -124,6 +177,8 @@ impl Lab {
     }
 
     fn context(&self, name: &str, ledger: &Arc<Ledger>) -> ActivityContext {
+        let mut resources = Resources::default();
+        resources.insert(self.aws.clone());
         ActivityContext::new(ContextInner {
             store: self.store.clone(),
             site: "lab".into(),
@@ -135,7 +190,7 @@ impl Lab {
             last_heartbeat: ledger.heartbeat.lock().unwrap().clone(),
             cancel: CancellationToken::new(),
             recorder: Arc::clone(ledger) as Arc<dyn Recorder>,
-            resources: Resources::default(),
+            resources,
             clock: Arc::new(Jumping::default()),
             kept: Vec::new(),
         })
@@ -167,7 +222,10 @@ impl Lab {
         activity.verify(&ctx, input, &output).await?;
         if activity.has_probe() {
             let found = activity.probe(&ctx, input).await?;
-            assert!(matches!(found, Probe::Present { .. }), "{name} is not found after it was made: {found:?}");
+            assert!(
+                matches!(found, Probe::Present { .. }),
+                "{name} is not found after it was made: {found:?}"
+            );
         }
         Ok(output)
     }
@@ -228,7 +286,9 @@ impl Lab {
         let id = self.step("dss.cluster-attach", attach).await.unwrap()["id"].clone();
         self.step("dss.default-cluster", json!({"cluster_id": id})).await.unwrap();
         self.step("dss.project", json!({"key": "P", "name": "Project"})).await.unwrap();
-        self.step("dss.project-settings", json!({"key": "P", "cluster_id": id, "container_config": "eks"})).await.unwrap();
+        self.step("dss.project-settings", json!({"key": "P", "cluster_id": id, "container_config": "eks"}))
+            .await
+            .unwrap();
         let nodes = self.step("dss.nodes-check", json!({"cluster_id": id, "expected": 2})).await.unwrap();
         assert_eq!(nodes["ready"], 2);
     }
@@ -295,7 +355,8 @@ async fn all_of_it_is_made_found_and_taken_back_on_15() {
 async fn a_dropped_key_is_named() {
     let mut lab = Lab::open(14).await;
     let overlay = json!({"synchronizeTo": {"glueRegion": "eu-west-1", "glueConnection": null}});
-    let error = lab.step("dss.glue-metastore", json!({"connection": "one", "overlay": overlay})).await.unwrap_err();
+    let error =
+        lab.step("dss.glue-metastore", json!({"connection": "one", "overlay": overlay})).await.unwrap_err();
     assert_eq!((error.class, error.code.as_str()), (ErrorClass::Terminal, "SettingsDropped"));
     assert!(error.message.contains("metastoreCatalogsSettings/synchronizeTo/glueRegion"), "{error}");
     assert!(error.help.unwrap().contains("overlays"));
@@ -322,7 +383,9 @@ async fn a_key_somebody_changed_since_is_left_and_named() {
 async fn a_lost_reply_is_found_out_and_nothing_is_made_twice() {
     let mut lab = Lab::open(14).await;
     lab.step("dss.groups", json!({"groups": [{"name": "team"}]})).await.unwrap();
-    for op in ["POST /admin/connections", "PUT /admin/connections/one", "POST /plugins/actions/installFromStore"] {
+    for op in
+        ["POST /admin/connections", "PUT /admin/connections/one", "POST /plugins/actions/installFromStore"]
+    {
         lab.faults.set(vec![Fault::new(Target::Dss, op, Action::Reset).after().times(1)]);
         let (name, input) = if op.contains("plugins") {
             ("dss.plugin", json!({"source": {"kind": "store"}}))
@@ -350,7 +413,10 @@ async fn what_others_made_stays() {
     lab.run = "run-2";
     for (name, input, ledger) in &lab.steps {
         let found = lab.activity(name).probe(&lab.context(name, ledger), input).await.unwrap();
-        assert!(matches!(&found, Probe::Present { owner: Owner::ThisSite(run), .. } if run == "run-1"), "{name}: {found:?}");
+        assert!(
+            matches!(&found, Probe::Present { owner: Owner::ThisSite(run), .. } if run == "run-1"),
+            "{name}: {found:?}"
+        );
     }
     for (name, undo) in lab.undo().await {
         assert_eq!(undo, Ok(Undo::NothingToDo), "{name}");
@@ -368,5 +434,102 @@ async fn a_wrong_key_pauses_and_a_dead_dss_did_nothing() {
     assert!(!format!("{error:?}").contains("nonsense"));
     lab.target = json!({"url": "http://127.0.0.1:1", "api_key": good});
     let error = lab.step("dss.default-cluster", json!({"cluster_id": "x"})).await.unwrap_err();
-    assert!(error.class == ErrorClass::Retryable && error.no_effect && error.code == "DssUnreachable", "{error:?}");
+    assert!(
+        error.class == ErrorClass::Retryable && error.no_effect && error.code == "DssUnreachable",
+        "{error:?}"
+    );
+}
+
+impl Lab {
+    /// Plugin, code env, presets and a definition; gives its id.
+    async fn define(&mut self) -> Value {
+        self.step("dss.plugin", json!({"source": {"kind": "store"}})).await.unwrap();
+        self.step("dss.plugin-code-env", json!({"interpreter": "PYTHON39"})).await.unwrap();
+        let presets = json!({"connection_preset": "aws-env", "network_preset": "dss-vpc", "subnets": ["a", "b"], "security_groups": ["sg"]});
+        self.step("dss.plugin-presets", presets).await.unwrap();
+        let pool = json!({"machine_type": "m7i.large", "num_nodes": 2, "min_nodes": 1, "max_nodes": 3, "disk_gb": 20});
+        let cluster = json!({"name": "Main One", "connection_preset": "aws-env", "network_preset": "dss-vpc", "k8s_version": "1.33",
+                             "node_pool": pool, "overlay": {"clusterTags": {"team": "x"}}});
+        self.step("dss.cluster", cluster).await.unwrap()["id"].clone()
+    }
+}
+
+const START: &str = "POST /admin/clusters/*/actions/start";
+
+#[tokio::test]
+async fn a_cluster_is_started_and_taken_down_with_all_it_needed() {
+    let mut lab = Lab::open(14).await;
+    let before = lab.dss.snapshot();
+    let id = lab.define().await;
+    assert_eq!(id, "main-one");
+    lab.step("dss.cluster-start", json!({"id": id})).await.unwrap();
+    let made = lab.cloud.seen().clusters["main-one"].clone();
+    assert_eq!((made.tags["team"].as_str(), made.tags["dssflow:run"].as_str()), ("x", "run-1"));
+    assert_eq!((made.subnets.len(), made.node_pool.max), (2, 3));
+    for (name, undo) in lab.undo().await {
+        assert_eq!(undo, Ok(Undo::Undone), "{name}");
+    }
+    assert!(lab.cloud.seen().clusters.is_empty());
+    assert_eq!(lab.dss.snapshot(), before);
+    for (name, undo) in lab.undo().await {
+        assert_eq!(undo, Ok(Undo::NothingToDo), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn lost_replies_of_start_and_stop_are_seen_through() {
+    let mut lab = Lab::open(14).await;
+    let id = lab.define().await;
+    lab.faults.set(vec![Fault::new(Target::Dss, START, Action::Reset).after().times(1)]);
+    lab.step("dss.cluster-start", json!({"id": id})).await.unwrap();
+    assert_eq!(lab.cloud.seen().creations, 1);
+    let stop = "POST /admin/clusters/*/actions/stop";
+    lab.faults.set(vec![Fault::new(Target::Dss, stop, Action::Reset).after().times(1)]);
+    for (name, undo) in lab.undo().await {
+        assert_eq!(undo, Ok(Undo::Undone), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_start_that_died_is_cleaned_up_before_the_next() {
+    let mut lab = Lab::open(14).await;
+    let id = lab.define().await;
+    // DSS was restarted while eksctl ran: DSS says NONE, EKS has the cluster.
+    let ours = lab.context("dss.cluster", &Arc::default()).marks();
+    let tags = ours.tags().into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    lab.cloud.add_cluster(ClusterSpec { name: "main-one".into(), tags, ..eks_cluster() });
+    let (activity, ledger) = (lab.activity("dss.cluster-start"), Arc::default());
+    let (ctx, input) = (lab.context("dss.cluster-start", &ledger), lab.input(json!({"id": id})));
+    let found = activity.probe(&ctx, &input).await.unwrap();
+    assert!(matches!(found, Probe::Failed { owner: Owner::ThisRun, .. }), "{found:?}");
+    activity.execute(&ctx, &input).await.unwrap();
+    assert_eq!(lab.cloud.seen().creations, 1);
+}
+
+#[tokio::test]
+async fn somebody_elses_cluster_of_that_name_is_left_alone() {
+    let mut lab = Lab::open(14).await;
+    let id = lab.define().await;
+    lab.cloud.add_cluster(ClusterSpec { name: "main-one".into(), ..eks_cluster() });
+    let (activity, ledger) = (lab.activity("dss.cluster-start"), Arc::default());
+    let (ctx, input) = (lab.context("dss.cluster-start", &ledger), lab.input(json!({"id": id})));
+    let found = activity.probe(&ctx, &input).await.unwrap();
+    assert!(matches!(found, Probe::Failed { owner: Owner::Foreign, .. }), "{found:?}");
+    let error = activity.execute(&ctx, &input).await.unwrap_err();
+    assert_eq!((error.class, error.code.as_str()), (ErrorClass::NeedsHuman, "ForeignCluster"));
+    let error = activity.compensate(&ctx, &input, &Recorded::default()).await.unwrap_err();
+    assert_eq!(error.code, "ForeignCluster");
+    assert!(lab.cloud.seen().clusters.contains_key("main-one"));
+}
+
+#[tokio::test]
+async fn a_failed_start_says_why_and_may_be_tried_again() {
+    let mut lab = Lab::open(14).await;
+    let id = lab.define().await;
+    let fails = Action::State { polls: 1, end: "FAILED".into() };
+    lab.faults.set(vec![Fault::new(Target::Dss, START, fails).times(1)]);
+    let error = lab.step("dss.cluster-start", json!({"id": id})).await.unwrap_err();
+    assert!(error.message.contains("as scripted") && error.help.is_some(), "{error:?}");
+    let (name, input, ledger) = lab.steps.last().unwrap();
+    lab.attempt(name, input, ledger).await.unwrap();
 }

@@ -1,3 +1,92 @@
-//! The command; being written.
+//! `dssflow`: durable workflows that take Dataiku DSS on AWS from nothing to its reference architecture, and back.
+//!
+//! Thin: it reads the command line, opens the store, makes the clients, prints. Whatever it can do, a user of the
+//! libraries can do as well.
 
-fn main() {}
+/// Adds formatted text to a `String`.
+macro_rules! put {
+    ($to:expr, $($format:tt)*) => {
+        std::fmt::Write::write_fmt(&mut $to, format_args!($($format)*)).expect("a String takes everything")
+    };
+}
+
+mod access;
+mod args;
+mod catalog;
+mod commands;
+mod config;
+mod control;
+mod describe;
+mod drive;
+mod error;
+mod logging;
+mod owner;
+mod progress;
+mod suggest;
+mod ui;
+mod why;
+mod world;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use clap::error::ErrorKind;
+use rustix::fs::Mode;
+
+use crate::args::{Cli, ErrorFormat};
+use crate::error::{Code, CommandError, Exit};
+use crate::ui::Ui;
+
+fn main() -> ExitCode {
+    // The sandbox's own processes come first: its host stubs start thousands of times.
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == "__sandbox") {
+        return dssflow_sandbox::main(words.collect());
+    }
+    // Whatever is written is for this user alone.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    let ui = Ui::detect();
+    let exit = match Cli::try_parse() {
+        Ok(cli) => {
+            let json = cli.global.error_format == ErrorFormat::Json;
+            commands::run(&ui, cli).unwrap_or_else(|error| {
+                ui.error(&error, json);
+                error.exit
+            })
+        }
+        Err(error) => wrong_command_line(&ui, &error),
+    };
+    if ui.has_failed() && exit == Exit::Ok {
+        let error =
+            CommandError::new(Code::Output, "the output could not be written").hint("is the disk full?");
+        ui.error(&error, false);
+        return ExitCode::from(error.exit.status());
+    }
+    ExitCode::from(exit.status())
+}
+
+/// Help and version are data; everything else is a mistake of the caller.
+fn wrong_command_line(ui: &Ui, error: &clap::Error) -> Exit {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            ui.out(error.render().to_string().trim_end());
+            return Exit::Ok;
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            ui.note(error.render().to_string().trim_end());
+            return Exit::Usage;
+        }
+        _ => {}
+    }
+    let text = error.render().to_string();
+    let mut lines = text.trim_end().lines();
+    let first = lines.next().unwrap_or_default();
+    let mut made = CommandError::new(Code::Usage, first.strip_prefix("error: ").unwrap_or(first));
+    made.why = lines.map(str::trim).filter(|l| !l.is_empty()).map(str::to_owned).collect();
+    let json = std::env::args_os().collect::<Vec<OsString>>();
+    let json = json.windows(2).any(|w| w[0] == "--error-format" && w[1] == "json")
+        || json.iter().any(|w| w == "--error-format=json");
+    ui.error(&made, json);
+    made.exit
+}

@@ -774,8 +774,9 @@ impl ActivityContext {
         let until = self.now() + duration;
         while self.now() < until {
             tokio::select! {
-                () = self.inner.clock.sleep_until(until) => {}
+                biased;
                 () = self.inner.cancel.cancelled() => return Err(ActivityError::cancelled()),
+                () = self.inner.clock.sleep_until(until) => {}
             }
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! The admin routes: how the command, the host stubs and the tests steer the daemon. All of them ask for the token.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path as FsPath, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -73,6 +73,9 @@ impl IdleClock {
 /// The fake DSS and whether it listens.
 pub(crate) struct DssHost {
     pub(crate) dss: FakeDss,
+    host_root: PathBuf,
+    /// Where DSS was started last, on the host.
+    data_dir: tokio::sync::Mutex<Option<PathBuf>>,
     recorder: Arc<Recorder>,
     clock: Arc<IdleClock>,
     running: tokio::sync::Mutex<Option<Running>>,
@@ -91,14 +94,16 @@ impl DssHost {
     /// Reserves the port, so that no other program is given it while DSS is stopped.
     pub(crate) fn new(
         dss: FakeDss,
+        host_root: PathBuf,
         recorder: Arc<Recorder>,
         clock: Arc<IdleClock>,
-        port: Option<u16>,
     ) -> std::io::Result<(Self, u16)> {
-        let socket = bind(port.unwrap_or(0))?;
+        let socket = bind(0)?;
         let port = socket.local_addr()?.port();
         let host = Self {
             dss,
+            host_root,
+            data_dir: tokio::sync::Mutex::new(None),
             recorder,
             clock,
             running: tokio::sync::Mutex::new(None),
@@ -126,6 +131,7 @@ impl DssHost {
         };
         socket.set_reuseaddr(true)?;
         let listener = socket.listen(1024)?;
+        self.open_data_dir(&data_dir).await;
         self.dss.restart();
         let stop = CancellationToken::new();
         let (recorder, clock) = (Arc::clone(&self.recorder), Arc::clone(&self.clock));
@@ -136,6 +142,47 @@ impl DssHost {
         let task = tokio::spawn(serve::serve(listener, router, stop.clone()));
         *running = Some(Running { port, data_dir, stop, task });
         Ok(())
+    }
+
+    /// Makes the instance the one of this data directory: a directory that DSS was not started in before, as after
+    /// a new installation, is a new instance.
+    async fn open_data_dir(&self, data_dir: &FsPath) {
+        let below = self.on_host(data_dir);
+        let marker = below.join("run").join("sandbox-instance");
+        if below.join("install.ini").exists() && !marker.exists() {
+            self.dss.reset();
+            let written = std::fs::create_dir_all(below.join("run"))
+                .and_then(|()| std::fs::write(&marker, "started\n"));
+            if let Err(error) = written {
+                tracing::warn!(error = %error, "the next start will find a new instance");
+            }
+        }
+        let json = |file: &str| -> Option<Value> {
+            serde_json::from_slice(&std::fs::read(below.join(file)).ok()?).ok()
+        };
+        if let Some(version) = json("dss-version.json")
+            && let Some(version) = version["product_version"].as_str()
+            && let Some(major) = version.split('.').next().and_then(|major| major.parse().ok())
+        {
+            self.dss.set_version(major, version);
+        }
+        if let Some(license) = json("config/license.json") {
+            self.dss.set_license(license);
+        }
+        *self.data_dir.lock().await = Some(data_dir.to_owned());
+    }
+
+    fn on_host(&self, path: &FsPath) -> PathBuf {
+        self.host_root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// The instance, if it is running or its data directory is there; one moved aside is no instance any more.
+    pub(crate) async fn instance(&self) -> Option<&FakeDss> {
+        let installed = match &*self.data_dir.lock().await {
+            Some(data_dir) => self.on_host(data_dir).join("install.ini").exists(),
+            None => false,
+        };
+        (installed || self.port().await.is_some()).then_some(&self.dss)
     }
 
     async fn stop(&self) {
@@ -254,7 +301,7 @@ async fn calls(State(admin): State<Admin>) -> Response {
 }
 
 async fn snapshot(State(admin): State<Admin>) -> Response {
-    match admin.snapshots.take(&admin.dss.dss).await {
+    match admin.snapshots.take(admin.dss.instance().await).await {
         Ok(value) => Json(value).into_response(),
         Err(error) => (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
     }

@@ -90,7 +90,7 @@ async fn run(settings: &Settings) -> Result<(), SandboxError> {
     let layout = Layout::new(&settings.dir);
     let own = ProcessId::own().ok_or_else(|| start_error(&layout, "this process has no start time"))?;
     files::write_json(&layout.daemon(), &own)?;
-    for old in [layout.overlay(), layout.dss_state(), layout.host_root(), layout.kits(), layout.secrets()] {
+    for old in [layout.dss_state(), layout.host_root(), layout.kits(), layout.secrets()] {
         files::remove(&old)?;
     }
     files::remove(&layout.dss_state().with_extension("key"))?;
@@ -117,13 +117,7 @@ async fn run(settings: &Settings) -> Result<(), SandboxError> {
     let clock = Arc::new(IdleClock::new());
     let faults = Arc::new(FaultEngine::new());
     let recorder = Arc::new(Recorder::default());
-    let proxy = Proxy::new(
-        &moto.endpoint,
-        &layout.overlay(),
-        Arc::clone(&faults),
-        Arc::clone(&recorder),
-        settings.latency,
-    )?;
+    let proxy = Proxy::new(&moto.endpoint, Arc::clone(&faults), Arc::clone(&recorder), settings.latency);
     let service_key = seeded.service.id.clone();
     let dss = FakeDss::new(FakeDssOptions {
         state_file: Some(layout.dss_state()),
@@ -141,8 +135,9 @@ async fn run(settings: &Settings) -> Result<(), SandboxError> {
         queries: Arc::new(Athena::new(&aws_endpoint)),
         latency: settings.latency,
     });
-    let (dss_host, dss_port) = DssHost::new(dss, Arc::clone(&recorder), Arc::clone(&clock), None)
-        .map_err(|error| start_error(&layout, &error.to_string()))?;
+    let (dss_host, dss_port) =
+        DssHost::new(dss, layout.host_root(), Arc::clone(&recorder), Arc::clone(&clock))
+            .map_err(|error| start_error(&layout, &error.to_string()))?;
 
     let kits = host::kits::write(&layout.kits(), &kits_url, site::DSS_VERSION)
         .map_err(SandboxError::io("could not write", layout.kits()))?;

@@ -203,9 +203,7 @@ impl Eksctl {
     async fn remove_stack(&self, stack: &str) -> Result<(), String> {
         let deleted = self.aws.query("cloudformation", "DeleteStack", &[("StackName", stack)]).await;
         deleted.map_err(|error| error.to_string())?;
-        let mut overlay = self.proxy.overlay().await;
-        overlay.stacks.remove(stack);
-        overlay.save();
+        self.proxy.overlay().await.stacks.remove(stack);
         Ok(())
     }
 
@@ -230,10 +228,8 @@ impl Eksctl {
     }
 
     async fn set_stack(&self, stack: &str, status: &str, reason: &str) {
-        let mut overlay = self.proxy.overlay().await;
         let state = Stack { status: status.to_owned(), reason: reason.to_owned() };
-        overlay.stacks.insert(stack.to_owned(), state);
-        overlay.save();
+        self.proxy.overlay().await.stacks.insert(stack.to_owned(), state);
     }
 
     async fn failed(&self, stack: &str, reason: &str) {

@@ -32,8 +32,8 @@ pub(crate) struct Snapshots {
 }
 
 impl Snapshots {
-    /// The whole world.
-    pub(crate) async fn take(&self, dss: &FakeDss) -> Result<Value, SandboxError> {
+    /// The whole world; without an installed DSS that part is null.
+    pub(crate) async fn take(&self, dss: Option<&FakeDss>) -> Result<Value, SandboxError> {
         let mut ids = BTreeMap::new();
         let ec2 = self.ec2(&mut ids).await?;
         let aws = json!({
@@ -46,7 +46,7 @@ impl Snapshots {
         let mut names: Vec<(String, String)> = ids.into_iter().chain(self.names.iter().cloned()).collect();
         // Longest first, so that no name is replaced inside a longer one.
         names.sort_by(|a, b| b.0.len().cmp(&a.0.len()).then_with(|| a.cmp(b)));
-        Ok(normal(json!({ "aws": aws, "dss": dss.snapshot(), "host": host }), &names))
+        Ok(normal(json!({ "aws": aws, "dss": dss.map(FakeDss::snapshot), "host": host }), &names))
     }
 
     async fn ec2(&self, ids: &mut BTreeMap<String, String>) -> Result<Value, SandboxError> {

@@ -115,11 +115,6 @@ impl Layout {
         self.dir.join("lock")
     }
 
-    /// What the proxy adds to moto.
-    pub(crate) fn overlay(&self) -> PathBuf {
-        self.dir.join("overlay.json")
-    }
-
     /// What the fake DSS remembers over its restarts.
     pub(crate) fn dss_state(&self) -> PathBuf {
         self.dir.join("dss.json")

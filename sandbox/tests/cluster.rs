@@ -96,7 +96,7 @@ async fn a_cluster_of_dss_is_one_of_the_cloud() {
     assert_eq!((status.as_u16(), answer["messages"]["error"].as_bool()), (200, Some(true)), "{answer}");
     let text = stacks(&lab).await;
     assert!(text.contains("<StackName>eksctl-eks-main-cluster</StackName>"), "{text}");
-    assert_eq!(text.matches("CREATE_FAILED").count(), 1, "{text}");
+    assert_eq!(text.matches("<StackStatus>CREATE_FAILED<").count(), 1, "{text}");
     // Like the real tool it does not mend that by itself.
     let (_, answer) = dss.call(Method::POST, &format!("/admin/clusters/{id}/actions/start"), json!({})).await;
     assert!(answer.to_string().contains("AlreadyExistsException"), "{answer}");
@@ -105,7 +105,7 @@ async fn a_cluster_of_dss_is_one_of_the_cloud() {
     let (status, answer) =
         dss.call(Method::POST, &format!("/admin/clusters/{id}/actions/start"), json!({})).await;
     assert_eq!((status.as_u16(), answer["messages"]["error"].as_bool()), (200, Some(false)), "{answer}");
-    assert_eq!(stacks(&lab).await.matches("CREATE_COMPLETE").count(), 2);
+    assert_eq!(stacks(&lab).await.matches("<StackStatus>CREATE_COMPLETE<").count(), 2);
     let (_, found) = lab.eks(Method::GET, "/clusters/eks-main", None).await;
     assert_eq!(
         (found["cluster"]["status"].as_str(), found["cluster"]["tags"]["dssflow:run"].as_str()),

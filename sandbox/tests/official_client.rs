@@ -3,6 +3,8 @@
 //! The client is fetched once by pip into the target directory and reused. Whether the fake is like a real DSS
 //! cannot be shown here; that the client which is used against real ones is content with it, can.
 
+#![expect(clippy::unwrap_used, reason = "helpers of a test may panic as tests do")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

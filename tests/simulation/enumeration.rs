@@ -13,7 +13,7 @@ use dssflow_tests::trial;
 
 use crate::{Failures, number, on_all_cores};
 
-/// Scenarios there are in all: those by hand, and random small ones.
+/// Scenarios that are enumerated when no number of points is given: those by hand, and random small ones.
 const SCENARIOS: usize = 300;
 
 struct Point<'a> {
@@ -37,11 +37,8 @@ impl Point<'_> {
     }
 }
 
-fn scenarios() -> Vec<Scenario> {
-    let mut all = shapes::all();
-    let by_hand = all.len();
-    all.extend((0..).map(|n| random_small(1_000_000 + n)).take(SCENARIOS.saturating_sub(by_hand)));
-    all
+fn scenarios() -> impl Iterator<Item = Scenario> {
+    shapes::all().into_iter().chain((1_000_000..).map(random_small))
 }
 
 /// How many commits a scenario takes when nobody crashes.
@@ -81,16 +78,19 @@ fn try_all(what: &str, points: &[Point<'_>]) -> Tally {
 fn every_write_survives_every_crash() {
     let limit = number("DSSFLOW_POINTS", 20_000);
     let begin = Instant::now();
-    let all = scenarios();
-    let mut points = Vec::new();
-    let mut used = 0;
-    for scenario in &all {
+    let (mut all, mut total) = (Vec::new(), 0);
+    for scenario in scenarios() {
         // Whole scenarios only: every write of each one that is begun. No limit at all is 0.
-        if limit > 0 && points.len() as u64 >= limit {
+        if if limit > 0 { total >= limit } else { all.len() == SCENARIOS } {
             break;
         }
-        used += 1;
-        for at in 1..=writes(scenario) {
+        let writes = writes(&scenario);
+        total += writes * 6;
+        all.push((scenario, writes));
+    }
+    let mut points = Vec::new();
+    for (scenario, writes) in &all {
+        for at in 1..=*writes {
             for trouble in Trouble::CRASHES {
                 for then in [AfterCrash::Resume, AfterCrash::Rollback] {
                     points.push(Point { scenario, at, trouble, then, again: None });
@@ -98,9 +98,14 @@ fn every_write_survives_every_crash() {
             }
         }
     }
+    let used = all.len();
     let tally = try_all("enumeration", &points);
     let seconds = begin.elapsed().as_secs_f64();
-    println!("enumeration: scenarios={used} points={} fired={} {tally} seconds={seconds:.1}", points.len(), points.len());
+    println!(
+        "enumeration: scenarios={used} points={} fired={} {tally} seconds={seconds:.1}",
+        points.len(),
+        points.len()
+    );
     assert!(limit > 0 && limit < 5_000 || used >= 50, "only {used} scenarios");
 }
 

@@ -3,7 +3,9 @@
 //! the enumeration.
 #![expect(clippy::print_stdout, reason = "harnesses report what they did")]
 
+mod crowd;
 mod enumeration;
+mod found;
 mod seeds;
 mod teeth;
 
@@ -41,6 +43,10 @@ struct Failures(Mutex<Vec<(u64, String)>>);
 impl Failures {
     fn add(&self, order: u64, text: String) {
         self.0.lock().expect("no thread panics with it").push((order, text));
+    }
+
+    fn count(&self) -> usize {
+        self.0.lock().expect("no thread panics with it").len()
     }
 
     fn assert_none(self, what: &str) {

@@ -15,12 +15,12 @@ impl Chance {
     #[must_use]
     pub fn fork(&self, label: u64) -> Self {
         let mut child = Self(self.0.wrapping_add(label.wrapping_mul(0xd134_2543_de82_ef95)));
-        child.next();
+        child.draw();
         child
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -30,7 +30,7 @@ impl Chance {
 
     /// One of `0..n`; 0 for an empty range.
     pub fn below(&mut self, n: u64) -> u64 {
-        if n == 0 { 0 } else { self.next() % n }
+        if n == 0 { 0 } else { self.draw() % n }
     }
 
     /// One of `low..=high`.

@@ -167,6 +167,13 @@ pub enum Fate {
     Doomed,
     /// The credentials have run out.
     Credentials,
+    /// It works, and the activity's code panics over the reply.
+    Panics,
+}
+
+/// As a bug in an activity would, but without the message that the process's hook prints.
+fn panics() -> ! {
+    std::panic::resume_unwind(Box::new("a simulated bug"))
 }
 
 /// What a caller gets.
@@ -175,6 +182,8 @@ enum Answer {
     Never { dies: bool },
     /// An error.
     Refused(ActivityError),
+    /// A reply that its code cannot stand.
+    Panics,
     /// A reply.
     Given(Reply),
 }
@@ -227,7 +236,7 @@ impl std::fmt::Debug for Cloud {
 }
 
 impl Cloud {
-    /// An empty cloud for the run `run` of the store `store`.
+    /// An empty cloud for the run `run` of the store `store`, or for all runs whose ids begin so.
     pub fn new(chance: Chance, journal: Arc<Journal>, run: &str, store: &str, budget: u64) -> Self {
         let inner = Inner { budget, ..Inner::default() };
         Self {
@@ -371,6 +380,7 @@ impl Cloud {
             12..=14 if mutating && late_allowed => Fate::Late,
             15..=17 if create => Fate::Doomed,
             18 => Fate::Credentials,
+            19 => Fate::Panics,
             _ => Fate::Works,
         };
         if fate != Fate::Works {
@@ -384,12 +394,18 @@ impl Cloud {
     ///
     /// # Errors
     /// By the fate of the call.
-    pub async fn change(&self, ctx: &ActivityContext, request: Request, undoing: bool, late: bool) -> ActivityResult<Reply> {
+    pub async fn change(
+        &self,
+        ctx: &ActivityContext,
+        request: Request,
+        undoing: bool,
+        late: bool,
+    ) -> ActivityResult<Reply> {
         let life = ctx.resource::<Life>()?;
         if life.is_over() {
             std::future::pending::<()>().await;
         }
-        match self.decide(ctx, request, undoing, late) {
+        match self.decide(ctx, life.now_ms(), request, undoing, late) {
             Answer::Never { dies } => {
                 if dies {
                     life.end();
@@ -397,6 +413,7 @@ impl Cloud {
                 std::future::pending().await
             }
             Answer::Refused(error) => Err(error),
+            Answer::Panics => panics(),
             Answer::Given(reply) => {
                 self.latency().await;
                 Ok(reply)
@@ -405,13 +422,20 @@ impl Cloud {
     }
 
     /// What becomes of a change, all at once.
-    fn decide(&self, ctx: &ActivityContext, request: Request, undoing: bool, late: bool) -> Answer {
+    fn decide(&self, ctx: &ActivityContext, now: u64, request: Request, undoing: bool, late: bool) -> Answer {
         let mut inner = self.lock();
-        self.advance_inner(&mut inner, ctx.now().as_millis());
+        self.advance_inner(&mut inner, now);
         inner.calls += 1;
         inner.mutations += 1;
         if let Some(text) = self.journal.objection(ctx.step().as_str(), ctx.attempt(), undoing) {
             inner.violations.push(format!("acts before durable: {text}: {request:?}"));
+        }
+        if undoing {
+            let before = self.journal.downstream(ctx.step().as_str());
+            if let Some(step) = before.iter().find(|d| inner.has_something_of(d)) {
+                let text = format!("{} is undone before {step}, which depends on it", ctx.step());
+                inner.violations.push(text);
+            }
         }
         let n = inner.mutations;
         let dies = inner.crash_at.get(&n).copied();
@@ -433,9 +457,14 @@ impl Cloud {
                 return Answer::Refused(error.retry_after(Duration::from_secs(3)));
             }
             Fate::Broken => {
-                return Answer::Refused(ActivityError::retryable("InternalError", "broken before anything was done"));
+                return Answer::Refused(ActivityError::retryable(
+                    "InternalError",
+                    "broken before anything was done",
+                ));
             }
-            Fate::Credentials => return Answer::Refused(ActivityError::credentials("ExpiredToken", "run out")),
+            Fate::Credentials => {
+                return Answer::Refused(ActivityError::credentials("ExpiredToken", "run out"));
+            }
             Fate::Late => {
                 let at = inner.now + self.draw(|c| c.between(200, LATE_MS));
                 inner.serial += 1;
@@ -443,13 +472,16 @@ impl Cloud {
                 inner.pending.push((at, serial, request));
                 return Answer::Refused(ActivityError::retryable("Timeout", "no answer in time"));
             }
-            Fate::Works | Fate::ReplyLost | Fate::Hangs | Fate::Doomed => {}
+            Fate::Works | Fate::ReplyLost | Fate::Hangs | Fate::Doomed | Fate::Panics => {}
         }
         let reply = self.land(&mut inner, request, fate == Fate::Doomed);
         match fate {
             _ if dies.is_some() => Answer::Never { dies: true },
             Fate::Hangs => Answer::Never { dies: false },
-            Fate::ReplyLost => Answer::Refused(ActivityError::retryable("ConnectionReset", "the reply was lost")),
+            Fate::Panics => Answer::Panics,
+            Fate::ReplyLost => {
+                Answer::Refused(ActivityError::retryable("ConnectionReset", "the reply was lost"))
+            }
             _ => Answer::Given(reply),
         }
     }
@@ -469,7 +501,7 @@ impl Cloud {
         }
         let fate = {
             let mut inner = self.lock();
-            self.advance_inner(&mut inner, ctx.now().as_millis());
+            self.advance_inner(&mut inner, life.now_ms());
             inner.calls += 1;
             self.fate(&mut inner, false, false, false)
         };
@@ -478,10 +510,11 @@ impl Cloud {
             Fate::Broken => Err(ActivityError::retryable("InternalError", "broken").no_effect()),
             Fate::Credentials => Err(ActivityError::credentials("ExpiredToken", "run out")),
             Fate::Hangs => std::future::pending().await,
+            Fate::Panics => panics(),
             _ => {
                 self.latency().await;
                 let mut inner = self.lock();
-                self.advance_inner(&mut inner, ctx.now().as_millis());
+                self.advance_inner(&mut inner, life.now_ms());
                 Ok(())
             }
         }
@@ -491,11 +524,17 @@ impl Cloud {
     ///
     /// # Errors
     /// By the fate of the call.
-    pub async fn list(&self, ctx: &ActivityContext, service: Service, name: &str) -> ActivityResult<Vec<(Thing, Phase)>> {
+    pub async fn list(
+        &self,
+        ctx: &ActivityContext,
+        service: Service,
+        name: &str,
+    ) -> ActivityResult<Vec<(Thing, Phase)>> {
         self.read(ctx).await?;
         let inner = self.lock();
         let now = inner.now;
-        let seen = inner.things.values().filter(|t| t.service == service && t.name == name && t.visible <= now);
+        let seen =
+            inner.things.values().filter(|t| t.service == service && t.name == name && t.visible <= now);
         Ok(seen.map(|t| (t.clone(), t.phase(now))).collect())
     }
 
@@ -503,7 +542,12 @@ impl Cloud {
     ///
     /// # Errors
     /// By the fate of the call.
-    pub async fn mine(&self, ctx: &ActivityContext, service: Service, name: &str) -> ActivityResult<Vec<(Thing, Phase)>> {
+    pub async fn mine(
+        &self,
+        ctx: &ActivityContext,
+        service: Service,
+        name: &str,
+    ) -> ActivityResult<Vec<(Thing, Phase)>> {
         self.read(ctx).await?;
         let marks = ctx.marks();
         let inner = self.lock();
@@ -511,7 +555,9 @@ impl Cloud {
         let mine = inner.things.values().filter(|t| {
             t.service == service
                 && t.name == name
-                && t.marks.as_ref().is_some_and(|m| marks.owner_of(m) == Owner::ThisRun && m.step == marks.step)
+                && t.marks
+                    .as_ref()
+                    .is_some_and(|m| marks.owner_of(m) == Owner::ThisRun && m.step == marks.step)
         });
         Ok(mine.map(|t| (t.clone(), t.phase(now))).collect())
     }
@@ -571,7 +617,9 @@ impl Cloud {
                     // A token replays its first answer, also when what it made is dead.
                     return Reply::Id(id);
                 }
-                if service == Service::Named && inner.things.values().any(|t| t.service == service && t.name == name) {
+                if service == Service::Named
+                    && inner.things.values().any(|t| t.service == service && t.name == name)
+                {
                     return Reply::Taken;
                 }
                 let id = inner.id();
@@ -591,7 +639,10 @@ impl Cloud {
             }
             Request::Delete { id } => {
                 let Some(thing) = inner.things.get(&id) else { return Reply::NotFound };
-                let ours = thing.marks.as_ref().is_some_and(|m| m.run == self.run && m.store == self.store);
+                let ours = thing
+                    .marks
+                    .as_ref()
+                    .is_some_and(|m| m.run.starts_with(&self.run) && m.store == self.store);
                 if !ours {
                     let text = format!("deleted what is not ours: {} {:?}", thing.name, thing.origin);
                     inner.violations.push(text);
@@ -610,7 +661,7 @@ impl Cloud {
                 Reply::Done
             }
             Request::Note { name, marks } => {
-                if inner.notes.get(&name).is_some_and(|m| m.run != self.run) {
+                if inner.notes.get(&name).is_some_and(|m| !m.run.starts_with(&self.run)) {
                     inner.violations.push(format!("overwrote the note {name} of another"));
                 }
                 inner.notes.insert(name, marks);
@@ -619,7 +670,7 @@ impl Cloud {
             Request::Erase { name } => match inner.notes.remove(&name) {
                 None => Reply::NotFound,
                 Some(marks) => {
-                    if marks.run != self.run {
+                    if !marks.run.starts_with(&self.run) {
                         inner.violations.push(format!("erased the note {name} of another"));
                     }
                     Reply::Done
@@ -685,6 +736,14 @@ impl Cloud {
 pub const SITE: &str = "lab";
 
 impl Inner {
+    /// Whether something that a step of the run made is there.
+    fn has_something_of(&self, step: &str) -> bool {
+        let made = |m: &Marks| m.step == step;
+        self.things.values().any(|t| t.origin == Origin::Run && t.marks.as_ref().is_some_and(made))
+            || self.notes.values().any(made)
+            || self.settings.get(&format!("key-{step}")).is_some_and(|s| s.ours)
+    }
+
     fn id(&mut self) -> String {
         self.serial += 1;
         format!("i-{:04}", self.serial)

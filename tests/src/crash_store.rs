@@ -8,7 +8,8 @@ use std::time::Duration;
 use dssflow_engine::id::{RunId, StoreId};
 use dssflow_engine::store::memory::MemoryStore;
 use dssflow_engine::store::{
-    Expect, GraphHash, Head, ListPage, ListQuery, Record, Store, StoreCaps, StoreError, Transition, VerifyReport,
+    Expect, GraphHash, Head, ListPage, ListQuery, Record, Store, StoreCaps, StoreError, Transition,
+    VerifyReport,
 };
 use dssflow_engine::time::{BoxFuture, Timestamp};
 use futures::FutureExt;
@@ -62,19 +63,17 @@ pub struct Disk {
     plan: Mutex<Plan>,
     journal: Arc<Journal>,
     chance: Mutex<Chance>,
-    run: RunId,
     slow: bool,
 }
 
 impl Disk {
     /// An empty disk. `slow` commits take some milliseconds now and then, so that others act meanwhile.
-    pub fn new(id: StoreId, run: RunId, journal: Arc<Journal>, chance: Chance, slow: bool) -> Self {
+    pub fn new(id: StoreId, journal: Arc<Journal>, chance: Chance, slow: bool) -> Self {
         Self {
             base: Mutex::new(Arc::new(MemoryStore::new(id))),
             plan: Mutex::new(Plan { limit: 50_000, ..Plan::default() }),
             journal,
             chance: Mutex::new(chance),
-            run,
             slow,
         }
     }
@@ -128,16 +127,30 @@ impl Disk {
     pub fn open(self: &Arc<Self>, life: &Life) -> CrashStore {
         let mut base = self.base.lock().unwrap_or_else(PoisonError::into_inner);
         *base = Arc::new(base.reopen());
-        let left = base.load(&self.run, 0).now_or_never().expect("a store in memory answers at once");
-        let left = left.unwrap_or_default().into_iter().map(|r| (r.first_seq, r.bytes)).collect();
-        self.journal.replace(left);
-        CrashStore { disk: Arc::clone(self), base: Arc::clone(&base), life: life.clone(), early: Arc::default() }
+        let left = everything(&base).now_or_never().expect("a store in memory answers at once");
+        self.journal.replace(left.unwrap_or_default());
+        CrashStore {
+            disk: Arc::clone(self),
+            base: Arc::clone(&base),
+            life: life.clone(),
+            early: Arc::default(),
+        }
     }
 
     /// A reader without an owner.
     pub fn look(&self) -> Arc<MemoryStore> {
         Arc::clone(&self.base.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// All records of all runs.
+async fn everything(base: &MemoryStore) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
+    let mut found = Vec::new();
+    for summary in base.list(ListQuery::default()).await?.runs {
+        let records = base.load(&summary.run, 0).await?;
+        found.extend(records.into_iter().map(|r| (r.first_seq, r.bytes)));
+    }
+    Ok(found)
 }
 
 /// The store of one life.
@@ -172,7 +185,9 @@ impl CrashStore {
                 self.life.end();
                 return std::future::pending().await;
             }
-            Some(Trouble::Refused) => return Err(StoreError::Unavailable("refused by the simulation".to_owned())),
+            Some(Trouble::Refused) => {
+                return Err(StoreError::Unavailable("refused by the simulation".to_owned()));
+            }
             Some(Trouble::CrashAfter | Trouble::Unknown) | None => {}
         }
         if let Some(sabotage) = sabotage {
@@ -208,7 +223,13 @@ impl CrashStore {
     }
 
     /// Breaks the promise: says yes and keeps the transition in memory, where a crash finds it.
-    async fn sabotaged(&self, sabotage: Sabotage, transition: Transition, first: u64, trouble: Option<Trouble>) -> u64 {
+    async fn sabotaged(
+        &self,
+        sabotage: Sabotage,
+        transition: Transition,
+        first: u64,
+        trouble: Option<Trouble>,
+    ) -> u64 {
         let seq = first - 1 + u64::from(transition.events);
         let crash = trouble == Some(Trouble::CrashAfter);
         match sabotage {
@@ -285,7 +306,11 @@ impl Store for CrashStore {
         self.base.list(query)
     }
 
-    fn due(&self, until: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<(Timestamp, RunId)>, StoreError>> {
+    fn due(
+        &self,
+        until: Timestamp,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<(Timestamp, RunId)>, StoreError>> {
         self.base.due(until, limit)
     }
 

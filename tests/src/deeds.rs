@@ -12,32 +12,34 @@ use serde_json::Value;
 use crate::cloud::{Cloud, Phase, Reply, Request, Section, Service, Thing};
 
 /// Deliberate mistakes of activities, to see that the harness notices.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Mistakes {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mistake {
     /// Probes find nothing, whatever is there.
-    pub blind: bool,
+    BlindProbe,
     /// Compensations do nothing and say they did.
-    pub forgetful: bool,
+    ForgetfulUndo,
     /// Whatever is found is called this run's, and undone without proof.
-    pub greedy: bool,
+    GreedyUndo,
     /// One token for all generations.
-    pub same_token: bool,
+    SameToken,
     /// Settings are changed without their old values being recorded.
-    pub careless: bool,
+    CarelessChange,
 }
 
-/// All of them under their names, with `mistakes` or without.
+/// All of them under their names, with a mistake or without.
 ///
 /// # Panics
 /// Never: the names are fixed and differ.
-pub fn registry(mistakes: Mistakes) -> ActivityRegistry {
+pub fn registry(mistake: Option<Mistake>) -> ActivityRegistry {
     let mut registry = ActivityRegistry::new();
-    registry.add("make", Make(mistakes)).expect("a new name");
-    registry.add("set", Set(mistakes)).expect("a new name");
+    registry.add("make", Make(mistake)).expect("a new name");
+    registry.add("set", Set(mistake)).expect("a new name");
     registry.add("ensure", Ensure).expect("a new name");
     registry.add("wait", Wait).expect("a new name");
     registry
-        .add_fn("compute", |_: ActivityContext, input: ComputeInput| async move { Ok(ComputeOutput { go: input.go }) })
+        .add_fn("compute", |_: ActivityContext, input: ComputeInput| async move {
+            Ok(ComputeOutput { go: input.go })
+        })
         .expect("a new name");
     registry
 }
@@ -82,7 +84,7 @@ pub struct MakeOutput {
     pub name: String,
 }
 
-struct Make(Mistakes);
+struct Make(Option<Mistake>);
 
 impl Activity for Make {
     type Input = MakeInput;
@@ -107,7 +109,11 @@ impl Activity for Make {
             service: input.service,
             name: input.name.clone(),
             marks: ctx.marks(),
-            token: if self.0.same_token { ctx.step().to_string() } else { ctx.token("create").to_string() },
+            token: if self.0 == Some(Mistake::SameToken) {
+                ctx.step().to_string()
+            } else {
+                ctx.token("create").to_string()
+            },
             slow_ms: input.slow_ms,
         };
         let id = match cloud.change(ctx, request, false, true).await? {
@@ -116,7 +122,10 @@ impl Activity for Make {
             other => return Err(ActivityError::terminal("Protocol", format!("{other:?}"))),
         };
         ctx.record_resource("thing", &id).await?;
-        while input.poll {
+        loop {
+            if !input.poll {
+                break;
+            }
             // Whatever a look fails with, the create has taken place.
             let phase = cloud.get(ctx, &id).await.map_err(|e| ActivityError { no_effect: false, ..e })?;
             match phase {
@@ -125,7 +134,9 @@ impl Activity for Make {
                     ctx.heartbeat("creating");
                     ctx.sleep(Duration::from_secs(3)).await?;
                 }
-                Some(Phase::Failed) => return Err(ActivityError::retryable("CreateFailed", "it became FAILED")),
+                Some(Phase::Failed) => {
+                    return Err(ActivityError::retryable("CreateFailed", "it became FAILED"));
+                }
                 None => return Err(ActivityError::retryable("Gone", "it is gone")),
             }
         }
@@ -135,7 +146,7 @@ impl Activity for Make {
     async fn probe(&self, ctx: &ActivityContext, input: &MakeInput) -> ActivityResult<Probe<MakeOutput>> {
         let cloud = cloud(ctx)?;
         let seen = cloud.list(ctx, input.service, &input.name).await?;
-        if self.0.blind {
+        if self.0 == Some(Mistake::BlindProbe) {
             return Ok(Probe::Absent);
         }
         let marks = ctx.marks();
@@ -147,7 +158,7 @@ impl Activity for Make {
             (Owner::Foreign, _) => 3,
         };
         let Some((thing, phase)) = seen.iter().min_by_key(|s| rank(s)) else { return Ok(Probe::Absent) };
-        let owner = if self.0.greedy { Owner::ThisRun } else { owner(thing) };
+        let owner = if self.0 == Some(Mistake::GreedyUndo) { Owner::ThisRun } else { owner(thing) };
         // Where names are free, a stranger's thing is none of our business.
         if owner == Owner::Foreign && input.service != Service::Named {
             return Ok(Probe::Absent);
@@ -155,21 +166,27 @@ impl Activity for Make {
         Ok(match phase {
             Phase::Failed => Probe::Failed { owner, detail: "FAILED".to_owned() },
             Phase::Creating if input.poll => Probe::InProgress { detail: "CREATING".to_owned() },
-            Phase::Creating | Phase::Active => {
-                Probe::Present { output: MakeOutput { id: thing.id.clone(), name: thing.name.clone() }, owner }
-            }
+            Phase::Creating | Phase::Active => Probe::Present {
+                output: MakeOutput { id: thing.id.clone(), name: thing.name.clone() },
+                owner,
+            },
         })
     }
 
-    async fn compensate(&self, ctx: &ActivityContext, input: &MakeInput, recorded: &Recorded) -> ActivityResult<Undo> {
-        if self.0.forgetful {
+    async fn compensate(
+        &self,
+        ctx: &ActivityContext,
+        input: &MakeInput,
+        recorded: &Recorded,
+    ) -> ActivityResult<Undo> {
+        if self.0 == Some(Mistake::ForgetfulUndo) {
             return Ok(Undo::Undone);
         }
         let cloud = cloud(ctx)?;
         let _in = sections(&cloud, &input.locks);
         let mut ids: Vec<String> =
             cloud.mine(ctx, input.service, &input.name).await?.into_iter().map(|(t, _)| t.id).collect();
-        if input.trusting || self.0.greedy {
+        if input.trusting || self.0 == Some(Mistake::GreedyUndo) {
             ids.extend(recorded.ids("thing").map(str::to_owned));
             ids.extend(recorded.output_as::<MakeOutput>().map(|o| o.id));
             ids.sort();
@@ -199,7 +216,7 @@ pub struct SetInput {
     pub needs: Value,
 }
 
-struct Set(Mistakes);
+struct Set(Option<Mistake>);
 
 impl Activity for Set {
     type Input = SetInput;
@@ -214,7 +231,7 @@ impl Activity for Set {
         let cloud = cloud(ctx)?;
         let _in = sections(&cloud, &input.locks);
         let old = cloud.setting(ctx, &input.key).await?;
-        if !self.0.careless {
+        if self.0 != Some(Mistake::CarelessChange) {
             ctx.record_before(BTreeMap::from([(input.key.clone(), Value::String(old))])).await?;
         }
         let request = Request::Put { key: input.key.clone(), expected: None, value: input.value.clone() };
@@ -231,10 +248,17 @@ impl Activity for Set {
         })
     }
 
-    async fn compensate(&self, ctx: &ActivityContext, input: &SetInput, recorded: &Recorded) -> ActivityResult<Undo> {
+    async fn compensate(
+        &self,
+        ctx: &ActivityContext,
+        input: &SetInput,
+        recorded: &Recorded,
+    ) -> ActivityResult<Undo> {
         let cloud = cloud(ctx)?;
         let _in = sections(&cloud, &input.locks);
-        let Some(old) = recorded.before.get(&input.key).and_then(Value::as_str) else { return Ok(Undo::NothingToDo) };
+        let Some(old) = recorded.before.get(&input.key).and_then(Value::as_str) else {
+            return Ok(Undo::NothingToDo);
+        };
         let request = Request::Put {
             key: input.key.clone(),
             expected: Some(input.value.clone()),
@@ -243,7 +267,9 @@ impl Activity for Set {
         match cloud.change(ctx, request, true, true).await? {
             Reply::Done => Ok(Undo::Undone),
             Reply::Mismatch(now) if now == old => Ok(Undo::NothingToDo),
-            other => Err(ActivityError::terminal("Drifted", format!("{} was changed since: {other:?}", input.key))),
+            other => {
+                Err(ActivityError::terminal("Drifted", format!("{} was changed since: {other:?}", input.key)))
+            }
         }
     }
 }
@@ -275,7 +301,12 @@ impl Activity for Ensure {
         Ok(input.name.clone())
     }
 
-    async fn compensate(&self, ctx: &ActivityContext, input: &EnsureInput, _: &Recorded) -> ActivityResult<Undo> {
+    async fn compensate(
+        &self,
+        ctx: &ActivityContext,
+        input: &EnsureInput,
+        _: &Recorded,
+    ) -> ActivityResult<Undo> {
         let cloud = cloud(ctx)?;
         let _in = sections(&cloud, &input.locks);
         match cloud.note(ctx, &input.name).await? {

@@ -12,6 +12,7 @@ struct Inner {
     done: BTreeSet<String>,
     rollback: bool,
     needs: BTreeMap<String, Vec<String>>,
+    downstream: BTreeMap<String, Vec<String>>,
 }
 
 /// What is durable, fed by the store when it acknowledges.
@@ -21,9 +22,26 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// A journal of a run whose steps depend on each other so.
-    pub fn new(needs: BTreeMap<String, Vec<String>>) -> Self {
-        Self { inner: Mutex::new(Inner { needs, ..Inner::default() }) }
+    /// A journal of a run whose steps depend on each other so. Steps in `kept` are never undone.
+    pub fn new(needs: BTreeMap<String, Vec<String>>, kept: &[String]) -> Self {
+        let mut downstream: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for step in needs.keys().filter(|s| !kept.contains(s)) {
+            let (mut seen, mut todo) = (BTreeSet::new(), vec![step]);
+            while let Some(next) = todo.pop() {
+                for need in needs.get(next).into_iter().flatten() {
+                    if seen.insert(need) {
+                        downstream.entry(need.clone()).or_default().push(step.clone());
+                        todo.push(need);
+                    }
+                }
+            }
+        }
+        Self { inner: Mutex::new(Inner { needs, downstream, ..Inner::default() }) }
+    }
+
+    /// Steps that depend on a step, over any distance, and have to be undone before it.
+    pub fn downstream(&self, step: &str) -> Vec<String> {
+        self.lock().downstream.get(step).cloned().unwrap_or_default()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -71,10 +89,10 @@ impl Journal {
         if undoing && !inner.rollback {
             return Some(format!("{step}#{attempt} undoes without a durable rollback"));
         }
-        if !undoing {
-            if let Some(need) = inner.needs.get(step).into_iter().flatten().find(|n| !inner.done.contains(*n)) {
-                return Some(format!("{step}#{attempt} runs before {need} is durably done"));
-            }
+        if !undoing
+            && let Some(need) = inner.needs.get(step).into_iter().flatten().find(|n| !inner.done.contains(*n))
+        {
+            return Some(format!("{step}#{attempt} runs before {need} is durably done"));
         }
         None
     }

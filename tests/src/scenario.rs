@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::chance::Chance;
 use crate::cloud::{Origin, Service};
 use crate::crash_store::{Sabotage, Trouble};
-use crate::deeds::{EnsureInput, Held, MakeInput, Mistakes, SetInput};
+use crate::deeds::{EnsureInput, Held, MakeInput, Mistake, SetInput};
 
 /// What a step leaves in the cloud when it has succeeded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +64,8 @@ pub struct Scenario {
     pub leaves: BTreeMap<String, Leaves>,
     /// Steps that rollback leaves alone.
     pub protected: Vec<String>,
+    /// Steps that the rollback verb is told to leave alone.
+    pub keep: Vec<String>,
     /// How the run behaves.
     pub options: RunOptions,
     /// Things of others.
@@ -86,6 +88,10 @@ pub struct Scenario {
     pub timed_crashes: Vec<u64>,
     /// Pauses so many milliseconds into successive lives.
     pub pauses: Vec<u64>,
+    /// The engine lets go so many milliseconds into successive lives, and the process lives on.
+    pub stops: Vec<u64>,
+    /// How far the clock of successive lives is behind, in milliseconds.
+    pub behind: Vec<u64>,
     /// How it ends.
     pub ending: Ending,
     /// What follows a crash.
@@ -96,8 +102,8 @@ pub struct Scenario {
     pub slow_store: bool,
     /// Deliberate mistakes of the store.
     pub sabotage: Option<Sabotage>,
-    /// Deliberate mistakes of activities.
-    pub mistakes: Mistakes,
+    /// A deliberate mistake of activities.
+    pub mistake: Option<Mistake>,
     /// What people do by whim: with it they try again, give up, leave it. Without, they always go on to the end.
     pub whims: bool,
 }
@@ -107,7 +113,9 @@ impl Scenario {
     pub fn needs(&self) -> BTreeMap<String, Vec<String>> {
         let name = |ix: u32| self.graph.step(ix).name.to_string();
         let total = u32::try_from(self.graph.len()).expect("a checked graph");
-        (0..total).map(|ix| (name(ix), self.graph.dependencies(ix).iter().map(|&d| name(d)).collect())).collect()
+        (0..total)
+            .map(|ix| (name(ix), self.graph.dependencies(ix).iter().map(|&d| name(d)).collect()))
+            .collect()
     }
 }
 
@@ -166,7 +174,7 @@ impl Plan {
             .collect();
         step.retry = RetryPolicy::attempts(if traits.attempts == 0 { 6 } else { traits.attempts });
         if !self.endless {
-            step.timeouts = Timeouts::per_attempt(Duration::from_secs(60));
+            step.timeouts = Timeouts::per_attempt(Duration::from_mins(1));
         }
         step.protect = traits.protect;
         step.adopt = traits.adopt;
@@ -178,13 +186,22 @@ impl Plan {
     }
 
     fn needs(traits: &Traits) -> Value {
-        let refs = traits.after.iter().map(|a| OutputRef { step: step_name(a), pointer: String::new() }.to_value());
+        let refs =
+            traits.after.iter().map(|a| OutputRef { step: step_name(a), pointer: String::new() }.to_value());
         Value::Array(refs.collect())
     }
 
     /// A step that creates a thing.
     #[must_use]
-    pub fn make(mut self, name: &str, service: Service, slow_ms: u64, poll: bool, trusting: bool, traits: &Traits) -> Self {
+    pub fn make(
+        mut self,
+        name: &str,
+        service: Service,
+        slow_ms: u64,
+        poll: bool,
+        trusting: bool,
+        traits: &Traits,
+    ) -> Self {
         let thing = format!("thing-{name}");
         let input = MakeInput {
             service,
@@ -206,8 +223,12 @@ impl Plan {
     pub fn set(mut self, name: &str, same: bool, traits: &Traits) -> Self {
         let (key, value) = (format!("key-{name}"), format!("new-{name}"));
         self.settings.push((key.clone(), if same { value.clone() } else { "old".to_owned() }));
-        let input =
-            SetInput { key: key.clone(), value: value.clone(), locks: traits.locks.clone(), needs: Value::Null };
+        let input = SetInput {
+            key: key.clone(),
+            value: value.clone(),
+            locks: traits.locks.clone(),
+            needs: Value::Null,
+        };
         let mut input = json!(input);
         input["needs"] = Self::needs(traits);
         self.add(name, "set", input, traits, Leaves::Setting(key, value));
@@ -264,6 +285,7 @@ impl Plan {
             graph: graph.build().expect("a plan makes a graph"),
             leaves: self.leaves,
             protected: self.protected,
+            keep: Vec::new(),
             options: RunOptions::default(),
             plants: self.plants,
             in_the_way: self.in_the_way,
@@ -275,12 +297,14 @@ impl Plan {
             call_crashes: Vec::new(),
             timed_crashes: Vec::new(),
             pauses: Vec::new(),
+            stops: Vec::new(),
+            behind: Vec::new(),
             ending: Ending::Forward,
             after_crash: AfterCrash::Resume,
             drift: false,
             slow_store: false,
             sabotage: None,
-            mistakes: Mistakes::default(),
+            mistake: None,
             whims: false,
         }
     }
@@ -290,19 +314,20 @@ impl Plan {
 pub fn random(seed: u64) -> Scenario {
     let mut c = Chance::new(seed);
     let total = if c.percent(70) { c.between(5, 20) } else { c.between(21, 60) };
-    random_of(seed, &mut c, total)
+    random_of(seed, &mut c, total, "s")
 }
 
-/// A random case with so many steps.
-pub fn random_of(seed: u64, c: &mut Chance, total: u64) -> Scenario {
+/// A random case with so many steps, whose names begin so.
+pub fn random_of(seed: u64, c: &mut Chance, total: u64, prefix: &str) -> Scenario {
     let mut plan = Plan::default();
     let mut names: Vec<String> = Vec::new();
     let mut computes: Vec<String> = Vec::new();
     let mut makes: Vec<String> = Vec::new();
     let wide = c.percent(40);
     for n in 0..total {
-        let name = format!("s{n:02}");
-        let mut traits = Traits { attempts: u32::try_from(c.between(3, 8)).expect("small"), ..Traits::default() };
+        let name = format!("{prefix}{n:02}");
+        let mut traits =
+            Traits { attempts: u32::try_from(c.between(3, 8)).expect("small"), ..Traits::default() };
         let most = if wide { 2 } else { 4 };
         for _ in 0..c.below(most) {
             if !names.is_empty() {
@@ -383,6 +408,15 @@ pub fn random_of(seed: u64, c: &mut Chance, total: u64) -> Scenario {
     for _ in 0..c.below(3) {
         s.pauses.push(c.between(0, 60_000));
     }
+    if c.percent(15) {
+        s.stops.push(c.between(0, 60_000));
+    }
+    if c.percent(15) {
+        s.behind = (0..4).map(|_| if c.percent(50) { 0 } else { c.between(1, 7_200_000) }).collect();
+    }
+    if c.percent(10) {
+        s.keep.push(c.pick(&names).clone());
+    }
     s.ending = match c.below(100) {
         0..=49 => Ending::Forward,
         50..=69 => Ending::RollbackAfter,
@@ -402,11 +436,12 @@ pub fn random_of(seed: u64, c: &mut Chance, total: u64) -> Scenario {
 /// A random small case in which only the cloud makes trouble: for enumerating its crash points.
 pub fn random_small(seed: u64) -> Scenario {
     let mut c = Chance::new(seed);
-    let total = c.between(3, 7);
-    let mut s = random_of(seed, &mut c, total);
+    let total = c.between(3, 12);
+    let mut s = random_of(seed, &mut c, total, "s");
     s.troubles.clear();
     s.call_crashes.clear();
     s.timed_crashes.clear();
+    s.keep.clear();
     s.after_crash = AfterCrash::Resume;
     s.budget = c.below(5);
     s.whims = false;

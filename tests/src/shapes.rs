@@ -42,10 +42,11 @@ const SHAPES: &[Shape] = &[
     (
         "chain of settings",
         || {
-            Plan::default()
-                .set("a", false, &after(&[]))
-                .set("b", true, &after(&["a"]))
-                .set("c", false, &after(&["b"]))
+            Plan::default().set("a", false, &after(&[])).set("b", true, &after(&["a"])).set(
+                "c",
+                false,
+                &after(&["b"]),
+            )
         },
         "c",
         4,
@@ -129,11 +130,7 @@ const SHAPES: &[Shape] = &[
     ),
     (
         "slow create that polls",
-        || {
-            Plan::default()
-                .make("a", Tokened, 20_000, true, false, &after(&[]))
-                .ensure("b", &after(&["a"]))
-        },
+        || Plan::default().make("a", Tokened, 20_000, true, false, &after(&[])).ensure("b", &after(&["a"])),
         "b",
         2,
     ),
@@ -173,10 +170,14 @@ const SHAPES: &[Shape] = &[
     (
         "shared lock",
         || {
-            Plan::default()
-                .ensure("a", &locked(&[], "l", false))
-                .ensure("b", &locked(&[], "l", false))
-                .make("c", Tagged, 0, false, false, &locked(&["a"], "l", true))
+            Plan::default().ensure("a", &locked(&[], "l", false)).ensure("b", &locked(&[], "l", false)).make(
+                "c",
+                Tagged,
+                0,
+                false,
+                false,
+                &locked(&["a"], "l", true),
+            )
         },
         "c",
         3,
@@ -206,10 +207,14 @@ const SHAPES: &[Shape] = &[
     (
         "a stranger's in the way",
         || {
-            Plan::default()
-                .set("z", false, &after(&[]))
-                .plant("a", Named, Origin::Stranger, true)
-                .make("a", Named, 0, false, true, &after(&["z"]))
+            Plan::default().set("z", false, &after(&[])).plant("a", Named, Origin::Stranger, true).make(
+                "a",
+                Named,
+                0,
+                false,
+                true,
+                &after(&["z"]),
+            )
         },
         "a",
         2,

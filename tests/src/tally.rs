@@ -88,6 +88,7 @@ fn fate(fate: Fate) -> &'static str {
         Fate::Late => "late_landings",
         Fate::Doomed => "became_failed",
         Fate::Credentials => "credentials",
+        Fate::Panics => "panics",
     }
 }
 

@@ -12,10 +12,8 @@ use dssflow_engine::event::{CancelMode, Request};
 use dssflow_engine::id::{RunId, StepName, StoreId, WorkflowName};
 use dssflow_engine::run::view::RunView;
 use dssflow_engine::run::{RunStatus, StepStatus};
-use dssflow_engine::runtime::clock::TokioClock;
 use dssflow_engine::runtime::{EngineOptions, engine};
 use dssflow_engine::store::{Store, StoreError};
-use dssflow_engine::time::{Clock, Timestamp};
 use dssflow_engine::{Engine, EngineError, StartRun};
 use futures::FutureExt;
 
@@ -71,9 +69,19 @@ enum Verb {
     RollbackAgain,
 }
 
+/// What somebody does to a run while it is driven.
+#[derive(Debug, Clone, Copy)]
+enum Act {
+    Pause,
+    Stop,
+    Rollback,
+    Cancel(CancelMode),
+}
+
 #[derive(Debug)]
 enum LifeEnd {
     Crashed,
+    LetGo,
     Stood(Box<RunView>),
     Refused(EngineError),
     Stuck,
@@ -87,6 +95,8 @@ struct Trial<'a> {
     chance: Chance,
     timed: std::vec::IntoIter<u64>,
     pauses: std::vec::IntoIter<u64>,
+    stops: std::vec::IntoIter<u64>,
+    behind: std::vec::IntoIter<u64>,
     ending: Ending,
     now: u64,
     verbs: u32,
@@ -102,8 +112,11 @@ pub fn run(scenario: &Scenario) -> Outcome {
     let chance = Chance::new(scenario.seed).fork(7);
     let run = RunId::new("run").expect("a fixed name");
     let store = StoreId::generate([7; 16]);
-    let journal = Arc::new(Journal::new(scenario.needs()));
-    let disk = Disk::new(store.clone(), run.clone(), Arc::clone(&journal), chance.fork(1), scenario.slow_store);
+    let journal = Arc::new(Journal::new(
+        scenario.needs(),
+        &[scenario.protected.clone(), scenario.keep.clone()].concat(),
+    ));
+    let disk = Disk::new(store.clone(), Arc::clone(&journal), chance.fork(1), scenario.slow_store);
     let cloud = Cloud::new(chance.fork(2), journal, run.as_str(), store.as_str(), scenario.budget);
     for (service, name, origin) in &scenario.plants {
         cloud.plant(*service, name, *origin);
@@ -126,6 +139,8 @@ pub fn run(scenario: &Scenario) -> Outcome {
         chance: chance.fork(3),
         timed: scenario.timed_crashes.clone().into_iter(),
         pauses: scenario.pauses.clone().into_iter(),
+        stops: scenario.stops.clone().into_iter(),
+        behind: scenario.behind.clone().into_iter(),
         ending: scenario.ending,
         now: BEGIN_MS,
         verbs: 0,
@@ -165,22 +180,22 @@ impl Trial<'_> {
             .start_paused(true)
             .build()
             .expect("a runtime without IO");
-        let life = Life::default();
-        let next = runtime.block_on(self.live_in(verb, &life));
+        let next = runtime.block_on(self.live_in(verb));
         drop(runtime);
         self.cloud.process_ended();
         self.now = self.now.max(self.cloud.now());
         next
     }
 
-    async fn live_in(&mut self, verb: Verb, life: &Life) -> Option<Verb> {
-        let clock = TokioClock::starting_at(Timestamp::from_millis(self.now));
+    async fn live_in(&mut self, verb: Verb) -> Option<Verb> {
+        let behind = Duration::from_millis(self.behind.next().unwrap_or(0));
+        let life = Life::starting_at(self.now, behind);
         let mut options = EngineOptions::default();
         options.seed = Some(self.scenario.seed);
-        let store = Arc::new(self.disk.open(life));
+        let store = Arc::new(self.disk.open(&life));
         let engine = Engine::builder(store)
-            .clock(Arc::new(clock.clone()))
-            .activities(deeds::registry(self.scenario.mistakes))
+            .clock(Arc::new(life.clock()))
+            .activities(deeds::registry(self.scenario.mistake))
             .resource(self.cloud.clone())
             .resource(life.clone())
             .options(options)
@@ -204,7 +219,7 @@ impl Trial<'_> {
                     () = tokio::time::sleep(LIFE_LIMIT) => LifeEnd::Stuck,
                 }
             };
-            self.now = self.now.max(clock.now().as_millis());
+            self.now = self.now.max(life.now_ms());
             self.cloud.advance(self.now);
             let next = self.judge(end, verb)?;
             // A person often types the next command without the process ending in between, and often not.
@@ -220,8 +235,10 @@ impl Trial<'_> {
         let request = Request::by("tester");
         let started = match verb {
             Verb::Start => {
-                let mut start =
-                    StartRun::new(WorkflowName::new("sim").expect("a fixed name"), self.scenario.graph.clone());
+                let mut start = StartRun::new(
+                    WorkflowName::new("sim").expect("a fixed name"),
+                    self.scenario.graph.clone(),
+                );
                 start.id = Some(self.run.clone());
                 SITE.clone_into(&mut start.site);
                 start.options = self.scenario.options.clone();
@@ -235,22 +252,21 @@ impl Trial<'_> {
             }
             Verb::Rollback | Verb::RollbackAgain => {
                 *self.out.verbs.entry("rollback").or_default() += 1;
-                engine.rollback(&self.run, Vec::new(), request).await
+                engine.rollback(&self.run, self.keep(), request).await
             }
         };
         let handle = match started {
             Ok(handle) => handle,
             Err(error) => return LifeEnd::Refused(error),
         };
-        let mut acts: Vec<(u64, Option<CancelMode>)> = Vec::new();
+        let mut acts: Vec<(u64, Act)> = Vec::new();
         match self.ending {
-            Ending::CancelAt(ms, mode) if self.acked_cancel.is_none() => acts.push((ms, Some(mode))),
-            Ending::RollbackAt(ms) if !self.rollback_typed => acts.push((ms, Some(CancelMode::Rollback))),
+            Ending::CancelAt(ms, mode) if self.acked_cancel.is_none() => acts.push((ms, Act::Cancel(mode))),
+            Ending::RollbackAt(ms) if !self.rollback_typed => acts.push((ms, Act::Rollback)),
             _ => {}
         }
-        if let Some(ms) = self.pauses.next() {
-            acts.push((ms, None));
-        }
+        acts.extend(self.pauses.next().map(|ms| (ms, Act::Pause)));
+        acts.extend(self.stops.next().map(|ms| (ms, Act::Stop)));
         acts.sort_by_key(|a| a.0);
         let begin = tokio::time::Instant::now();
         for (ms, act) in acts {
@@ -261,20 +277,31 @@ impl Trial<'_> {
             }
             let request = Request::by("tester");
             let asked = match act {
-                None => {
+                Act::Pause => {
                     *self.out.verbs.entry("pause").or_default() += 1;
                     engine.pause(&self.run, request).await
                 }
-                Some(mode) if matches!(self.ending, Ending::RollbackAt(_)) => {
+                Act::Stop => {
+                    *self.out.verbs.entry("stop").or_default() += 1;
+                    engine.stop();
+                    return match handle.wait().await {
+                        Ok(view) if view.status.is_end() || view.paused.is_some() => {
+                            LifeEnd::Stood(Box::new(view))
+                        }
+                        Ok(_) => LifeEnd::LetGo,
+                        Err(error) => LifeEnd::Refused(error),
+                    };
+                }
+                Act::Rollback => {
                     *self.out.verbs.entry("rollback live").or_default() += 1;
-                    let rolled = engine.rollback(&self.run, Vec::new(), request).await.map(drop);
+                    let rolled = engine.rollback(&self.run, self.keep(), request).await.map(drop);
                     if rolled.is_ok() {
                         self.rollback_typed = true;
-                        self.acked_cancel = Some(mode);
+                        self.acked_cancel = Some(CancelMode::Rollback);
                     }
                     rolled
                 }
-                Some(mode) => {
+                Act::Cancel(mode) => {
                     *self.out.verbs.entry("cancel").or_default() += 1;
                     let cancelled = engine.cancel(&self.run, mode, request).await;
                     if cancelled.is_ok() {
@@ -318,6 +345,7 @@ impl Trial<'_> {
                 self.out.crashes += 1;
                 self.after_silence()
             }
+            LifeEnd::LetGo => self.after_silence(),
             LifeEnd::Stuck => {
                 self.violation(format!("stuck: nothing more happens, {:?}", self.look()));
                 None
@@ -338,7 +366,9 @@ impl Trial<'_> {
             EngineError::Store { error: StoreError::Unavailable(_) | StoreError::Unknown(_), .. } => {
                 self.after_silence()
             }
-            EngineError::Store { error: StoreError::Exists(_), .. } if verb == Verb::Start => Some(Verb::Resume),
+            EngineError::Store { error: StoreError::Exists(_), .. } if verb == Verb::Start => {
+                Some(Verb::Resume)
+            }
             error => {
                 self.violation(format!("{verb:?} was refused: {error}"));
                 None
@@ -366,6 +396,10 @@ impl Trial<'_> {
     fn look(&self) -> Option<RunStatus> {
         let head = self.disk.look().head(&self.run).now_or_never()?.ok()??;
         Some(head.summary.status)
+    }
+
+    fn keep(&self) -> Vec<StepName> {
+        self.scenario.keep.iter().map(|name| step(name)).collect()
     }
 
     fn before_rollback(&mut self) {
@@ -407,9 +441,7 @@ impl Trial<'_> {
                 if self.ending == Ending::RollbackAfter || roll < 35 {
                     self.before_rollback();
                     Some(Verb::Rollback)
-                } else if whims && roll < 60 {
-                    None
-                } else if status == RunStatus::Cancelled {
+                } else if (whims && roll < 60) || status == RunStatus::Cancelled {
                     None
                 } else {
                     self.cloud.repair(&self.scenario.in_the_way);
@@ -461,7 +493,7 @@ impl Trial<'_> {
     /// The verb on a run that is rolled back is refused or does nothing; no change is asked for.
     fn rolled_back_again(&mut self, end: &LifeEnd) {
         match end {
-            LifeEnd::Crashed | LifeEnd::Refused(EngineError::Illegal { .. }) => {}
+            LifeEnd::Crashed | LifeEnd::LetGo | LifeEnd::Refused(EngineError::Illegal { .. }) => {}
             LifeEnd::Stood(view) if view.status == RunStatus::RolledBack => {}
             other => self.violation(format!("a second rollback answered {other:?}")),
         }
@@ -497,7 +529,7 @@ impl Trial<'_> {
         }
         if let Some(view) = self.view() {
             self.out.end = Some(view.status);
-            self.check(&view);
+            self.out.violations.extend(verdict(self.scenario, &self.cloud, &view, self.drifted));
         } else if self.out.violations.is_empty() {
             self.violation("there is no run at the end".to_owned());
         }
@@ -508,100 +540,97 @@ impl Trial<'_> {
         self.out.mutations = self.cloud.mutations();
         self.out
     }
+}
 
-    /// The judgement: the cloud against what the run says of itself.
-    fn check(&mut self, view: &RunView) {
-        let scenario = self.scenario;
-        let things = self.cloud.things();
-        let notes = self.cloud.notes();
-        let settings = self.cloud.settings();
-        let mut bad = Vec::new();
+/// The judgement: the cloud against what the run says of itself.
+pub fn verdict(scenario: &Scenario, cloud: &Cloud, view: &RunView, drifted: bool) -> Vec<String> {
+    let (things, notes, settings) = (cloud.things(), cloud.notes(), cloud.settings());
+    let mut bad = Vec::new();
 
-        // Nothing of others is gone.
-        for (service, name, origin) in &scenario.plants {
-            let there = things.iter().any(|t| t.service == *service && t.name == *name && t.origin == *origin);
-            let removed = *origin == Origin::Stranger && scenario.in_the_way.contains(name);
-            if !there && !removed {
-                bad.push(format!("{name} of {origin:?} is gone"));
-            }
-        }
-        // Nothing is there twice.
-        let mut live: BTreeMap<&str, u32> = BTreeMap::new();
-        for thing in things.iter().filter(|t| t.origin == Origin::Run) {
-            *live.entry(thing.name.as_str()).or_default() += 1;
-        }
-        for (name, count) in live.iter().filter(|(_, n)| **n > 1) {
-            bad.push(format!("{count} live things are named {name}"));
-        }
-        let status_of: BTreeMap<&str, StepStatus> =
-            view.steps.iter().map(|s| (s.step.as_str(), s.status)).collect();
-        match view.status {
-            RunStatus::Succeeded => {
-                for (step, leaves) in &scenario.leaves {
-                    let status = status_of[step.as_str()];
-                    if status == StepStatus::Skipped {
-                        if ours(&things, &notes, leaves) {
-                            bad.push(format!("step {step} was skipped and left something"));
-                        }
-                        continue;
-                    }
-                    if !status.is_done() {
-                        bad.push(format!("the run succeeded and step {step} is {status}"));
-                    }
-                    let there = match leaves {
-                        Leaves::Thing(service, name) => {
-                            things.iter().any(|t| t.service == *service && t.name == *name)
-                        }
-                        Leaves::Setting(key, value) => settings.iter().any(|(k, _, v)| k == key && v == value),
-                        Leaves::Note(name) => notes.contains_key(name),
-                        Leaves::Nothing => true,
-                    };
-                    if !there {
-                        bad.push(format!("lost: step {step} is {status} and {leaves:?} is missing"));
-                    }
-                }
-            }
-            RunStatus::RolledBack => {
-                for (step, leaves) in &scenario.leaves {
-                    let kept = status_of[step.as_str()] == StepStatus::Kept;
-                    if kept && !scenario.protected.contains(step) {
-                        bad.push(format!("step {step} was kept without being asked to"));
-                    }
-                    let left = match leaves {
-                        Leaves::Setting(key, _) => settings.iter().any(|(k, old, now)| k == key && old != now),
-                        other => ours(&things, &notes, other),
-                    };
-                    if left && !kept {
-                        bad.push(format!("orphan: {leaves:?} of step {step} is left after the rollback"));
-                    }
-                }
-            }
-            RunStatus::RollbackStuck => {}
-            _ => {
-                for text in unlisted(scenario, &self.cloud, view) {
-                    bad.push(text);
-                }
-            }
-        }
-        if view.status == RunStatus::RollbackStuck {
-            bad.extend(unlisted(scenario, &self.cloud, view));
-        }
-        // A thing that somebody waited for is whole.
-        if view.status == RunStatus::Succeeded {
-            for thing in &things {
-                let polled = scenario.graph.steps().iter().any(|s| {
-                    thing.name == format!("thing-{}", s.name)
-                        && serde_json::to_string(&s.kind).is_ok_and(|k| k.contains("\"poll\":true"))
-                });
-                if thing.origin == Origin::Run && polled && thing.phase(u64::MAX) == Phase::Failed {
-                    bad.push(format!("{} is FAILED and its step is done", thing.name));
-                }
-            }
-        }
-        for text in bad {
-            self.violation(text);
+    // Nothing of others is gone.
+    for (service, name, origin) in &scenario.plants {
+        let there = things.iter().any(|t| t.service == *service && t.name == *name && t.origin == *origin);
+        let removed = *origin == Origin::Stranger && scenario.in_the_way.contains(name);
+        if !there && !removed {
+            bad.push(format!("{name} of {origin:?} is gone"));
         }
     }
+    // Nothing is there twice.
+    let mut live: BTreeMap<&str, u32> = BTreeMap::new();
+    for thing in things.iter().filter(|t| t.origin == Origin::Run) {
+        *live.entry(thing.name.as_str()).or_default() += 1;
+    }
+    for (name, count) in live.iter().filter(|(_, n)| **n > 1) {
+        bad.push(format!("{count} live things are named {name}"));
+    }
+    let status_of: BTreeMap<&str, StepStatus> =
+        view.steps.iter().map(|s| (s.step.as_str(), s.status)).collect();
+    match view.status {
+        RunStatus::Succeeded => {
+            for (step, leaves) in &scenario.leaves {
+                let status = status_of[step.as_str()];
+                if status == StepStatus::Skipped {
+                    if ours(&things, &notes, leaves) {
+                        bad.push(format!("step {step} was skipped and left something"));
+                    }
+                    continue;
+                }
+                if !status.is_done() {
+                    bad.push(format!("the run succeeded and step {step} is {status}"));
+                }
+                let there = match leaves {
+                    Leaves::Thing(service, name) => {
+                        things.iter().any(|t| t.service == *service && t.name == *name)
+                    }
+                    Leaves::Setting(key, value) => settings
+                        .iter()
+                        .any(|(k, _, v)| k == key && (v == value || (drifted && v == "drifted"))),
+                    Leaves::Note(name) => notes.contains_key(name),
+                    Leaves::Nothing => true,
+                };
+                if !there {
+                    bad.push(format!("lost: step {step} is {status} and {leaves:?} is missing"));
+                }
+            }
+        }
+        RunStatus::RolledBack => {
+            for (step, leaves) in &scenario.leaves {
+                let kept = status_of[step.as_str()] == StepStatus::Kept;
+                if kept && !scenario.protected.contains(step) && !scenario.keep.contains(step) {
+                    bad.push(format!("step {step} was kept without being asked to"));
+                }
+                let left = match leaves {
+                    Leaves::Setting(key, _) => settings.iter().any(|(k, old, now)| k == key && old != now),
+                    other => ours(&things, &notes, other),
+                };
+                if left && !kept {
+                    bad.push(format!("orphan: {leaves:?} of step {step} is left after the rollback"));
+                }
+            }
+        }
+        RunStatus::RollbackStuck => {}
+        _ => {
+            for text in unlisted(scenario, cloud, view) {
+                bad.push(text);
+            }
+        }
+    }
+    if view.status == RunStatus::RollbackStuck {
+        bad.extend(unlisted(scenario, cloud, view));
+    }
+    // A thing that somebody waited for is whole.
+    if view.status == RunStatus::Succeeded {
+        for thing in &things {
+            let polled = scenario.graph.steps().iter().any(|s| {
+                thing.name == format!("thing-{}", s.name)
+                    && serde_json::to_string(&s.kind).is_ok_and(|k| k.contains("\"poll\":true"))
+            });
+            if thing.origin == Origin::Run && polled && thing.phase(u64::MAX) == Phase::Failed {
+                bad.push(format!("{} is FAILED and its step is done", thing.name));
+            }
+        }
+    }
+    bad
 }
 
 fn stood_or_refused(stood: Result<RunView, EngineError>) -> LifeEnd {
@@ -632,18 +661,25 @@ fn unlisted(scenario: &Scenario, cloud: &Cloud, view: &RunView) -> Vec<String> {
     for step in &view.steps {
         let Some(leaves) = scenario.leaves.get(step.step.as_str()) else { continue };
         let left = match leaves {
-            Leaves::Setting(key, value) => settings.iter().any(|(k, old, now)| k == key && old != now && now == value),
+            Leaves::Setting(key, value) => {
+                settings.iter().any(|(k, old, now)| k == key && old != now && now == value)
+            }
             other => ours(&things, &notes, other),
         };
         let told = step.live || step.status == StepStatus::Kept;
         if left && !told {
-            bad.push(format!("{leaves:?} of step {} ({}) is there and not told as live", step.step, step.status));
+            bad.push(format!(
+                "{leaves:?} of step {} ({}) is there and not told as live",
+                step.step, step.status
+            ));
         }
         let Leaves::Thing(service, name) = leaves else { continue };
         if !left || !told || step.effect == "unknown" || step.status == StepStatus::Kept {
             continue;
         }
-        for thing in things.iter().filter(|t| t.origin == Origin::Run && t.service == *service && t.name == *name) {
+        for thing in
+            things.iter().filter(|t| t.origin == Origin::Run && t.service == *service && t.name == *name)
+        {
             let recorded = step.resources.iter().any(|r: &Resource| r.id == thing.id);
             let output = step.output.as_ref().is_some_and(|o| o["id"] == thing.id.as_str());
             if !recorded && !output && view.status == RunStatus::RollbackStuck {

@@ -11,6 +11,7 @@ mod shape;
 mod types;
 
 use std::fmt;
+use std::sync::LazyLock;
 
 pub(crate) use shape::{FILL_IN, nearest};
 pub use types::*;
@@ -138,7 +139,7 @@ pub fn parse(text: &str, source_name: &str) -> Result<Site, SiteErrors> {
     }
     let root = node::read(text)
         .map_err(|e| unreadable(e.line, e.message, "mend the YAML; nothing else has been checked yet"))?;
-    let mut shape = shape::check(&root, &schema());
+    let mut shape = shape::check(&root, &SCHEMA);
     rules::check(&shape.value, &shape.lines, &mut shape.problems);
     if !shape.problems.is_empty() {
         return Err(SiteErrors::new(source_name, shape.problems));
@@ -152,6 +153,8 @@ pub fn parse(text: &str, source_name: &str) -> Result<Site, SiteErrors> {
         )
     })
 }
+
+static SCHEMA: LazyLock<serde_json::Value> = LazyLock::new(schema);
 
 /// The JSON Schema of a site file, for editors and for [`parse`].
 ///

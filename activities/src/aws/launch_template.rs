@@ -119,6 +119,13 @@ async fn find(clients: &AwsClients, name: &str) -> ActivityResult<Option<Templat
     Ok(answer.and_then(|a| a.launch_templates.unwrap_or_default().into_iter().next()))
 }
 
+/// Whether there is a template of that id.
+pub(crate) async fn exists(clients: &AwsClients, id: &str) -> ActivityResult<bool> {
+    let call = clients.ec2().describe_launch_templates().launch_template_ids(id).send().await;
+    let answer = none_if(call.map_err(|e| classify("ec2:DescribeLaunchTemplates", e)), NOT_FOUND)?;
+    Ok(answer.is_some_and(|a| !a.launch_templates().is_empty()))
+}
+
 /// The security groups of a template's latest version.
 async fn groups_of(clients: &AwsClients, id: &str) -> ActivityResult<BTreeSet<String>> {
     let call = clients.ec2().describe_launch_template_versions().launch_template_id(id).versions("$Latest");

@@ -12,7 +12,7 @@ use dssflow_engine::id::StepName;
 use serde::{Deserialize, Serialize};
 
 use super::error::classify;
-use super::{glue_database, repositories, tags};
+use super::{glue_database, launch_template, repositories, tags};
 use crate::clients::AwsClients;
 
 /// A thing that carries the run's marks.
@@ -100,12 +100,21 @@ async fn ec2(clients: &AwsClients, marks: &Marks) -> ActivityResult<Vec<Leftover
             }
         }
     }
-    // What is terminated keeps its tags for an hour, with its volumes and interfaces.
-    let instances: Vec<_> = left.iter().filter(|l| l.kind == "ec2:instance").map(|l| l.id.clone()).collect();
+    // Tags outlive what they were put on: those of an instance by an hour, those of others for a moment.
+    let of_kind = |kind: &str| -> Vec<String> {
+        left.iter().filter(|l| l.kind == kind).map(|l| l.id.clone()).collect()
+    };
+    let (instances, templates) = (of_kind("ec2:instance"), of_kind("ec2:launch-template"));
+    let mut ended = Vec::new();
     if !instances.is_empty() {
-        let ended = ended_instances(clients, &instances).await?;
-        left.retain(|l| !ended.contains(&l.id));
+        ended = ended_instances(clients, &instances).await?;
     }
+    for id in templates {
+        if !launch_template::exists(clients, &id).await? {
+            ended.push(id);
+        }
+    }
+    left.retain(|l| !ended.contains(&l.id));
     Ok(left)
 }
 

@@ -73,13 +73,20 @@ impl Activity for AdminPassword {
         Effect::Idempotent
     }
 
-    async fn execute(&self, ctx: &ActivityContext, input: &AdminPasswordInput) -> ActivityResult<AdminPasswordOutput> {
+    async fn execute(
+        &self,
+        ctx: &ActivityContext,
+        input: &AdminPasswordInput,
+    ) -> ActivityResult<AdminPasswordOutput> {
         let client = DssClient::connect(ctx, &input.target).await?;
         let password = resolve_in(ctx, &input.password).await?;
         if password.expose() == ADMIN {
-            return Err(ActivityError::terminal("WeakPassword", "the new password of admin is the well-known one")
-                .help("put another password where dss.admin_password points")
-                .no_effect());
+            return Err(ActivityError::terminal(
+                "WeakPassword",
+                "the new password of admin is the well-known one",
+            )
+            .help("put another password where dss.admin_password points")
+            .no_effect());
         }
         let users = client.get(&["admin", "users", ""]).await?;
         if !users.as_array().is_some_and(|users| users.iter().any(|user| user["login"] == ADMIN)) {
@@ -91,7 +98,11 @@ impl Activity for AdminPassword {
         Ok(AdminPasswordOutput {})
     }
 
-    async fn probe(&self, ctx: &ActivityContext, input: &AdminPasswordInput) -> ActivityResult<Probe<AdminPasswordOutput>> {
+    async fn probe(
+        &self,
+        ctx: &ActivityContext,
+        input: &AdminPasswordInput,
+    ) -> ActivityResult<Probe<AdminPasswordOutput>> {
         if logs_in(&input.target, ADMIN, ADMIN).await? {
             return Ok(Probe::Absent);
         }
@@ -116,7 +127,12 @@ impl Activity for AdminPassword {
         Ok(())
     }
 
-    async fn compensate(&self, _: &ActivityContext, _: &AdminPasswordInput, _: &Recorded) -> ActivityResult<Undo> {
+    async fn compensate(
+        &self,
+        _: &ActivityContext,
+        _: &AdminPasswordInput,
+        _: &Recorded,
+    ) -> ActivityResult<Undo> {
         Ok(Undo::Kept { reason: "the well-known password of admin is never put back".to_owned() })
     }
 

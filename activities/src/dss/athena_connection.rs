@@ -75,8 +75,11 @@ impl AthenaConnectionInput {
             "credentialsMode": "FROM_S3_CONNECTION", "s3Connection": self.s3_connection,
             "driverJarsDirectory": self.driver_directory
         });
-        let optional =
-            [("database", &self.database), ("workgroup", &self.workgroup), ("driverVersion", &self.driver_version)];
+        let optional = [
+            ("database", &self.database),
+            ("workgroup", &self.workgroup),
+            ("driverVersion", &self.driver_version),
+        ];
         for (key, value) in optional {
             if let Some(value) = value {
                 params[key] = json!(value);

@@ -76,8 +76,12 @@ pub(crate) fn http() -> ActivityResult<&'static reqwest::Client> {
 }
 
 pub(crate) fn base_url(url: &str) -> ActivityResult<Url> {
-    let parsed = Url::parse(url).ok().filter(|parsed| parsed.has_host() && matches!(parsed.scheme(), "http" | "https"));
-    parsed.ok_or_else(|| ActivityError::terminal("DssUrl", format!("{url} is not an http or https URL")).no_effect())
+    let parsed = Url::parse(url)
+        .ok()
+        .filter(|parsed| parsed.has_host() && matches!(parsed.scheme(), "http" | "https"));
+    parsed.ok_or_else(|| {
+        ActivityError::terminal("DssUrl", format!("{url} is not an http or https URL")).no_effect()
+    })
 }
 
 impl DssClient {
@@ -161,7 +165,12 @@ impl DssClient {
     }
 
     /// Uploads one file as the multipart field `file`.
-    pub(crate) async fn upload(&self, path: &[&str], file_name: &str, bytes: Vec<u8>) -> ActivityResult<Value> {
+    pub(crate) async fn upload(
+        &self,
+        path: &[&str],
+        file_name: &str,
+        bytes: Vec<u8>,
+    ) -> ActivityResult<Value> {
         let part = reqwest::multipart::Part::bytes(bytes).file_name(file_name.to_owned());
         let form = reqwest::multipart::Form::new().part("file", part);
         let request = self.request(Method::POST, path, Duration::from_mins(10))?.multipart(form);
@@ -170,7 +179,12 @@ impl DssClient {
 
     /// Waits for a long task and gives its result. A job DSS no longer knows (it was restarted) is retryable: the
     /// caller looks at the world and starts anew.
-    pub(crate) async fn wait_future(&self, ctx: &ActivityContext, started: &Value, what: &str) -> ActivityResult<Value> {
+    pub(crate) async fn wait_future(
+        &self,
+        ctx: &ActivityContext,
+        started: &Value,
+        what: &str,
+    ) -> ActivityResult<Value> {
         let mut state = started.clone();
         let mut looks = 0u32;
         loop {
@@ -237,7 +251,8 @@ pub(crate) fn check_messages(reply: &Value, what: &str) -> ActivityResult<()> {
 pub(crate) async fn send(request: RequestBuilder, what: &str) -> ActivityResult<Value> {
     let response = request.send().await.map_err(|error| transport_error(what, &error))?;
     let status = response.status();
-    let retry_after = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    let retry_after =
+        response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
     let text = response.text().await.map_err(|error| transport_error(what, &error))?;
     if status.is_success() {
         return Ok(if text.trim().is_empty() {
@@ -259,9 +274,12 @@ fn transport_error(what: &str, error: &reqwest::Error) -> ActivityError {
     }
     let reason = reasons.pop().unwrap_or_else(|| "no reason given".to_owned());
     if error.is_connect() {
-        return ActivityError::retryable("DssUnreachable", format!("{what}: DSS cannot be reached: {reason}"))
-            .help("is DSS running, and is dss.url right?")
-            .no_effect();
+        return ActivityError::retryable(
+            "DssUnreachable",
+            format!("{what}: DSS cannot be reached: {reason}"),
+        )
+        .help("is DSS running, and is dss.url right?")
+        .no_effect();
     }
     if error.is_timeout() {
         return ActivityError::retryable("DssTimeout", format!("{what}: no reply in time"));
@@ -280,14 +298,20 @@ fn status_error(what: &str, status: StatusCode, body: &str, retry_after: Option<
         .as_ref()
         .and_then(|value| value["detailedMessage"].as_str().or_else(|| value["message"].as_str()))
         .map_or_else(|| clipped(&plain(body)), clipped);
-    let code = kind.as_deref().and_then(|kind| kind.rsplit('.').next()).map_or_else(|| format!("HTTP{}", status.as_u16()), str::to_owned);
+    let code = kind
+        .as_deref()
+        .and_then(|kind| kind.rsplit('.').next())
+        .map_or_else(|| format!("HTTP{}", status.as_u16()), str::to_owned);
     let text = format!("{what}: {} {message}", status.as_u16());
     match status.as_u16() {
-        401 => ActivityError::credentials(code, text).help("the API key of DSS is wrong or was revoked; mend dss.api_key, then resume"),
+        401 => ActivityError::credentials(code, text)
+            .help("the API key of DSS is wrong or was revoked; mend dss.api_key, then resume"),
         403 if what.contains("/plugins") => ActivityError::credentials(code, text)
             .help("plugin calls may want a personal API key of an administrator instead of a global one"),
         403 => ActivityError::credentials(code, text).help("the API key needs admin rights"),
-        404 => ActivityError { code: "HTTP404".to_owned(), ..ActivityError::terminal(code, text).no_effect() },
+        404 => {
+            ActivityError { code: "HTTP404".to_owned(), ..ActivityError::terminal(code, text).no_effect() }
+        }
         429 => {
             let throttled = ActivityError::throttled(code, text);
             match retry_after {
@@ -343,7 +367,8 @@ mod tests {
 
     #[test]
     fn a_status_tells_class_and_effect() {
-        let json = r#"{"errorType":"java.lang.IllegalArgumentException","message":"m","detailedMessage":"why"}"#;
+        let json =
+            r#"{"errorType":"java.lang.IllegalArgumentException","message":"m","detailedMessage":"why"}"#;
         for (code, class, no_effect) in [
             (400, ErrorClass::Terminal, true),
             (401, ErrorClass::Credentials, true),

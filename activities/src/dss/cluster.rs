@@ -134,7 +134,11 @@ impl Activity for ClusterDefinition {
         Ok(ClusterOutput { id })
     }
 
-    async fn probe(&self, ctx: &ActivityContext, input: &ClusterInput) -> ActivityResult<Probe<ClusterOutput>> {
+    async fn probe(
+        &self,
+        ctx: &ActivityContext,
+        input: &ClusterInput,
+    ) -> ActivityResult<Probe<ClusterOutput>> {
         let client = DssClient::connect(ctx, &input.target).await?;
         let marks = ctx.marks();
         let mut best: Option<(Owner, String)> = None;
@@ -150,7 +154,12 @@ impl Activity for ClusterDefinition {
         })
     }
 
-    async fn verify(&self, ctx: &ActivityContext, input: &ClusterInput, output: &ClusterOutput) -> ActivityResult<()> {
+    async fn verify(
+        &self,
+        ctx: &ActivityContext,
+        input: &ClusterInput,
+        output: &ClusterOutput,
+    ) -> ActivityResult<()> {
         let client = DssClient::connect(ctx, &input.target).await?;
         let definition = clusters::by_id(&client, &output.id).await?;
         match definition {
@@ -160,11 +169,19 @@ impl Activity for ClusterDefinition {
                 format!("cluster {} in DSS has type {}", output.id, definition.settings["type"]),
             )
             .help("choose another cluster.name, or remove that definition")),
-            None => Err(ActivityError::retryable("ClusterMissing", format!("cluster {} is not listed", output.id))),
+            None => Err(ActivityError::retryable(
+                "ClusterMissing",
+                format!("cluster {} is not listed", output.id),
+            )),
         }
     }
 
-    async fn compensate(&self, ctx: &ActivityContext, input: &ClusterInput, _recorded: &Recorded) -> ActivityResult<Undo> {
+    async fn compensate(
+        &self,
+        ctx: &ActivityContext,
+        input: &ClusterInput,
+        _recorded: &Recorded,
+    ) -> ActivityResult<Undo> {
         let client = DssClient::connect(ctx, &input.target).await?;
         remove(ctx, &client, &input.name).await
     }

@@ -61,7 +61,11 @@ impl Activity for ClusterAttach {
         Effect::Create
     }
 
-    async fn execute(&self, ctx: &ActivityContext, input: &ClusterAttachInput) -> ActivityResult<ClusterAttachOutput> {
+    async fn execute(
+        &self,
+        ctx: &ActivityContext,
+        input: &ClusterAttachInput,
+    ) -> ActivityResult<ClusterAttachOutput> {
         let client = DssClient::connect(ctx, &input.target).await?;
         let found = clusters::named(&client, &input.name).await?;
         let ours = found.into_iter().find(|definition| definition.owner(&ctx.marks()) != Owner::Foreign);
@@ -90,7 +94,11 @@ impl Activity for ClusterAttach {
         Ok(ClusterAttachOutput { id })
     }
 
-    async fn probe(&self, ctx: &ActivityContext, input: &ClusterAttachInput) -> ActivityResult<Probe<ClusterAttachOutput>> {
+    async fn probe(
+        &self,
+        ctx: &ActivityContext,
+        input: &ClusterAttachInput,
+    ) -> ActivityResult<Probe<ClusterAttachOutput>> {
         let client = DssClient::connect(ctx, &input.target).await?;
         let mut found = clusters::named(&client, &input.name).await?;
         found.sort_by_key(|definition| std::cmp::Reverse(rank(&definition.owner(&ctx.marks()))));
@@ -118,7 +126,8 @@ impl Activity for ClusterAttach {
     ) -> ActivityResult<()> {
         let client = DssClient::connect(ctx, &input.target).await?;
         let definition = clusters::by_id(&client, &output.id).await?;
-        let attached = definition.as_ref().and_then(|found| found.settings["params"]["config"]["clusterId"].as_str());
+        let attached =
+            definition.as_ref().and_then(|found| found.settings["params"]["config"]["clusterId"].as_str());
         if attached == Some(input.eks_cluster.as_str()) {
             return Ok(());
         }

@@ -81,8 +81,13 @@ impl View {
         eksctl::delete_leftovers(ctx, &self.aws, id).await?;
         let left = self.in_aws(id).await?;
         if !left.in_progress() && !left.is_gone() {
-            return Err(ActivityError::terminal("ClusterStays", format!("after the stop there is still: {}", left.summary()))
-                .help("delete what is left by hand, or mark the step undone; then `dssflow rollback RUN --retry`"));
+            return Err(ActivityError::terminal(
+                "ClusterStays",
+                format!("after the stop there is still: {}", left.summary()),
+            )
+            .help(
+                "delete what is left by hand, or mark the step undone; then `dssflow rollback RUN --retry`",
+            ));
         }
         eksctl::wait_gone(ctx, &self.aws, id).await
     }
@@ -101,20 +106,32 @@ impl Activity for ClusterStart {
         Effect::Create
     }
 
-    async fn execute(&self, ctx: &ActivityContext, input: &ClusterStartInput) -> ActivityResult<ClusterStartOutput> {
+    async fn execute(
+        &self,
+        ctx: &ActivityContext,
+        input: &ClusterStartInput,
+    ) -> ActivityResult<ClusterStartOutput> {
         let view = View::open(ctx, input).await?;
         let id = input.id.as_str();
         ctx.record_resource("dss:cluster-start", id).await?;
         let mut state = clusters::settled(ctx, &view.client, id).await?;
         let left = view.in_aws(id).await?;
-        if state == ClusterState::None && !left.is_gone() || state == ClusterState::Running && left.cluster.is_none() {
+        if state == ClusterState::None && !left.is_gone()
+            || state == ClusterState::Running && left.cluster.is_none()
+        {
             if left.in_progress() {
-                return Err(ActivityError::retryable("ClusterBusy", format!("AWS still works on {id}: {}", left.summary())));
+                return Err(ActivityError::retryable(
+                    "ClusterBusy",
+                    format!("AWS still works on {id}: {}", left.summary()),
+                ));
             }
             if left.owner(&ctx.marks()).is_some_and(|owner| owner != Owner::ThisRun) {
                 return Err(ActivityError::needs_human(
                     "ForeignCluster",
-                    format!("EKS or CloudFormation has a {id} that this run did not make: {}", left.summary()),
+                    format!(
+                        "EKS or CloudFormation has a {id} that this run did not make: {}",
+                        left.summary()
+                    ),
                 )
                 .help("choose another cluster.name, or remove it"));
             }
@@ -125,23 +142,35 @@ impl Activity for ClusterStart {
             match clusters::long_call(ctx, &view.client, id, "start", &[]).await? {
                 LongCall::Done => {}
                 LongCall::Failed(error) => {
-                    let failed = view.in_aws(id).await.map(|state| state.failed().join("; ")).unwrap_or_default();
+                    let failed =
+                        view.in_aws(id).await.map(|state| state.failed().join("; ")).unwrap_or_default();
                     let mut error = error;
                     if !failed.is_empty() {
                         error.message = format!("{}; {failed}", error.message);
                     }
                     return Err(error.help("quotas, subnets without public addresses and missing IAM rights are the usual causes; the stack's events tell"));
                 }
-                LongCall::Lost(error) => tracing::warn!(%error, cluster = id, "the reply to the start was lost"),
+                LongCall::Lost(error) => {
+                    tracing::warn!(%error, cluster = id, "the reply to the start was lost");
+                }
             }
         }
         match clusters::settled(ctx, &view.client, id).await? {
-            ClusterState::Running => Ok(ClusterStartOutput { id: id.to_owned(), arn: arn(&view.in_aws(id).await?) }),
-            _ => Err(ActivityError::retryable("ClusterStart", format!("the start of cluster {id} did not end well, and no reply tells why"))),
+            ClusterState::Running => {
+                Ok(ClusterStartOutput { id: id.to_owned(), arn: arn(&view.in_aws(id).await?) })
+            }
+            _ => Err(ActivityError::retryable(
+                "ClusterStart",
+                format!("the start of cluster {id} did not end well, and no reply tells why"),
+            )),
         }
     }
 
-    async fn probe(&self, ctx: &ActivityContext, input: &ClusterStartInput) -> ActivityResult<Probe<ClusterStartOutput>> {
+    async fn probe(
+        &self,
+        ctx: &ActivityContext,
+        input: &ClusterStartInput,
+    ) -> ActivityResult<Probe<ClusterStartOutput>> {
         let view = View::open(ctx, input).await?;
         let id = input.id.as_str();
         let Some(definition) = clusters::by_id(&view.client, id).await? else { return Ok(Probe::Absent) };
@@ -155,9 +184,13 @@ impl Activity for ClusterStart {
             ClusterState::Running if aws.cluster.is_some() => {
                 Probe::Present { output: ClusterStartOutput { id: id.to_owned(), arn: arn(&aws) }, owner }
             }
-            ClusterState::Running => Probe::Failed { owner, detail: "DSS says RUNNING, EKS has no such cluster".to_owned() },
+            ClusterState::Running => {
+                Probe::Failed { owner, detail: "DSS says RUNNING, EKS has no such cluster".to_owned() }
+            }
             ClusterState::None if aws.is_gone() => Probe::Absent,
-            ClusterState::None if aws.in_progress() => Probe::InProgress { detail: format!("AWS: {}", aws.summary()) },
+            ClusterState::None if aws.in_progress() => {
+                Probe::InProgress { detail: format!("AWS: {}", aws.summary()) }
+            }
             ClusterState::None => Probe::Failed {
                 owner: aws.owner(&ctx.marks()).unwrap_or(owner),
                 detail: format!("an earlier start died: {}", aws.summary()),

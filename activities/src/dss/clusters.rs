@@ -74,10 +74,16 @@ async fn read(client: &DssClient, id: &str) -> ActivityResult<Definition> {
 }
 
 /// Creates a definition and gives its id.
-pub(crate) async fn define(ctx: &ActivityContext, client: &DssClient, body: &Value) -> ActivityResult<String> {
+pub(crate) async fn define(
+    ctx: &ActivityContext,
+    client: &DssClient,
+    body: &Value,
+) -> ActivityResult<String> {
     let reply = client.post(&["admin", "clusters", ""], Some(body)).await?;
     check_messages(&reply, "cluster definition")?;
-    let id = reply["id"].as_str().ok_or_else(|| ActivityError::retryable("ClusterId", "DSS gave no id for the new cluster"))?;
+    let id = reply["id"]
+        .as_str()
+        .ok_or_else(|| ActivityError::retryable("ClusterId", "DSS gave no id for the new cluster"))?;
     ctx.record_resource(DEFINITION, id).await?;
     Ok(id.to_owned())
 }
@@ -85,8 +91,13 @@ pub(crate) async fn define(ctx: &ActivityContext, client: &DssClient, body: &Val
 /// The state DSS shows.
 pub(crate) async fn state(client: &DssClient, id: &str) -> ActivityResult<ClusterState> {
     let status = client.get(&["admin", "clusters", id, "status"]).await?;
-    serde_json::from_value(status["state"].clone())
-        .map_err(|_| ActivityError::terminal("ClusterState", format!("DSS shows an unknown cluster state: {}", status["state"])).no_effect())
+    serde_json::from_value(status["state"].clone()).map_err(|_| {
+        ActivityError::terminal(
+            "ClusterState",
+            format!("DSS shows an unknown cluster state: {}", status["state"]),
+        )
+        .no_effect()
+    })
 }
 
 /// What became of a long call.
@@ -134,7 +145,11 @@ pub(crate) async fn long_call(
 }
 
 /// Waits until no start or stop is under way.
-pub(crate) async fn settled(ctx: &ActivityContext, client: &DssClient, id: &str) -> ActivityResult<ClusterState> {
+pub(crate) async fn settled(
+    ctx: &ActivityContext,
+    client: &DssClient,
+    id: &str,
+) -> ActivityResult<ClusterState> {
     let mut looks = 0u32;
     let mut failures = 0u32;
     loop {

@@ -4,9 +4,7 @@
 //! is the last line of its description. Secrets are read from their references when a call needs them; what DSS
 //! gives back of them is never compared and never written.
 
-use dssflow_engine::activity::{
-    ActivityContext, ActivityError, ActivityResult, Owner, Probe, Undo,
-};
+use dssflow_engine::activity::{ActivityContext, ActivityError, ActivityResult, Owner, Probe, Undo};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -42,7 +40,9 @@ impl S3Credentials {
     pub(crate) fn plain(&self) -> Value {
         match self {
             Self::KeyPair { .. } => json!({"credentialsMode": "KEYPAIR"}),
-            Self::AssumeRole { role_arn } => json!({"credentialsMode": "STS_ASSUME_ROLE", "stsRoleToAssume": role_arn}),
+            Self::AssumeRole { role_arn } => {
+                json!({"credentialsMode": "STS_ASSUME_ROLE", "stsRoleToAssume": role_arn})
+            }
         }
     }
 
@@ -63,7 +63,9 @@ impl S3Credentials {
 
 /// Who may use, and who may read the details.
 pub(crate) fn audience(usable_by: &[String], readable_by: &[String]) -> Value {
-    let list = |groups: &[String], none: &str| if groups.is_empty() { none.to_owned() } else { "ALLOWED".to_owned() };
+    let list = |groups: &[String], none: &str| {
+        if groups.is_empty() { none.to_owned() } else { "ALLOWED".to_owned() }
+    };
     json!({
         "usableBy": list(usable_by, "ALL"), "allowedGroups": usable_by,
         "detailsReadability": {"readableBy": list(readable_by, "NONE"), "allowedGroups": readable_by}
@@ -97,7 +99,10 @@ impl Wanted<'_> {
         }
         Err(ActivityError::terminal(
             "ConnectionType",
-            format!("connection {} exists with type {}, wanted is {}", self.name, existing["type"], self.kind),
+            format!(
+                "connection {} exists with type {}, wanted is {}",
+                self.name, existing["type"], self.kind
+            ),
         )
         .help("choose another name in the site, or remove that connection")
         .no_effect())
@@ -131,7 +136,10 @@ impl Wanted<'_> {
             client.post(&["admin", "connections", ""], Some(&body)).await?;
         }
         let mut document = place.read(client).await?.ok_or_else(|| {
-            ActivityError::retryable("ConnectionMissing", format!("connection {} is not there after its creation", self.name))
+            ActivityError::retryable(
+                "ConnectionMissing",
+                format!("connection {} is not there after its creation", self.name),
+            )
         })?;
         let changes = tree::changes(&document, &patch);
         if changes.is_empty() {
@@ -144,7 +152,12 @@ impl Wanted<'_> {
     }
 
     /// Looks whether it is there as wanted, and whose it is.
-    pub(crate) async fn probe<T>(&self, ctx: &ActivityContext, client: &DssClient, output: T) -> ActivityResult<Probe<T>> {
+    pub(crate) async fn probe<T>(
+        &self,
+        ctx: &ActivityContext,
+        client: &DssClient,
+        output: T,
+    ) -> ActivityResult<Probe<T>> {
         let Some(existing) = self.place().read(client).await? else { return Ok(Probe::Absent) };
         self.check_kind(&existing)?;
         let owner = mark::owner_of(&existing, &ctx.marks());
@@ -176,7 +189,10 @@ pub(crate) async fn remove(ctx: &ActivityContext, client: &DssClient, name: &str
     }
     client.delete(&["admin", "connections", name], &[]).await?;
     if place.read(client).await?.is_some() {
-        return Err(ActivityError::retryable("ConnectionStays", format!("connection {name} is still there after its deletion")));
+        return Err(ActivityError::retryable(
+            "ConnectionStays",
+            format!("connection {name} is still there after its deletion"),
+        ));
     }
     Ok(Undo::Undone)
 }
@@ -187,7 +203,11 @@ async fn dataset_on(client: &DssClient, connection: &str) -> ActivityResult<Opti
     for project in projects.as_array().into_iter().flatten() {
         let Some(key) = project["projectKey"].as_str() else { continue };
         let datasets = client.get_with(&["projects", key, "datasets", ""], &[("foreign", "False")]).await?;
-        let used = datasets.as_array().into_iter().flatten().find(|dataset| dataset["params"]["connection"] == connection);
+        let used = datasets
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|dataset| dataset["params"]["connection"] == connection);
         if let Some(dataset) = used {
             return Ok(Some(format!("{key}.{}", dataset["name"].as_str().unwrap_or_default())));
         }

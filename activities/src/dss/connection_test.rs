@@ -41,7 +41,11 @@ impl Activity for ConnectionTest {
         Effect::Read
     }
 
-    async fn execute(&self, ctx: &ActivityContext, input: &ConnectionTestInput) -> ActivityResult<ConnectionTestOutput> {
+    async fn execute(
+        &self,
+        ctx: &ActivityContext,
+        input: &ConnectionTestInput,
+    ) -> ActivityResult<ConnectionTestOutput> {
         let client = DssClient::connect(ctx, &input.target).await?;
         let reply = client.get(&["connections", &input.name, "test"]).await?;
         if reply["connectionOK"] == true {
@@ -49,7 +53,11 @@ impl Activity for ConnectionTest {
         }
         let why = reply["connectionErrorMsg"].as_str().unwrap_or("DSS gives no reason");
         // New access keys and policies take some time to be known everywhere.
-        Err(ActivityError::retryable("ConnectionTest", format!("connection {} does not work: {why}", input.name)).no_effect())
+        Err(ActivityError::retryable(
+            "ConnectionTest",
+            format!("connection {} does not work: {why}", input.name),
+        )
+        .no_effect())
     }
 
     fn describe(&self, input: &ConnectionTestInput) -> String {

@@ -115,7 +115,8 @@ impl DocumentInput for ContainerConfigInput {
     }
 
     fn patch(&self, document: &Value) -> ActivityResult<Value> {
-        let mut settings = if has_build_configs(&self.target, document) { from_15(self) } else { up_to_14(self) };
+        let mut settings =
+            if has_build_configs(&self.target, document) { from_15(self) } else { up_to_14(self) };
         if self.make_default {
             settings["defaultExecutionConfig"] = json!(self.name);
         }
@@ -139,7 +140,11 @@ mod tests {
 
     fn input() -> ContainerConfigInput {
         ContainerConfigInput {
-            target: DssTarget { url: "http://x".into(), api_key: SecretRef::Env { env: "K".into() }, major: None },
+            target: DssTarget {
+                url: "http://x".into(),
+                api_key: SecretRef::Env { env: "K".into() },
+                major: None,
+            },
             name: "eks".into(),
             registry_url: "1.dkr.ecr.eu-west-1.amazonaws.com/team".into(),
             namespace: default_namespace(),

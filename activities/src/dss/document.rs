@@ -80,7 +80,8 @@ impl Place {
     }
 
     fn missing(&self) -> ActivityError {
-        ActivityError::terminal("NotFound", format!("{} cannot be read: it does not exist", self.named())).no_effect()
+        ActivityError::terminal("NotFound", format!("{} cannot be read: it does not exist", self.named()))
+            .no_effect()
     }
 }
 
@@ -154,12 +155,20 @@ impl<I: DocumentInput> Activity for DocumentUpdate<I> {
         let Some(document) = input.place().read(&client).await? else { return Ok(Probe::Absent) };
         if tree::holds(&document, &input.patch(&document)?) {
             // Equal before we touched it, unless the ledger holds before-values: then the engine knows better.
-            return Ok(Probe::Present { output: input.output(&document), owner: Owner::ThisSite(String::new()) });
+            return Ok(Probe::Present {
+                output: input.output(&document),
+                owner: Owner::ThisSite(String::new()),
+            });
         }
         Ok(Probe::Absent)
     }
 
-    async fn compensate(&self, ctx: &ActivityContext, input: &I, recorded: &Recorded) -> ActivityResult<Undo> {
+    async fn compensate(
+        &self,
+        ctx: &ActivityContext,
+        input: &I,
+        recorded: &Recorded,
+    ) -> ActivityResult<Undo> {
         if recorded.before.is_empty() {
             return Ok(Undo::NothingToDo);
         }
@@ -186,7 +195,11 @@ impl<I: DocumentInput> Activity for DocumentUpdate<I> {
         if !plan.changed.is_empty() {
             return Err(ActivityError::terminal(
                 "ChangedSince",
-                format!("{}: changed by somebody since, left as is: {}", place.named(), plan.changed.join(", ")),
+                format!(
+                    "{}: changed by somebody since, left as is: {}",
+                    place.named(),
+                    plan.changed.join(", ")
+                ),
             )
             .help("look at these keys in DSS, set them as they should be, then mark the step undone"));
         }

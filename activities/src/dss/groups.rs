@@ -9,7 +9,9 @@
 
 use std::time::Duration;
 
-use dssflow_engine::activity::{Activity, ActivityContext, ActivityResult, Effect, Owner, Probe, Recorded, Undo};
+use dssflow_engine::activity::{
+    Activity, ActivityContext, ActivityResult, Effect, Owner, Probe, Recorded, Undo,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -92,19 +94,27 @@ impl Activity for Groups {
         for group in &input.groups {
             match find(&list, &group.name) {
                 None => return Ok(Probe::Absent),
-                Some(found) if mark::owner_of(found, &ctx.marks()) == Owner::ThisRun => owner = Owner::ThisRun,
+                Some(found) if mark::owner_of(found, &ctx.marks()) == Owner::ThisRun => {
+                    owner = Owner::ThisRun;
+                }
                 Some(_) => {}
             }
         }
         Ok(Probe::Present { output: output(input), owner })
     }
 
-    async fn compensate(&self, ctx: &ActivityContext, input: &GroupsInput, _recorded: &Recorded) -> ActivityResult<Undo> {
+    async fn compensate(
+        &self,
+        ctx: &ActivityContext,
+        input: &GroupsInput,
+        _recorded: &Recorded,
+    ) -> ActivityResult<Undo> {
         let client = DssClient::connect(ctx, &input.target).await?;
         let list = existing(&client).await?;
         let mut undo = Undo::NothingToDo;
         for group in &input.groups {
-            let ours = find(&list, &group.name).is_some_and(|found| mark::owner_of(found, &ctx.marks()) == Owner::ThisRun);
+            let ours = find(&list, &group.name)
+                .is_some_and(|found| mark::owner_of(found, &ctx.marks()) == Owner::ThisRun);
             if ours {
                 client.delete(&["admin", "groups", &group.name], &[]).await?;
                 undo = Undo::Undone;

@@ -44,7 +44,11 @@ async fn content(ctx: &ActivityContext, input: &LicenseInput) -> ActivityResult<
     let text = resolve_in(ctx, &input.license).await?;
     let parsed: Option<Value> = serde_json::from_str(text.expose()).ok();
     parsed.filter(Value::is_object).ok_or_else(|| {
-        ActivityError::terminal("License", format!("{} is not a licence: a JSON object is expected", input.license)).no_effect()
+        ActivityError::terminal(
+            "License",
+            format!("{} is not a licence: a JSON object is expected", input.license),
+        )
+        .no_effect()
     })
 }
 
@@ -80,7 +84,11 @@ impl Activity for License {
         Ok(kind(&shown(&client).await?))
     }
 
-    async fn probe(&self, ctx: &ActivityContext, input: &LicenseInput) -> ActivityResult<Probe<LicenseOutput>> {
+    async fn probe(
+        &self,
+        ctx: &ActivityContext,
+        input: &LicenseInput,
+    ) -> ActivityResult<Probe<LicenseOutput>> {
         let client = DssClient::connect(ctx, &input.target).await?;
         let license = content(ctx, input).await?;
         let shown = shown(&client).await?;
@@ -92,7 +100,9 @@ impl Activity for License {
     }
 
     async fn compensate(&self, _: &ActivityContext, _: &LicenseInput, _: &Recorded) -> ActivityResult<Undo> {
-        Ok(Undo::Kept { reason: "a licence cannot be taken out of DSS; it goes with the installation".to_owned() })
+        Ok(Undo::Kept {
+            reason: "a licence cannot be taken out of DSS; it goes with the installation".to_owned(),
+        })
     }
 
     fn describe(&self, input: &LicenseInput) -> String {

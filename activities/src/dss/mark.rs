@@ -10,7 +10,8 @@ const OPEN: &str = "[dssflow:";
 
 /// `text` with the mark behind it.
 pub(crate) fn marked(text: &str, marks: &Marks) -> String {
-    let fields: Vec<String> = marks.tags().iter().map(|(key, value)| format!("{key}={}", encoded(value))).collect();
+    let fields: Vec<String> =
+        marks.tags().iter().map(|(key, value)| format!("{key}={}", encoded(value))).collect();
     let mark = format!("[{}]", fields.join(";"));
     if text.is_empty() { mark } else { format!("{text}\n{mark}") }
 }

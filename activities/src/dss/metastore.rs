@@ -62,7 +62,8 @@ impl DocumentInput for MetastoreInput {
     }
 
     fn output(&self, document: &Value) -> MetastoreOutput {
-        let flavor = document.pointer("/metastoreCatalogsSettings/synchronizeTo/flavor").and_then(Value::as_str);
+        let flavor =
+            document.pointer("/metastoreCatalogsSettings/synchronizeTo/flavor").and_then(Value::as_str);
         MetastoreOutput { flavor: flavor.unwrap_or_default().to_owned() }
     }
 

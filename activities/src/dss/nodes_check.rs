@@ -55,7 +55,10 @@ fn count(output: &str) -> Option<NodesCheckOutput> {
     let items = list["items"].as_array()?;
     let is_ready = |node: &&Value| {
         let conditions = node.pointer("/status/conditions").and_then(Value::as_array);
-        conditions.into_iter().flatten().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+        conditions
+            .into_iter()
+            .flatten()
+            .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
     };
     let ready = items.iter().filter(is_ready).count();
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -70,23 +73,43 @@ impl Activity for NodesCheck {
         Effect::Read
     }
 
-    async fn execute(&self, ctx: &ActivityContext, input: &NodesCheckInput) -> ActivityResult<NodesCheckOutput> {
+    async fn execute(
+        &self,
+        ctx: &ActivityContext,
+        input: &NodesCheckInput,
+    ) -> ActivityResult<NodesCheckOutput> {
         let client = DssClient::connect(ctx, &input.target).await?;
         let until = ctx.now() + LIMIT;
         let path = ["admin", "clusters", &input.cluster_id, "k8s", "actions", "run-kubectl"];
         let body = json!({"args": "get nodes -o json"});
         loop {
             let reply = client.post(&path, Some(&body)).await.map_err(ActivityError::no_effect)?;
-            let found = if reply["returnValue"] == 0 { count(reply["output"].as_str().unwrap_or_default()) } else { None };
+            let found = if reply["returnValue"] == 0 {
+                count(reply["output"].as_str().unwrap_or_default())
+            } else {
+                None
+            };
             match found {
                 Some(found) if found.ready >= input.expected => return Ok(found),
                 found if ctx.now() >= until => {
                     let seen = found.map_or_else(
-                        || format!("kubectl failed: {}", reply["error"].as_str().unwrap_or("no reason given")),
-                        |found| format!("{} of {} nodes are ready, {} are wanted", found.ready, found.nodes, input.expected),
+                        || {
+                            format!(
+                                "kubectl failed: {}",
+                                reply["error"].as_str().unwrap_or("no reason given")
+                            )
+                        },
+                        |found| {
+                            format!(
+                                "{} of {} nodes are ready, {} are wanted",
+                                found.ready, found.nodes, input.expected
+                            )
+                        },
                     );
                     return Err(ActivityError::retryable("NodesNotReady", seen)
-                        .help("nodes that never join usually lack a public address or a route to the Internet")
+                        .help(
+                            "nodes that never join usually lack a public address or a route to the Internet",
+                        )
                         .no_effect());
                 }
                 found => ctx.heartbeat(json!({"ready": found.map(|found| found.ready)})),

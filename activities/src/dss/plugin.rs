@@ -115,7 +115,10 @@ impl Activity for PluginInstall {
         };
         client.wait_future(ctx, &started, &format!("installation of plugin {}", input.plugin_id)).await?;
         installed(&client, &input.plugin_id).await?.ok_or_else(|| {
-            ActivityError::retryable("PluginMissing", format!("plugin {} is not listed after its installation", input.plugin_id))
+            ActivityError::retryable(
+                "PluginMissing",
+                format!("plugin {} is not listed after its installation", input.plugin_id),
+            )
         })
     }
 
@@ -127,18 +130,31 @@ impl Activity for PluginInstall {
         })
     }
 
-    async fn verify(&self, _ctx: &ActivityContext, input: &PluginInput, output: &PluginOutput) -> ActivityResult<()> {
+    async fn verify(
+        &self,
+        _ctx: &ActivityContext,
+        input: &PluginInput,
+        output: &PluginOutput,
+    ) -> ActivityResult<()> {
         match &input.version {
             Some(wanted) if *wanted != output.version => Err(ActivityError::terminal(
                 "PluginVersion",
-                format!("plugin {} has version {}, the site wants {wanted}", output.plugin_id, output.version),
+                format!(
+                    "plugin {} has version {}, the site wants {wanted}",
+                    output.plugin_id, output.version
+                ),
             )
             .help("update the plugin in DSS, or change plugin.version in the site")),
             _ => Ok(()),
         }
     }
 
-    async fn compensate(&self, ctx: &ActivityContext, input: &PluginInput, recorded: &Recorded) -> ActivityResult<Undo> {
+    async fn compensate(
+        &self,
+        ctx: &ActivityContext,
+        input: &PluginInput,
+        recorded: &Recorded,
+    ) -> ActivityResult<Undo> {
         if !recorded.before.contains_key("installed") {
             return Ok(Undo::NothingToDo);
         }
@@ -148,7 +164,11 @@ impl Activity for PluginInstall {
         }
         let usages = client.get(&["plugins", &input.plugin_id, "actions", "listUsages"]).await?;
         if let Some(usage) = usages["usages"].as_array().and_then(|list| list.first()) {
-            let user = format!("{} {}", usage["objectType"].as_str().unwrap_or("object"), usage["objectId"].as_str().unwrap_or_default());
+            let user = format!(
+                "{} {}",
+                usage["objectType"].as_str().unwrap_or("object"),
+                usage["objectId"].as_str().unwrap_or_default()
+            );
             return Ok(Undo::Kept { reason: format!("plugin {} is used by {user}", input.plugin_id) });
         }
         let body = json!({"force": false});
@@ -170,22 +190,29 @@ impl Activity for PluginInstall {
 async fn download(url: &str, sha256: &str) -> ActivityResult<Vec<u8>> {
     // Unlike DSS itself, a download may stand behind a proxy and redirect.
     let client = reqwest::Client::builder().connect_timeout(Duration::from_secs(10)).build();
-    let client = client.map_err(|error| ActivityError::terminal("HttpClient", error.to_string()).no_effect())?;
+    let client =
+        client.map_err(|error| ActivityError::terminal("HttpClient", error.to_string()).no_effect())?;
     let failed = |error: reqwest::Error| {
         ActivityError::retryable("Download", format!("{url} cannot be downloaded: {error}")).no_effect()
     };
-    let response = client.get(url).send().await.and_then(reqwest::Response::error_for_status).map_err(failed)?;
+    let response =
+        client.get(url).send().await.and_then(reqwest::Response::error_for_status).map_err(failed)?;
     let mut stream = response.bytes_stream();
     let mut bytes = Vec::new();
     while let Some(chunk) = stream.next().await {
         bytes.extend_from_slice(&chunk.map_err(failed)?);
         if bytes.len() > MAX_ARCHIVE_BYTES {
-            return Err(ActivityError::terminal("Download", format!("{url} has more than {MAX_ARCHIVE_BYTES} bytes")).no_effect());
+            return Err(ActivityError::terminal(
+                "Download",
+                format!("{url} has more than {MAX_ARCHIVE_BYTES} bytes"),
+            )
+            .no_effect());
         }
     }
     let found = hex::encode(Sha256::digest(&bytes));
     if found.eq_ignore_ascii_case(sha256) {
         return Ok(bytes);
     }
-    Err(ActivityError::terminal("Checksum", format!("{url} has SHA-256 {found}, the site wants {sha256}")).no_effect())
+    Err(ActivityError::terminal("Checksum", format!("{url} has SHA-256 {found}, the site wants {sha256}"))
+        .no_effect())
 }

@@ -66,7 +66,8 @@ async fn env_exists(client: &DssClient, name: &str) -> ActivityResult<bool> {
 impl PluginCodeEnvInput {
     async fn settings(&self, client: &DssClient) -> ActivityResult<Value> {
         Place::Plugin(self.plugin_id.clone()).read(client).await?.ok_or_else(|| {
-            ActivityError::terminal("PluginMissing", format!("plugin {} is not installed", self.plugin_id)).no_effect()
+            ActivityError::terminal("PluginMissing", format!("plugin {} is not installed", self.plugin_id))
+                .no_effect()
         })
     }
 
@@ -78,7 +79,10 @@ impl PluginCodeEnvInput {
         if chosen(&stored) == name {
             return Ok(());
         }
-        Err(ActivityError::terminal("SettingsDropped", format!("plugin {}: DSS did not keep codeEnvName", self.plugin_id)))
+        Err(ActivityError::terminal(
+            "SettingsDropped",
+            format!("plugin {}: DSS did not keep codeEnvName", self.plugin_id),
+        ))
     }
 }
 
@@ -91,7 +95,11 @@ impl Activity for PluginCodeEnv {
         Effect::Update
     }
 
-    async fn execute(&self, ctx: &ActivityContext, input: &PluginCodeEnvInput) -> ActivityResult<PluginCodeEnvOutput> {
+    async fn execute(
+        &self,
+        ctx: &ActivityContext,
+        input: &PluginCodeEnvInput,
+    ) -> ActivityResult<PluginCodeEnvOutput> {
         let client = DssClient::connect(ctx, &input.target).await?;
         let name = managed_name(&input.plugin_id);
         let mut before = BTreeMap::from([("codeEnvName".to_owned(), Value::Null)]);
@@ -106,9 +114,15 @@ impl Activity for PluginCodeEnv {
             let body = json!({"deploymentMode": "PLUGIN_MANAGED", "conda": false, "pythonInterpreter": input.interpreter});
             let path = ["plugins", &input.plugin_id, "code-env", "actions", "create"];
             let started = client.post(&path, Some(&body)).await?;
-            let result = client.wait_future(ctx, &started, "creation of the plugin's code environment").await.map_err(|error| {
-                error.help(format!("is {} on the host, and does it reach PyPI? the log of the code env in DSS says", input.interpreter))
-            })?;
+            let result = client
+                .wait_future(ctx, &started, "creation of the plugin's code environment")
+                .await
+                .map_err(|error| {
+                    error.help(format!(
+                        "is {} on the host, and does it reach PyPI? the log of the code env in DSS says",
+                        input.interpreter
+                    ))
+                })?;
             result["envName"].as_str().map_or(name, str::to_owned)
         };
         ctx.record_resource("dss:code-env", &name).await?;
@@ -116,9 +130,15 @@ impl Activity for PluginCodeEnv {
         Ok(PluginCodeEnvOutput { env_name: name })
     }
 
-    async fn probe(&self, ctx: &ActivityContext, input: &PluginCodeEnvInput) -> ActivityResult<Probe<PluginCodeEnvOutput>> {
+    async fn probe(
+        &self,
+        ctx: &ActivityContext,
+        input: &PluginCodeEnvInput,
+    ) -> ActivityResult<Probe<PluginCodeEnvOutput>> {
         let client = DssClient::connect(ctx, &input.target).await?;
-        let Some(settings) = Place::Plugin(input.plugin_id.clone()).read(&client).await? else { return Ok(Probe::Absent) };
+        let Some(settings) = Place::Plugin(input.plugin_id.clone()).read(&client).await? else {
+            return Ok(Probe::Absent);
+        };
         Ok(match chosen(&settings) {
             Some(name) => {
                 let output = PluginCodeEnvOutput { env_name: name.to_owned() };
@@ -138,7 +158,10 @@ impl Activity for PluginCodeEnv {
             return Ok(Undo::NothingToDo);
         }
         let client = DssClient::connect(ctx, &input.target).await?;
-        let name = recorded.ids("dss:code-env").next_back().map_or_else(|| managed_name(&input.plugin_id), str::to_owned);
+        let name = recorded
+            .ids("dss:code-env")
+            .next_back()
+            .map_or_else(|| managed_name(&input.plugin_id), str::to_owned);
         let mut undo = Undo::NothingToDo;
         if let Some(settings) = Place::Plugin(input.plugin_id.clone()).read(&client).await? {
             match chosen(&settings) {

@@ -63,11 +63,13 @@ fn element_type(settings: &Value, set: &str) -> ActivityResult<String> {
         let items = settings[list].as_array()?;
         items.iter().find(|item| item[id] == set)?[kind].as_str().map(str::to_owned)
     };
-    find("parameterSets", "name", "type").or_else(|| find("accessibleParameterSetDescs", "id", "elementType")).ok_or_else(|| {
-        ActivityError::terminal("ParameterSetMissing", format!("the plugin has no parameter set {set}"))
-            .help("this version of the EKS plugin differs from the ones dssflow knows (1.5)")
-            .no_effect()
-    })
+    find("parameterSets", "name", "type")
+        .or_else(|| find("accessibleParameterSetDescs", "id", "elementType"))
+        .ok_or_else(|| {
+            ActivityError::terminal("ParameterSetMissing", format!("the plugin has no parameter set {set}"))
+                .help("this version of the EKS plugin differs from the ones dssflow knows (1.5)")
+                .no_effect()
+        })
 }
 
 impl DocumentInput for PluginPresetsInput {

@@ -9,7 +9,9 @@
 
 use std::time::Duration;
 
-use dssflow_engine::activity::{Activity, ActivityContext, ActivityResult, Effect, Owner, Probe, Recorded, Undo};
+use dssflow_engine::activity::{
+    Activity, ActivityContext, ActivityResult, Effect, Owner, Probe, Recorded, Undo,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -76,7 +78,11 @@ impl Activity for Project {
         Ok(ProjectOutput { key: input.key.clone() })
     }
 
-    async fn probe(&self, ctx: &ActivityContext, input: &ProjectInput) -> ActivityResult<Probe<ProjectOutput>> {
+    async fn probe(
+        &self,
+        ctx: &ActivityContext,
+        input: &ProjectInput,
+    ) -> ActivityResult<Probe<ProjectOutput>> {
         let client = DssClient::connect(ctx, &input.target).await?;
         let Some(text) = find(&client, &input.key).await? else { return Ok(Probe::Absent) };
         // The site names projects to use, whoever made them: a foreign one is adopted, and never deleted.
@@ -87,13 +93,19 @@ impl Activity for Project {
         Ok(Probe::Present { output: ProjectOutput { key: input.key.clone() }, owner })
     }
 
-    async fn compensate(&self, ctx: &ActivityContext, input: &ProjectInput, _recorded: &Recorded) -> ActivityResult<Undo> {
+    async fn compensate(
+        &self,
+        ctx: &ActivityContext,
+        input: &ProjectInput,
+        _recorded: &Recorded,
+    ) -> ActivityResult<Undo> {
         let client = DssClient::connect(ctx, &input.target).await?;
         let Some(text) = find(&client, &input.key).await? else { return Ok(Undo::NothingToDo) };
         if mark::owner(&text, &ctx.marks()) != Owner::ThisRun {
             return Ok(Undo::NothingToDo);
         }
-        let datasets = client.get_with(&["projects", &input.key, "datasets", ""], &[("foreign", "False")]).await?;
+        let datasets =
+            client.get_with(&["projects", &input.key, "datasets", ""], &[("foreign", "False")]).await?;
         let count = datasets.as_array().map_or(0, Vec::len);
         if count > 0 {
             return Ok(Undo::Kept { reason: format!("project {} holds {count} datasets", input.key) });

@@ -65,6 +65,9 @@ impl DocumentInput for ProjectSettingsInput {
     }
 
     fn describe(&self) -> String {
-        format!("project {} on cluster {} with container configuration {}", self.key, self.cluster_id, self.container_config)
+        format!(
+            "project {} on cluster {} with container configuration {}",
+            self.key, self.cluster_id, self.container_config
+        )
     }
 }

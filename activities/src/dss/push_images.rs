@@ -52,7 +52,11 @@ impl Activity for PushImages {
         Effect::Idempotent
     }
 
-    async fn execute(&self, ctx: &ActivityContext, input: &PushImagesInput) -> ActivityResult<PushImagesOutput> {
+    async fn execute(
+        &self,
+        ctx: &ActivityContext,
+        input: &PushImagesInput,
+    ) -> ActivityResult<PushImagesOutput> {
         let client = DssClient::connect(ctx, &input.target).await?;
         if let Some(details) = ctx.last_heartbeat::<Details>() {
             let started = json!({"jobId": details.job_id, "hasResult": false});

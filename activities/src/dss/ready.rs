@@ -7,7 +7,9 @@
 
 use std::time::Duration;
 
-use dssflow_engine::activity::{Activity, ActivityContext, ActivityError, ActivityResult, Effect, ErrorClass};
+use dssflow_engine::activity::{
+    Activity, ActivityContext, ActivityError, ActivityResult, Effect, ErrorClass,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 

@@ -101,13 +101,21 @@ impl Activity for S3Connection {
         Effect::Create
     }
 
-    async fn execute(&self, ctx: &ActivityContext, input: &S3ConnectionInput) -> ActivityResult<S3ConnectionOutput> {
+    async fn execute(
+        &self,
+        ctx: &ActivityContext,
+        input: &S3ConnectionInput,
+    ) -> ActivityResult<S3ConnectionOutput> {
         let client = DssClient::connect(ctx, &input.target).await?;
         input.wanted().create(ctx, &client).await?;
         Ok(input.output())
     }
 
-    async fn probe(&self, ctx: &ActivityContext, input: &S3ConnectionInput) -> ActivityResult<Probe<S3ConnectionOutput>> {
+    async fn probe(
+        &self,
+        ctx: &ActivityContext,
+        input: &S3ConnectionInput,
+    ) -> ActivityResult<Probe<S3ConnectionOutput>> {
         let client = DssClient::connect(ctx, &input.target).await?;
         input.wanted().probe(ctx, &client, input.output()).await
     }

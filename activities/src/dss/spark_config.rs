@@ -73,7 +73,8 @@ impl SparkConfigInput {
             }
         });
         if !config.properties.is_empty() {
-            let conf: Vec<Value> = config.properties.iter().map(|(key, value)| json!({"key": key, "value": value})).collect();
+            let conf: Vec<Value> =
+                config.properties.iter().map(|(key, value)| json!({"key": key, "value": value})).collect();
             entry["conf"] = json!(conf);
         }
         overlaid(entry, self.overlay.as_ref())

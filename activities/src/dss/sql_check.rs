@@ -64,7 +64,8 @@ impl Activity for SqlCheck {
         let reply = client.post_long(&["sql", "queries", ""], &[], Some(&body), QUERY_TIMEOUT).await;
         let reply = reply.map_err(ActivityError::no_effect)?;
         let id = reply["queryId"].as_str().ok_or_else(|| {
-            ActivityError::retryable("SqlCheck", format!("the query on {} got no id", input.connection)).no_effect()
+            ActivityError::retryable("SqlCheck", format!("the query on {} got no id", input.connection))
+                .no_effect()
         })?;
         let format = [("format", "tsv-excel-noheader")];
         let text = client.get_with(&["sql", "queries", id, "stream"], &format).await?;

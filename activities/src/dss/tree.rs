@@ -23,7 +23,9 @@ fn item_name(item: &Value) -> Option<&str> {
 }
 
 fn is_named_list(value: &Value) -> bool {
-    value.as_array().is_some_and(|items| !items.is_empty() && items.iter().all(|item| item_name(item).is_some()))
+    value
+        .as_array()
+        .is_some_and(|items| !items.is_empty() && items.iter().all(|item| item_name(item).is_some()))
 }
 
 fn join(path: &str, key: &str) -> String {
@@ -50,7 +52,10 @@ fn walk(path: &str, current: Option<&Value>, wish: &Value, found: &mut Vec<Chang
                 walk(&join(path, key), fields.get(key), value, found);
             }
         }
-        (Some(Value::Array(items)), Value::Array(wanted)) if is_named_list(wish) && (items.is_empty() || items.iter().any(|item| item_name(item).is_some())) => {
+        (Some(Value::Array(items)), Value::Array(wanted))
+            if is_named_list(wish)
+                && (items.is_empty() || items.iter().any(|item| item_name(item).is_some())) =>
+        {
             for value in wanted {
                 let name = item_name(value).unwrap_or_default();
                 let item = items.iter().find(|item| item_name(item) == Some(name));
@@ -172,7 +177,10 @@ fn merge(base: &mut Value, overlay: &Value) {
         }
         (Value::Array(items), Value::Array(over)) if is_named_list(overlay) => {
             for value in over {
-                match items.iter_mut().find(|item| item_name(item).is_some() && item_name(item) == item_name(value)) {
+                match items
+                    .iter_mut()
+                    .find(|item| item_name(item).is_some() && item_name(item) == item_name(value))
+                {
                     Some(item) => merge(item, value),
                     None => items.push(value.clone()),
                 }
@@ -275,14 +283,21 @@ mod tests {
         apply(&mut edited, &found);
         assert!(holds(&edited, &patch()));
         assert_eq!(edited["other"], before["other"]);
-        assert_eq!(edited["spark"]["configs"][0]["conf"], json!([{"key": "a", "value": "1"}, {"key": "b", "value": "2"}]));
+        assert_eq!(
+            edited["spark"]["configs"][0]["conf"],
+            json!([{"key": "a", "value": "1"}, {"key": "b", "value": "2"}])
+        );
         let plan = restoration(&edited, &patch(), &recorded(&found));
         assert!(plan.changed.is_empty());
         for (path, old) in &plan.restore {
             put(&mut edited, path, old.as_ref());
         }
         assert_eq!(edited, before);
-        assert_eq!(restoration(&edited, &patch(), &recorded(&found)), Restoration::default(), "a second undo does nothing");
+        assert_eq!(
+            restoration(&edited, &patch(), &recorded(&found)),
+            Restoration::default(),
+            "a second undo does nothing"
+        );
     }
 
     #[test]
@@ -313,8 +328,14 @@ mod tests {
     #[test]
     fn overlays_win_and_null_takes_out() {
         let base = json!({"params": {"mode": "A", "kept": 1}});
-        assert_eq!(overlaid(base.clone(), Some(&json!({"params": {"mode": "B"}}))), json!({"params": {"mode": "B", "kept": 1}}));
-        assert_eq!(overlaid(base.clone(), Some(&json!({"params": {"mode": null}}))), json!({"params": {"kept": 1}}));
+        assert_eq!(
+            overlaid(base.clone(), Some(&json!({"params": {"mode": "B"}}))),
+            json!({"params": {"mode": "B", "kept": 1}})
+        );
+        assert_eq!(
+            overlaid(base.clone(), Some(&json!({"params": {"mode": null}}))),
+            json!({"params": {"kept": 1}})
+        );
         assert_eq!(overlaid(base.clone(), None), base);
     }
 }

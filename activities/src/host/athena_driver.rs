@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::kit::path_for;
 use super::step::{self, Download, SETTLE, host, root};
 use super::transport::{Host, HostUser};
-use super::{check_path, marker};
+use super::{check_path, marker, owned_dir};
 
 /// What is wanted.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -105,12 +105,14 @@ impl Activity for AthenaDriver {
             ctx.record_resource(TREE, directory).await?;
             ctx.record_resource(TREE, &scratch).await?;
             made.push(directory.to_owned());
+            let parent = directory.rsplit_once('/').map_or("", |(parent, _)| parent);
+            owned_dir::make(ctx, &*host, parent, "root", "0755").await?;
             host.make_dir(&root_user, &scratch, "0755", None).await?;
             let file = path_for(&scratch, &input.url)?;
             let wanted =
                 Download { url: &input.url, sha256: Some(&input.sha256), path: &file, user: &root_user };
             step::download(ctx, &*host, wanted).await?;
-            if file.ends_with(".zip") {
+            if step::has_extension(&file, "zip") {
                 step::run_root(&*host, ["unzip", "-q", "-o", &file, "-d", &scratch]).await?;
                 host.remove_file(&root_user, &file).await?;
             }
@@ -145,6 +147,7 @@ impl Activity for AthenaDriver {
                 undo = Undo::Undone;
             }
         }
+        owned_dir::remove_empty(ctx, &*host, input.directory.trim_end_matches('/')).await?;
         marker::remove(ctx, &*host, input).await?;
         Ok(undo)
     }

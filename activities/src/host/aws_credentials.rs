@@ -282,6 +282,11 @@ impl Activity for AwsCredentials {
         if !step::may_undo(ctx, &*host, input).await? {
             return Ok(Undo::NothingToDo);
         }
+        if !step::succeeds(&*host, step::root(["getent", "passwd", &input.user])).await? {
+            // The account went, and its home with it.
+            marker::remove(ctx, &*host, input).await?;
+            return Ok(Undo::NothingToDo);
+        }
         let ids = step::recorded_ids(recorded, FILE);
         let mut paths: Vec<&str> =
             ids.iter().filter_map(|id| id.split_once(' ')).map(|(path, _)| path).collect();

@@ -85,7 +85,13 @@ const BEFORE: &str = "images";
 
 /// Local images with the install id and the version's tag, of this kind.
 async fn images(host: &dyn Host, input: &BaseImageInput, install_id: &str) -> ActivityResult<Vec<String>> {
-    let output = step::run_root(host, ["docker", "images", "--format", "{{.Repository}}:{{.Tag}}"]).await?;
+    let argv = ["docker", "images", "--format", "{{.Repository}}:{{.Tag}}"];
+    let output = host.exec(root(argv)).await?;
+    // 127: Docker itself is gone, as when an undo is repeated after the rest was undone.
+    if !output.ok() && output.status != 127 {
+        let message = format!("docker images ended with status {}: {}", output.status, output.complaint());
+        return Err(ActivityError::retryable("DockerNotReady", message));
+    }
     let tag = format!("dss-{}", input.version);
     let mut found: Vec<String> = output
         .text()
@@ -148,12 +154,12 @@ impl Activity for BaseImage {
         let dssadmin = format!("{}/bin/dssadmin", input.data_dir);
         let fixed = [dssadmin.as_str(), "build-base-image", "--type", input.kind.name()];
         let argv = fixed.into_iter().chain(input.options.iter().map(String::as_str));
-        let build = host.exec(HostCommand::new(user, argv).timeout(Duration::from_hours(1)));
-        tokio::pin!(build);
+        let building = host.exec(HostCommand::new(user, argv).timeout(Duration::from_hours(1)));
+        tokio::pin!(building);
         let started = ctx.now();
         let output = loop {
             tokio::select! {
-                output = &mut build => break output?,
+                output = &mut building => break output?,
                 beat = ctx.sleep(Duration::from_secs(20)) => {
                     beat?;
                     ctx.heartbeat(serde_json::json!({"building_s": ctx.now().since(started).as_secs()}));
@@ -174,16 +180,16 @@ impl Activity for BaseImage {
             return Err(ActivityError::retryable("BuildFailed", message)
                 .help("the build needs Internet and about 20 GB of disk"));
         }
-        let built = images(&*host, input, &dss.install_id).await?;
-        if built.is_empty() {
+        let found = images(&*host, input, &dss.install_id).await?;
+        if found.is_empty() {
             let message = format!(
                 "the build ended well, but no {} image has the install id and version",
                 input.kind.name()
             );
             return Err(ActivityError::terminal("ImageMissing", message));
         }
-        let output = BaseImageOutput { install_id: dss.install_id, images: built.clone() };
-        marker::write(ctx, &*host, input, built, &output).await?;
+        let output = BaseImageOutput { install_id: dss.install_id, images: found.clone() };
+        marker::write(ctx, &*host, input, found, &output).await?;
         Ok(output)
     }
 

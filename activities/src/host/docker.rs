@@ -155,34 +155,41 @@ impl Activity for Docker {
             marker::remove(ctx, &*host, input).await?;
             return Ok(Undo::NothingToDo);
         }
+        let mut undo = Undo::NothingToDo;
         let packages = step::recorded_ids(recorded, PACKAGE);
         let absent = missing_packages(&*host, &packages).await?;
         let present: Vec<String> = packages.into_iter().filter(|p| !absent.contains(p)).collect();
         let docker_there = missing_packages(&*host, &["docker-ce".to_owned()]).await?.is_empty();
         if docker_there && recorded.ids(ENABLED).next().is_some() {
             host.run(root(["systemctl", "disable", "--now", UNIT]).timeout(Duration::from_mins(3))).await?;
+            undo = Undo::Undone;
         }
         if !present.is_empty() {
             step::dnf(&*host, &["remove"], &present).await?;
+            undo = Undo::Undone;
         }
         if recorded.ids(GROUP).next().is_some() && group_exists(&*host).await? {
             let members = step::run_root(&*host, ["getent", "group", "docker"]).await?.text();
             // A group that somebody else put people into is theirs by now.
             if members.ends_with(':') {
                 step::run_root(&*host, ["groupdel", "docker"]).await?;
+                undo = Undo::Undone;
             }
         }
         for file in step::recorded_ids(recorded, FILE) {
-            host.remove_file(&HostUser::Root, &file).await?;
+            if host.remove_file(&HostUser::Root, &file).await? {
+                undo = Undo::Undone;
+            }
         }
         let removed = recorded.before.get(REMOVED).cloned().unwrap_or_default();
         let removed: Vec<String> = serde_json::from_value(removed).unwrap_or_default();
         let back = missing_packages(&*host, &removed).await?;
         if !back.is_empty() {
             step::dnf(&*host, &["install"], &back).await?;
+            undo = Undo::Undone;
         }
         marker::remove(ctx, &*host, input).await?;
-        Ok(Undo::Undone)
+        Ok(undo)
     }
 
     fn describe(&self, input: &DockerInput) -> String {

@@ -1,7 +1,7 @@
 //! `host.facts`: what the machine is, and whether DSS may live on it.
 //!
-//! Read only. Requirements after Dataiku's installation page: `x86_64`, an AlmaLinux or RHEL family system, at least
-//! 32 GB of memory and 100 GB of disk on xfs or ext4. All that does not fit is told in one go.
+//! Read only. Requirements after Dataiku's installation page: `x86_64`, an `AlmaLinux` or RHEL family system, at
+//! least 32 GB of memory and 100 GB of disk on xfs or ext4. All that does not fit is told in one go.
 
 use dssflow_engine::activity::{Activity, ActivityContext, ActivityError, ActivityResult, Effect};
 use serde::{Deserialize, Serialize};

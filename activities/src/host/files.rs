@@ -266,7 +266,8 @@ mod tests {
         let path = format!("{dir}/sub dir/it's $HOME");
         assert_eq!(host.read_file(&user, &path).await.unwrap(), None);
         assert_eq!(host.stat(&user, &path).await.unwrap(), None);
-        for bytes in [&b"one\0\xff"[..], b"", &[7; 200_000]] {
+        let large = vec![7; 200_000];
+        for bytes in [&b"one\0\xff"[..], b"", &large] {
             host.write_file(&user, &path, bytes, "0640", None).await.unwrap();
             assert_eq!(host.read_file(&user, &path).await.unwrap().unwrap().as_slice(), bytes);
         }

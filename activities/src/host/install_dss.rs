@@ -15,11 +15,10 @@ use dssflow_engine::activity::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::kit::{DIR, make_owned_dir};
 use super::step::{self, SETTLE, host};
 use super::transport::{Host, HostCommand, HostUser};
 use super::unpack::version_in;
-use super::{check_path, marker};
+use super::{check_path, marker, owned_dir};
 
 /// What is wanted.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -179,7 +178,7 @@ impl Activity for InstallDss {
                 let intent = serde_json::to_vec(&ctx.marks()).unwrap_or_default();
                 host.write_file(&HostUser::Root, &intent_path(ctx, input)?, &intent, "0600", None).await?;
                 // The parent as a rule belongs to root, so the empty directory is made for the user.
-                make_owned_dir(ctx, &*host, data_dir, &input.user, "0750").await?;
+                owned_dir::make(ctx, &*host, data_dir, &input.user, "0750").await?;
                 self.install(&*host, &user, input).await?
             }
         };
@@ -217,11 +216,11 @@ impl Activity for InstallDss {
             }
         }
         host.remove_file(&HostUser::Root, &intent_path(ctx, input)?).await?;
-        for dir in step::recorded_ids(recorded, DIR) {
-            host.remove_empty_dir(&HostUser::Root, &dir).await?;
+        owned_dir::remove_empty(ctx, &*host, &input.data_dir).await?;
+        if matches!(undo, Undo::Kept { .. }) {
+            owned_dir::forget_parents(ctx, &*host, &input.data_dir).await?;
         }
         marker::remove(ctx, &*host, input).await?;
-        host.remove_empty_dir(&HostUser::Root, marker::MARKER_DIR).await?;
         Ok(undo)
     }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::step::{self, Download, SETTLE, host};
 use super::transport::HostUser;
-use super::{check_path, marker};
+use super::{check_path, marker, owned_dir};
 
 /// What is wanted.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -40,7 +40,6 @@ pub struct KitOutput {
 pub struct Kit;
 
 const FILE: &str = "host:file";
-pub(super) const DIR: &str = "host:dir";
 
 /// The file a URL is stored as.
 pub(super) fn path_for(directory: &str, url: &str) -> ActivityResult<String> {
@@ -49,21 +48,6 @@ pub(super) fn path_for(directory: &str, url: &str) -> ActivityResult<String> {
         format!("{}/{}", directory.trim_end_matches('/'), if name.is_empty() { "download" } else { name });
     check_path(&path)?;
     Ok(path)
-}
-
-/// Makes a directory that the service user owns, recording it when it is new.
-pub(super) async fn make_owned_dir(
-    ctx: &ActivityContext,
-    host: &dyn super::Host,
-    directory: &str,
-    user: &str,
-    mode: &str,
-) -> ActivityResult<()> {
-    if !host.exists(&HostUser::Root, directory).await? {
-        ctx.record_resource(DIR, directory).await?;
-        host.make_dir(&HostUser::Root, directory, mode, Some(&format!("{user}:{user}"))).await?;
-    }
-    Ok(())
 }
 
 impl Activity for Kit {
@@ -89,7 +73,7 @@ impl Activity for Kit {
         let host = host(ctx)?;
         let user = step::service(&input.user)?;
         let path = path_for(&input.directory, &input.url)?;
-        make_owned_dir(ctx, &*host, &input.directory, &input.user, "0755").await?;
+        owned_dir::make(ctx, &*host, &input.directory, &input.user, "0755").await?;
         let mut made = Vec::new();
         let have = host.sha256(&user, &path).await?;
         if have.is_none_or(|h| !h.eq_ignore_ascii_case(&input.sha256)) {
@@ -124,9 +108,7 @@ impl Activity for Kit {
                 undo = Undo::Undone;
             }
         }
-        for dir in step::recorded_ids(recorded, DIR) {
-            host.remove_empty_dir(&user, &dir).await?;
-        }
+        owned_dir::remove_empty(ctx, &*host, &input.directory).await?;
         marker::remove(ctx, &*host, input).await?;
         Ok(undo)
     }

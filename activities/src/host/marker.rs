@@ -74,10 +74,8 @@ pub(crate) async fn remove(
     host: &dyn Host,
     input: &impl Serialize,
 ) -> ActivityResult<()> {
-    if host.remove_file(&HostUser::Root, &path(ctx, input)?).await? {
-        host.remove_empty_dir(&HostUser::Root, MARKER_DIR).await?;
-    }
-    Ok(())
+    host.remove_file(&HostUser::Root, &path(ctx, input)?).await?;
+    Ok(host.remove_empty_dir(&HostUser::Root, MARKER_DIR).await?)
 }
 
 /// Whether the thing a step would take back is this run's: its marker says so, or it has no marker because the

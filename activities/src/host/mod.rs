@@ -22,6 +22,7 @@ pub mod license;
 pub mod limits;
 mod local;
 pub mod marker;
+mod owned_dir;
 pub mod packages;
 mod process;
 pub mod service_user;

@@ -239,6 +239,12 @@ pub(super) async fn download(
         .help("check the URL and the sha256 in the spec; the file was not used"))
 }
 
+/// Whether a path or URL ends in `.EXTENSION`.
+pub(super) fn has_extension(name: &str, extension: &str) -> bool {
+    let path = name.split(['?', '#']).next().unwrap_or_default();
+    std::path::Path::new(path).extension().is_some_and(|e| e.eq_ignore_ascii_case(extension))
+}
+
 /// Whether a systemd service runs.
 pub(super) async fn is_active(host: &dyn Host, unit: &str) -> ActivityResult<bool> {
     succeeds(host, root(["systemctl", "is-active", "--quiet", unit])).await

@@ -137,7 +137,7 @@ impl Activity for Tool {
         if reported(&*host, input.tool).await?.as_deref() != Some(&input.version) {
             let name = input.tool.name();
             host.make_dir(&user, SCRATCH, "0700", None).await?;
-            let archive = input.url.ends_with(".tar.gz") || input.url.ends_with(".tgz");
+            let archive = step::has_extension(&input.url, "gz") || step::has_extension(&input.url, "tgz");
             let file = format!("{SCRATCH}/{name}{}", if archive { ".tar.gz" } else { "" });
             let wanted =
                 Download { url: &input.url, sha256: input.sha256.as_deref(), path: &file, user: &user };

@@ -17,7 +17,7 @@ pub const MAX_OUTPUT_BYTES: usize = 16 * 1024 * 1024;
 /// How much of a failed command's stderr goes into an error, in characters.
 const STDERR_TAIL: usize = 600;
 /// How long a command may take unless it says otherwise.
-pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(120);
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// As whom a command runs.
 #[derive(Debug, Clone, PartialEq, Eq)]

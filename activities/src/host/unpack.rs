@@ -14,10 +14,9 @@ use dssflow_engine::activity::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::kit::{DIR, make_owned_dir};
 use super::step::{self, SETTLE, host};
 use super::transport::{Host, HostCommand, HostUser};
-use super::{check_path, marker};
+use super::{check_path, marker, owned_dir};
 
 /// What is wanted.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -98,7 +97,7 @@ impl Activity for Unpack {
         let user = step::service(&input.user)?;
         let dir = install_dir(input)?;
         let scratch = scratch(input);
-        make_owned_dir(ctx, &*host, &input.parent, &input.user, "0755").await?;
+        owned_dir::make(ctx, &*host, &input.parent, &input.user, "0755").await?;
         let mut made = Vec::new();
         if version_in(&*host, &user, &dir).await?.as_deref() != Some(&input.version) {
             if host.exists(&user, &dir).await? {
@@ -153,9 +152,7 @@ impl Activity for Unpack {
                 undo = Undo::Undone;
             }
         }
-        for dir in step::recorded_ids(recorded, DIR) {
-            host.remove_empty_dir(&HostUser::Root, &dir).await?;
-        }
+        owned_dir::remove_empty(ctx, &*host, &input.parent).await?;
         marker::remove(ctx, &*host, input).await?;
         Ok(undo)
     }

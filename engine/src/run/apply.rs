@@ -268,6 +268,12 @@ fn change(state: &mut RunState, event: &Event) {
             if state.paused.is_none() && state.finished.is_none() {
                 state.suspended_ms += gap_ms;
             }
+            // The clock may have been set meanwhile: "absent" has to settle within one ownership.
+            for s in &mut state.steps {
+                if matches!(s.ledger, Ledger::Unknown { .. }) {
+                    s.ledger = Ledger::Unknown { absent_since: None };
+                }
+            }
         }
         EventKind::AttemptStarted { attempt, phase, generation, effect, probed, input, .. } => {
             let ix = ix.expect("has a step");

@@ -50,6 +50,7 @@ pub enum UndoRole {
 
 /// One step.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "facts that are independent of each other")]
 pub struct StepState {
     /// Where it stands.
     pub status: StepStatus,

@@ -280,7 +280,8 @@ impl Driver {
         let s = &self.state.steps[ix as usize];
         let mut input = None;
         if phase == Phase::Execute {
-            if let Some(when) = step.when.as_ref().filter(|_| !s.intent) {
+            // Asked once: an attempt whose input was resolved had its condition met.
+            if let Some(when) = step.when.as_ref().filter(|_| s.input.is_none()) {
                 match resolve(&self.state, &self.inner.functions, when) {
                     Ok(value) if !truthy(&value) => {
                         return self.stage(EventKind::StepSkipped { step: step.name });

@@ -19,12 +19,16 @@ pub(super) struct OpenQuery {
 
 impl FakeDss {
     pub(super) fn auth_info(call: &Call) -> Answer {
-        ok(json!({"authIdentifier": format!("api:{}", call.key_id), "authSource": "GLOBAL_API_KEY", "groups": ["administrators"],
-                  "associatedDSSUser": "admin", "via": [], "secrets": []}))
+        ok(
+            json!({"authIdentifier": format!("api:{}", call.key_id), "authSource": "GLOBAL_API_KEY", "groups": ["administrators"],
+                  "associatedDSSUser": "admin", "via": [], "secrets": []}),
+        )
     }
 
     pub(super) fn instance_info(&self) -> Answer {
-        ok(json!({"nodeId": "dss-sandbox", "nodeName": "dss-sandbox", "nodeType": "DESIGN", "dssVersion": self.version()}))
+        ok(
+            json!({"nodeId": "dss-sandbox", "nodeName": "dss-sandbox", "nodeType": "DESIGN", "dssVersion": self.version()}),
+        )
     }
 
     pub(super) fn sanity_check(&self, call: &Call) -> Answer {
@@ -32,7 +36,8 @@ impl FakeDss {
         let dss = self.clone();
         let work = async move {
             let codes = dss.read(sanity_codes);
-            let listed = |code: &str| excluded.as_array().is_some_and(|list| list.iter().any(|item| item == code));
+            let listed =
+                |code: &str| excluded.as_array().is_some_and(|list| list.iter().any(|item| item == code));
             let found: Vec<Value> = codes
                 .into_iter()
                 .filter(|code| !listed(code))
@@ -49,7 +54,8 @@ impl FakeDss {
     pub(super) fn push_base_images(&self, call: &Call) -> Answer {
         let dss = self.clone();
         let work = async move {
-            let (targets, images) = dss.read(|state| (push_targets(&state.general), state.base_images.clone()));
+            let (targets, images) =
+                dss.read(|state| (push_targets(&state.general), state.base_images.clone()));
             let mut pushed = Vec::new();
             for target in &targets {
                 let prefix = target.registry.split_once('/').map_or("", |(_, prefix)| prefix);
@@ -86,7 +92,8 @@ impl FakeDss {
         }
         let result = self.queries().query(spec).await;
         let result = result.map_err(|message| Refusal::broken("java.sql.SQLException", message))?;
-        let columns: Vec<Value> = result.columns.iter().map(|(name, kind)| json!({"name": name, "type": kind})).collect();
+        let columns: Vec<Value> =
+            result.columns.iter().map(|(name, kind)| json!({"name": name, "type": kind})).collect();
         let id = format!("q-{}", hex::encode(rand::random::<[u8; 6]>()));
         self.open_queries().insert(id.clone(), OpenQuery { result });
         // The client's documentation says `{columns: [...]}`, but its row reader only works with the plain list.
@@ -96,7 +103,11 @@ impl FakeDss {
     pub(super) fn sql_rows(&self, id: &str) -> Answer {
         let open = self.open_queries();
         let query = open.get(id).ok_or_else(|| Refusal::missing(format!("Unknown query: {id}")))?;
-        let lines = query.result.rows.iter().map(|row| row.iter().map(|cell| tsv(cell)).collect::<Vec<_>>().join("\t"));
+        let lines = query
+            .result
+            .rows
+            .iter()
+            .map(|row| row.iter().map(|cell| tsv(cell)).collect::<Vec<_>>().join("\t"));
         Ok(Reply::Text(lines.map(|line| line + "\n").collect()))
     }
 
@@ -116,7 +127,9 @@ impl FakeDss {
 
     pub(super) fn code_envs(&self, call: &Call, rest: &[&str]) -> Answer {
         match (call.method.as_str(), rest) {
-            ("GET", []) => ok(json!(self.read(|state| state.code_envs.values().cloned().collect::<Vec<_>>()))),
+            ("GET", []) => {
+                ok(json!(self.read(|state| state.code_envs.values().cloned().collect::<Vec<_>>())))
+            }
             ("POST", [lang, name]) => {
                 let body = call.json()?;
                 let env = json!({"envName": name, "envLang": lang, "deploymentMode": body["deploymentMode"], "owner": "admin",
@@ -154,7 +167,9 @@ fn sanity_codes(state: &State) -> Vec<&'static str> {
     if !state.clusters.is_empty() && !selected {
         codes.push("WARN_CLUSTERS_NONE_SELECTED_GLOBAL");
     }
-    let unreadable = |connection: &Value| connection["type"] == "EC2" && connection["detailsReadability"]["readableBy"] == "NONE";
+    let unreadable = |connection: &Value| {
+        connection["type"] == "EC2" && connection["detailsReadability"]["readableBy"] == "NONE"
+    };
     if state.connections.values().any(unreadable) {
         codes.push("WARN_CONNECTION_SPARK_NO_GROUP_WITH_DETAILS_READ_ACCESS");
     }
@@ -163,7 +178,11 @@ fn sanity_codes(state: &State) -> Vec<&'static str> {
 
 /// One cell of the excel flavour of TSV.
 fn tsv(cell: &str) -> String {
-    if cell.contains(['\t', '\n', '"']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell.to_owned() }
+    if cell.contains(['\t', '\n', '"']) {
+        format!("\"{}\"", cell.replace('"', "\"\""))
+    } else {
+        cell.to_owned()
+    }
 }
 
 /// Queries opened and not finished, by id.

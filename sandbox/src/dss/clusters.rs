@@ -82,7 +82,9 @@ impl FakeDss {
         let body = call.json()?;
         self.try_write(|state| {
             let cluster = state.clusters.get_mut(id).ok_or_else(|| missing(id))?;
-            for key in ["params", "permissions", "usableByAll", "containerSettings", "data", "description", "owner"] {
+            for key in
+                ["params", "permissions", "usableByAll", "containerSettings", "data", "description", "owner"]
+            {
                 if let Some(value) = body.get(key) {
                     cluster.settings[key] = value.clone();
                 }
@@ -127,7 +129,9 @@ impl FakeDss {
         });
         match told.await {
             Ok(Ok(())) => ok(json!({"messages": messages(None)})),
-            Ok(Err(message)) => ok(json!({"messages": messages(Some(("ERR_CLUSTERS_START_FAILED", &message)))})),
+            Ok(Err(message)) => {
+                ok(json!({"messages": messages(Some(("ERR_CLUSTERS_START_FAILED", &message)))}))
+            }
             Err(_) => Err(Refusal::broken("java.lang.InterruptedException", "the start was interrupted")),
         }
     }
@@ -171,7 +175,9 @@ impl FakeDss {
                 }
             }
             let work = match cluster.settings["type"].as_str() {
-                Some(CREATE) => Work::Delete { name: id.to_owned(), region: region(state, &cluster.settings) },
+                Some(CREATE) => {
+                    Work::Delete { name: id.to_owned(), region: region(state, &cluster.settings) }
+                }
                 _ => Work::Nothing,
             };
             let cluster = state.clusters.get_mut(id).ok_or_else(|| missing(id))?;
@@ -200,7 +206,9 @@ impl FakeDss {
         });
         match told.await {
             Ok(Ok(())) => ok(json!({"messages": messages(None)})),
-            Ok(Err(message)) => ok(json!({"messages": messages(Some(("ERR_CLUSTERS_STOP_FAILED", &message)))})),
+            Ok(Err(message)) => {
+                ok(json!({"messages": messages(Some(("ERR_CLUSTERS_STOP_FAILED", &message)))}))
+            }
             Err(_) => Err(Refusal::broken("java.lang.InterruptedException", "the stop was interrupted")),
         }
     }
@@ -211,12 +219,17 @@ impl FakeDss {
             let cluster = find(state, id)?;
             match cluster.state {
                 ClusterState::Running => Ok(eks_name(id, &cluster.settings)),
-                _ => Err(Refusal::broken("java.lang.IllegalStateException", format!("Cluster {id} is not running"))),
+                _ => Err(Refusal::broken(
+                    "java.lang.IllegalStateException",
+                    format!("Cluster {id} is not running"),
+                )),
             }
         })?;
         let words: Vec<&str> = args.split_whitespace().collect();
         if words.first() != Some(&"get") || !matches!(words.get(1), Some(&"nodes" | &"node" | &"no")) {
-            return ok(json!({"returnValue": 1, "output": "", "error": format!("error: the sandbox cannot run: kubectl {args}")}));
+            return ok(
+                json!({"returnValue": 1, "output": "", "error": format!("error: the sandbox cannot run: kubectl {args}")}),
+            );
         }
         match self.backend().nodes(name).await {
             Err(message) => ok(json!({"returnValue": 1, "output": "", "error": message})),
@@ -256,7 +269,8 @@ fn summary(cluster: &Cluster) -> Value {
 }
 
 fn slug(name: &str) -> String {
-    let dashed: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
+    let dashed: String =
+        name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
     dashed.trim_matches('-').to_owned()
 }
 
@@ -268,7 +282,9 @@ fn free_id(state: &State, wanted: &str) -> String {
 /// The EKS name behind a definition: its own id, or the one it is attached to.
 fn eks_name(id: &str, settings: &Value) -> String {
     match settings["type"].as_str() {
-        Some(ATTACH) => settings.pointer("/params/config/clusterId").and_then(Value::as_str).unwrap_or(id).to_owned(),
+        Some(ATTACH) => {
+            settings.pointer("/params/config/clusterId").and_then(Value::as_str).unwrap_or(id).to_owned()
+        }
         _ => id.to_owned(),
     }
 }
@@ -286,7 +302,8 @@ fn resolve(state: &State, set: &str, reference: &Value) -> Result<Value, String>
 }
 
 fn region(state: &State, settings: &Value) -> String {
-    let info = resolve(state, "connection-info", &settings["params"]["config"]["connectionInfo"]).unwrap_or_default();
+    let info = resolve(state, "connection-info", &settings["params"]["config"]["connectionInfo"])
+        .unwrap_or_default();
     info["region"].as_str().unwrap_or_default().to_owned()
 }
 
@@ -315,7 +332,8 @@ fn spec(id: &str, config: &Value, info: &Value, network: &Value, pool: &Value) -
     let texts = |value: &Value| -> Vec<String> {
         value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
     };
-    let number = |key: &str, default: u32| pool[key].as_u64().and_then(|n| u32::try_from(n).ok()).unwrap_or(default);
+    let number =
+        |key: &str, default: u32| pool[key].as_u64().and_then(|n| u32::try_from(n).ok()).unwrap_or(default);
     let nodes = number("numNodes", 3);
     let scales = pool["numNodesAutoscaling"] == true;
     let tags: BTreeMap<String, String> = config["clusterTags"]

@@ -75,7 +75,10 @@ impl FakeDss {
         let name = Call::text(&body, "name")?;
         let kind = Call::text(&body, "type")?;
         if !TYPES.contains(&kind.as_str()) {
-            return Err(Refusal::broken("java.lang.NullPointerException", "Internal error, caused by: NullPointerException"));
+            return Err(Refusal::broken(
+                "java.lang.NullPointerException",
+                "Internal error, caused by: NullPointerException",
+            ));
         }
         let mut connection = json!({
             "name": name, "type": kind, "description": body.get("description").cloned().unwrap_or_else(|| json!("")),
@@ -109,7 +112,9 @@ impl FakeDss {
                 self.try_write(|state| {
                     let stored = state.connections.get_mut(name).ok_or_else(missing)?;
                     if body["type"] != stored["type"] || body["name"] != stored["name"] {
-                        return Err(Refusal::illegal("The name and the type of a connection cannot be changed"));
+                        return Err(Refusal::illegal(
+                            "The name and the type of a connection cannot be changed",
+                        ));
                     }
                     let kind = stored["type"].as_str().unwrap_or_default().to_owned();
                     let mut kept = keep(&body, TOP);
@@ -125,7 +130,10 @@ impl FakeDss {
     pub(super) fn connection_names(&self, call: &Call) -> Answer {
         let wanted = call.query.get("type").filter(|kind| *kind != "all");
         let names: Vec<String> = self.read(|state| {
-            let matching = state.connections.iter().filter(|(_, value)| wanted.is_none_or(|kind| value["type"] == **kind));
+            let matching = state
+                .connections
+                .iter()
+                .filter(|(_, value)| wanted.is_none_or(|kind| value["type"] == **kind));
             matching.map(|(name, _)| name.clone()).collect()
         });
         ok(json!(names))
@@ -134,11 +142,14 @@ impl FakeDss {
     pub(super) fn connection_test(&self, name: &str) -> Answer {
         let verdict = self.read(|state| {
             let connection = state.connections.get(name);
-            let connection = connection.ok_or_else(|| Refusal::late_illegal(format!("Connection '{name}' does not exist")))?;
+            let connection = connection
+                .ok_or_else(|| Refusal::late_illegal(format!("Connection '{name}' does not exist")))?;
             match connection["type"].as_str().unwrap_or_default() {
                 "EC2" => Ok(self.s3_keys(connection).map(|_| ())),
                 "Athena" => Ok(self.athena_query(state, name, String::new()).map(|_| ())),
-                other => Err(Refusal::illegal(format!("Testing is not supported for connections of type {other}"))),
+                other => {
+                    Err(Refusal::illegal(format!("Testing is not supported for connections of type {other}")))
+                }
             }
         })?;
         ok(match verdict {
@@ -150,7 +161,8 @@ impl FakeDss {
     pub(super) fn connection_info(&self, name: &str) -> Answer {
         self.read(|state| {
             let connection = state.connections.get(name);
-            let connection = connection.ok_or_else(|| Refusal::late_illegal(format!("Connection '{name}' does not exist")))?;
+            let connection = connection
+                .ok_or_else(|| Refusal::late_illegal(format!("Connection '{name}' does not exist")))?;
             let mut info = json!({
                 "type": connection["type"], "credentialsMode": connection["credentialsMode"],
                 "params": connection["params"], "resolvedParams": connection["params"]
@@ -158,7 +170,8 @@ impl FakeDss {
             if connection["type"] == "EC2"
                 && let Ok((access_key, secret_key)) = self.s3_keys(connection)
             {
-                info["resolvedAWSCredential"] = json!({"accessKey": access_key, "secretKey": secret_key, "sessionToken": null});
+                info["resolvedAWSCredential"] =
+                    json!({"accessKey": access_key, "secretKey": secret_key, "sessionToken": null});
             }
             ok(info)
         })
@@ -188,17 +201,23 @@ impl FakeDss {
     pub(super) fn s3_keys(&self, connection: &Value) -> Result<(String, String), String> {
         let params = &connection["params"];
         match params["credentialsMode"].as_str() {
-            Some("STS_ASSUME_ROLE") if params["stsRoleToAssume"].as_str().is_some_and(|role| role.starts_with("arn:")) => {
+            Some("STS_ASSUME_ROLE")
+                if params["stsRoleToAssume"].as_str().is_some_and(|role| role.starts_with("arn:")) =>
+            {
                 Ok((String::new(), String::new()))
             }
             Some("KEYPAIR") => {
                 let access_key = params["accessKey"].as_str().unwrap_or_default();
-                let secret_key = params["secretKey"].as_str().and_then(|wrapped| self.vault().unwrap(wrapped));
+                let secret_key =
+                    params["secretKey"].as_str().and_then(|wrapped| self.vault().unwrap(wrapped));
                 match secret_key {
-                    Some(secret) if !access_key.is_empty() && !secret.is_empty() && !secret.starts_with(WRAPPED) => {
+                    Some(secret)
+                        if !access_key.is_empty() && !secret.is_empty() && !secret.starts_with(WRAPPED) =>
+                    {
                         Ok((access_key.to_owned(), secret))
                     }
-                    _ => Err("The AWS Access Key Id or the secret key is not valid (InvalidAccessKeyId)".to_owned()),
+                    _ => Err("The AWS Access Key Id or the secret key is not valid (InvalidAccessKeyId)"
+                        .to_owned()),
                 }
             }
             Some("ENVIRONMENT") => Ok((String::new(), String::new())),
@@ -208,7 +227,8 @@ impl FakeDss {
 
     /// A query as an Athena connection would send it, or why it cannot.
     pub(super) fn athena_query(&self, state: &State, name: &str, sql: String) -> Result<QuerySpec, String> {
-        let connection = state.connections.get(name).ok_or_else(|| format!("Connection '{name}' does not exist"))?;
+        let connection =
+            state.connections.get(name).ok_or_else(|| format!("Connection '{name}' does not exist"))?;
         let params = &connection["params"];
         let text = |key: &str| params[key].as_str().unwrap_or_default().to_owned();
         if connection["type"] != "Athena" {
@@ -224,7 +244,9 @@ impl FakeDss {
         let source = state.connections.get(&pair).filter(|source| source["type"] == "EC2");
         let source = source.ok_or_else(|| format!("S3 connection '{pair}' does not exist"))?;
         if source["params"]["credentialsMode"] == "ENVIRONMENT" {
-            return Err(format!("S3 connection '{pair}' takes its credentials from the environment: Athena cannot use them"));
+            return Err(format!(
+                "S3 connection '{pair}' takes its credentials from the environment: Athena cannot use them"
+            ));
         }
         let (access_key, secret_key) = self.s3_keys(source)?;
         Ok(QuerySpec {

@@ -27,7 +27,9 @@ impl Known {
     fn keep(&self, value: &Value) -> Option<Value> {
         match (self, value) {
             (Self::Any, _) => Some(value.clone()),
-            (Self::OneOf(texts), Value::String(text)) => texts.contains(&text.as_str()).then(|| value.clone()),
+            (Self::OneOf(texts), Value::String(text)) => {
+                texts.contains(&text.as_str()).then(|| value.clone())
+            }
             (Self::Object(keys), Value::Object(fields)) => {
                 let kept = fields.iter().filter_map(|(name, field)| {
                     let (_, known) = keys.iter().find(|(key, _)| key == name)?;
@@ -248,7 +250,8 @@ fn accept(major: u32, sent: &Value) -> Result<Value, Refusal> {
 fn check_build_configs(document: &mut Map<String, Value>) -> Result<(), Refusal> {
     let Some(Value::Object(container)) = document.get_mut("containerSettings") else { return Ok(()) };
     let builds = container.entry("buildConfigs").or_insert_with(|| json!([])).clone();
-    let exists = |name: &str| builds.as_array().is_some_and(|list| list.iter().any(|build| build["name"] == name));
+    let exists =
+        |name: &str| builds.as_array().is_some_and(|list| list.iter().any(|build| build["name"] == name));
     for execution in container.get("executionConfigs").and_then(Value::as_array).into_iter().flatten() {
         let name = execution["name"].as_str().unwrap_or_default();
         match execution["imageBuildConfig"].as_str() {
@@ -274,7 +277,8 @@ pub(super) struct PushTarget {
 
 /// Every registry the settings name, for container execution and for managed Spark.
 pub(super) fn push_targets(general: &Value) -> Vec<PushTarget> {
-    let list = |pointer: &str| general.pointer(pointer).and_then(Value::as_array).cloned().unwrap_or_default();
+    let list =
+        |pointer: &str| general.pointer(pointer).and_then(Value::as_array).cloned().unwrap_or_default();
     let mut targets = Vec::new();
     let mut add = |kind: &'static str, url: &Value| {
         if let Some(url) = url.as_str().filter(|url| !url.is_empty()) {
@@ -285,7 +289,9 @@ pub(super) fn push_targets(general: &Value) -> Vec<PushTarget> {
         add("container-exec", &execution["repositoryURL"]);
     }
     for build in list("/containerSettings/buildConfigs") {
-        for push in build.pointer("/dockerBuilderConfig/pushConfigs").and_then(Value::as_array).into_iter().flatten() {
+        for push in
+            build.pointer("/dockerBuilderConfig/pushConfigs").and_then(Value::as_array).into_iter().flatten()
+        {
             add("container-exec", &push["repositoryURL"]);
         }
     }
@@ -318,7 +324,8 @@ mod tests {
     fn unknown_and_misplaced_keys_are_dropped_without_a_word() {
         let mut sent = fresh(14);
         sent["containerSettings"]["buildConfigs"] = json!([{"name": "b"}]);
-        sent["containerSettings"]["executionConfigs"] = json!([{"name": "eks", "prePushMode": "ecr", "colour": 1}]);
+        sent["containerSettings"]["executionConfigs"] =
+            json!([{"name": "eks", "prePushMode": "ecr", "colour": 1}]);
         sent["surprise"] = json!(true);
         let kept = accept(14, &sent).unwrap();
         assert_eq!(kept["containerSettings"]["executionConfigs"], json!([{"name": "eks"}]));
@@ -331,14 +338,19 @@ mod tests {
         let mut sent = fresh(15);
         sent["containerSettings"]["executionConfigs"] = json!([{"name": "eks", "imageBuildConfig": "b"}]);
         assert!(accept(15, &sent).is_err());
-        sent["containerSettings"]["buildConfigs"] = json!([{"name": "b", "type": "X", "imageBuilderType": "DOCKER"}]);
+        sent["containerSettings"]["buildConfigs"] =
+            json!([{"name": "b", "type": "X", "imageBuilderType": "DOCKER"}]);
         let kept = accept(15, &sent).unwrap();
-        assert_eq!(kept["containerSettings"]["buildConfigs"], json!([{"name": "b", "imageBuilderType": "DOCKER"}]));
+        assert_eq!(
+            kept["containerSettings"]["buildConfigs"],
+            json!([{"name": "b", "imageBuilderType": "DOCKER"}])
+        );
     }
 
     #[test]
     fn what_is_not_sent_goes_back_to_its_default() {
-        let kept = accept(14, &json!({"sparkSettings": {"sparkEnabled": true, "executionConfigs": []}})).unwrap();
+        let kept =
+            accept(14, &json!({"sparkSettings": {"sparkEnabled": true, "executionConfigs": []}})).unwrap();
         assert_eq!(kept["metastoreCatalogsSettings"]["synchronizeTo"]["flavor"], "HIVESERVER2");
         assert_eq!(kept["sparkSettings"]["executionConfigs"], json!([]));
     }

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::backend::{
-    BoxFuture, ClusterBackend, ClusterInfo, ClusterSpec, ImageBackend, NodeInfo, QueryBackend, QueryResult, QuerySpec,
+    BoxFuture, ClusterBackend, ClusterInfo, ClusterSpec, ImageBackend, NodeInfo, QueryBackend, QueryResult,
+    QuerySpec,
 };
 use super::{FakeDss, FakeDssOptions};
 use crate::faults::FaultEngine;
@@ -78,7 +79,10 @@ impl ClusterBackend for MemoryCloud {
         Box::pin(async move {
             let mut seen = self.lock();
             if seen.clusters.contains_key(&spec.name) {
-                return Err(format!("creating CloudFormation stack \"eksctl-{}-cluster\": AlreadyExistsException", spec.name));
+                return Err(format!(
+                    "creating CloudFormation stack \"eksctl-{}-cluster\": AlreadyExistsException",
+                    spec.name
+                ));
             }
             seen.creations += 1;
             let made = info(&spec);
@@ -97,7 +101,8 @@ impl ClusterBackend for MemoryCloud {
     fn nodes(&self, name: String) -> BoxFuture<'_, Result<Vec<NodeInfo>, String>> {
         Box::pin(async move {
             let seen = self.lock();
-            let spec = seen.clusters.get(&name).ok_or_else(|| "Unable to connect to the server".to_owned())?;
+            let spec =
+                seen.clusters.get(&name).ok_or_else(|| "Unable to connect to the server".to_owned())?;
             let node = |index: u32| NodeInfo {
                 name: format!("ip-10-0-0-{index}.compute.internal"),
                 ready: true,
@@ -126,7 +131,10 @@ impl QueryBackend for MemoryCloud {
     fn query(&self, spec: QuerySpec) -> BoxFuture<'_, Result<QueryResult, String>> {
         Box::pin(async move {
             self.lock().queries.push(spec);
-            Ok(QueryResult { columns: vec![("_col0".to_owned(), "int".to_owned())], rows: vec![vec!["1".to_owned()]] })
+            Ok(QueryResult {
+                columns: vec![("_col0".to_owned(), "int".to_owned())],
+                rows: vec![vec!["1".to_owned()]],
+            })
         })
     }
 }

@@ -139,7 +139,9 @@ impl FakeDss {
     /// Records an image built on the host; the same repository and tag replace the earlier one.
     pub fn record_base_image(&self, image: BaseImage) {
         self.write(|state| {
-            state.base_images.retain(|known| (&known.repository, &known.tag) != (&image.repository, &image.tag));
+            state
+                .base_images
+                .retain(|known| (&known.repository, &known.tag) != (&image.repository, &image.tag));
             state.base_images.push(image);
         });
     }

@@ -79,14 +79,23 @@ impl FakeDss {
     /// The id and the admin right of a key this instance made.
     pub(super) fn authenticate(&self, key: &str) -> Option<(String, bool)> {
         let hash = sha256(key);
-        self.read(|state| state.keys.iter().find(|stored| stored.key_sha256 == hash).map(|stored| (stored.id.clone(), stored.admin)))
+        self.read(|state| {
+            state
+                .keys
+                .iter()
+                .find(|stored| stored.key_sha256 == hash)
+                .map(|stored| (stored.id.clone(), stored.admin))
+        })
     }
 
     /// Whether a user may log in with a password.
     pub(super) fn login(&self, login: &str, password: &str) -> bool {
         let hash = password_hash(login, password);
         self.read(|state| {
-            state.users.get(login).is_some_and(|user| user.password_sha256 == hash && user.settings["enabled"] != false)
+            state
+                .users
+                .get(login)
+                .is_some_and(|user| user.password_sha256 == hash && user.settings["enabled"] != false)
         })
     }
 
@@ -138,7 +147,9 @@ impl FakeDss {
                 })?;
                 Ok(Reply::Empty)
             }
-            ("GET", [name]) => ok(self.read(|state| state.groups.get(*name).cloned()).ok_or_else(|| missing(name))?),
+            ("GET", [name]) => {
+                ok(self.read(|state| state.groups.get(*name).cloned()).ok_or_else(|| missing(name))?)
+            }
             ("PUT", [name]) => {
                 let body = call.json()?;
                 self.try_write(|state| {
@@ -159,11 +170,14 @@ impl FakeDss {
     pub(super) fn users(&self, call: &Call, rest: &[&str]) -> Answer {
         let missing = |login: &str| Refusal::missing(format!("User does not exist: {login}"));
         match (call.method.as_str(), rest) {
-            ("GET", []) => ok(json!(self.read(|state| state.users.values().map(|user| user.settings.clone()).collect::<Vec<_>>()))),
+            ("GET", []) => ok(json!(self.read(|state| {
+                state.users.values().map(|user| user.settings.clone()).collect::<Vec<_>>()
+            }))),
             ("POST", []) => {
                 let body = call.json()?;
                 let login = Call::text(&body, "login")?;
-                let mut settings = json!({"enabled": true, "adminProperties": {}, "userProperties": {}, "credentials": {}});
+                let mut settings =
+                    json!({"enabled": true, "adminProperties": {}, "userProperties": {}, "credentials": {}});
                 merge(&mut settings, &body, &["password"]);
                 let password = body["password"].as_str().unwrap_or_default();
                 let user = User { settings, password_sha256: password_hash(&login, password) };
@@ -176,12 +190,15 @@ impl FakeDss {
                 })?;
                 ok(json!({"msg": format!("Created user {login}")}))
             }
-            ("GET", [login]) => ok(self.read(|state| state.users.get(*login).map(|user| user.settings.clone())).ok_or_else(|| missing(login))?),
+            ("GET", [login]) => ok(self
+                .read(|state| state.users.get(*login).map(|user| user.settings.clone()))
+                .ok_or_else(|| missing(login))?),
             ("PUT", [login]) => {
                 let body = call.json()?;
                 self.try_write(|state| {
                     let user = state.users.get_mut(*login).ok_or_else(|| missing(login))?;
-                    if let Some(password) = body["password"].as_str().filter(|password| !password.is_empty()) {
+                    if let Some(password) = body["password"].as_str().filter(|password| !password.is_empty())
+                    {
                         user.password_sha256 = password_hash(login, password);
                     }
                     merge(&mut user.settings, &body, &["login", "password"]);
@@ -202,7 +219,11 @@ impl FakeDss {
             ("GET", ["status"]) => {
                 let license = self.read(|state| state.license.clone());
                 let content = match license {
-                    Some(license) => license.get("content").filter(|content| content.is_object()).cloned().unwrap_or(license),
+                    Some(license) => license
+                        .get("content")
+                        .filter(|content| content.is_object())
+                        .cloned()
+                        .unwrap_or(license),
                     None => json!({"licenseKind": "COMMUNITY", "properties": {}}),
                 };
                 ok(json!({

@@ -110,9 +110,12 @@ impl FakeDss {
             ("GET", ["settings"]) => self.plugin_settings(id),
             ("POST", ["settings"]) => self.plugin_save(call, id),
             ("POST", ["code-env", "actions", "create"]) => self.plugin_code_env(call, id),
-            ("POST", ["code-env", "actions", "update"] | ["actions", "updateFromStore" | "updateFromGit"]) => {
-                self.future(call, "plugin-update", 1.0, async { json!({"success": true, "messages": messages(None)}) })
-            }
+            (
+                "POST",
+                ["code-env", "actions", "update"] | ["actions", "updateFromStore" | "updateFromGit"],
+            ) => self.future(call, "plugin-update", 1.0, async {
+                json!({"success": true, "messages": messages(None)})
+            }),
             ("GET", ["actions", "listUsages"]) => {
                 let usages = self.read(|state| usages(state, id));
                 ok(json!({"usages": usages, "missingTypes": []}))
@@ -149,7 +152,8 @@ impl FakeDss {
         if !body.is_object() {
             return Err(Refusal::illegal("Plugin settings must be an object"));
         }
-        let presets: Vec<Value> = body["presets"].as_array().into_iter().flatten().filter_map(kept_preset).collect();
+        let presets: Vec<Value> =
+            body["presets"].as_array().into_iter().flatten().filter_map(kept_preset).collect();
         self.write(|state| {
             if let Some(plugin) = state.plugins.get_mut(id) {
                 plugin.presets = presets;
@@ -227,7 +231,9 @@ fn kept_preset(preset: &Value) -> Option<Value> {
         .filter(|(key, _)| fields.contains(&key.as_str()))
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect();
-    let or = |key: &str, default: Value| preset.get(key).filter(|value| !value.is_null()).cloned().unwrap_or(default);
+    let or = |key: &str, default: Value| {
+        preset.get(key).filter(|value| !value.is_null()).cloned().unwrap_or(default)
+    };
     Some(json!({
         "name": name, "type": preset["type"], "config": config, "pluginConfig": or("pluginConfig", json!({})),
         "defaultPermission": or("defaultPermission", json!({})), "permissions": or("permissions", json!([])),
@@ -239,10 +245,13 @@ fn kept_preset(preset: &Value) -> Option<Value> {
 fn uploaded(body: &[u8]) -> Result<(String, String), Refusal> {
     let head = String::from_utf8_lossy(&body[..body.len().min(2048)]).into_owned();
     let named = head.split("filename=\"").nth(1).and_then(|rest| rest.split('"').next());
-    let stem = named.and_then(|name| name.strip_suffix(".zip")).and_then(|name| name.strip_prefix("dss-plugin-"));
+    let stem =
+        named.and_then(|name| name.strip_suffix(".zip")).and_then(|name| name.strip_prefix("dss-plugin-"));
     match stem.and_then(|stem| stem.rsplit_once('-')) {
         Some((EKS, version)) => Ok((EKS.to_owned(), version.to_owned())),
-        _ => Err(Refusal::illegal("Not a plugin archive the sandbox knows: expected dss-plugin-eks-clusters-VERSION.zip")),
+        _ => Err(Refusal::illegal(
+            "Not a plugin archive the sandbox knows: expected dss-plugin-eks-clusters-VERSION.zip",
+        )),
     }
 }
 
@@ -255,5 +264,8 @@ pub(super) fn unknown_route(call: &Call) -> Refusal {
 pub(super) fn preset(state: &State, set: &str, name: &str) -> Option<Value> {
     let presets = &state.plugins.get(EKS)?.presets;
     let kind = element_type(set);
-    presets.iter().find(|preset| preset["name"] == name && preset["type"] == *kind).map(|preset| preset["config"].clone())
+    presets
+        .iter()
+        .find(|preset| preset["name"] == name && preset["type"] == *kind)
+        .map(|preset| preset["config"].clone())
 }

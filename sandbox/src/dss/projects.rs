@@ -12,7 +12,8 @@ use super::state::{Project, State};
 impl FakeDss {
     pub(super) fn projects(&self, call: &Call) -> Answer {
         if call.method == "GET" {
-            let list: Vec<Value> = self.read(|state| state.projects.values().map(|project| project.summary.clone()).collect());
+            let list: Vec<Value> =
+                self.read(|state| state.projects.values().map(|project| project.summary.clone()).collect());
             return ok(json!(list));
         }
         let body = call.json()?;
@@ -82,7 +83,8 @@ impl FakeDss {
         let missing = |name: &str| Refusal::missing(format!("Dataset does not exist: {key}.{name}"));
         match (call.method.as_str(), rest) {
             ("GET", []) => {
-                let list: Vec<Value> = self.read(|state| state.projects[key].datasets.values().cloned().collect());
+                let list: Vec<Value> =
+                    self.read(|state| state.projects[key].datasets.values().cloned().collect());
                 ok(json!(list))
             }
             ("POST", []) => {
@@ -96,7 +98,9 @@ impl FakeDss {
                 self.edit(key, |project| project.datasets.insert(name.clone(), dataset))?;
                 ok(json!({"msg": format!("Created dataset {name}")}))
             }
-            ("GET", [name]) => ok(self.read(|state| state.projects[key].datasets.get(*name).cloned()).ok_or_else(|| missing(name))?),
+            ("GET", [name]) => ok(self
+                .read(|state| state.projects[key].datasets.get(*name).cloned())
+                .ok_or_else(|| missing(name))?),
             ("PUT", [name]) => {
                 let body = call.json()?;
                 self.edit(key, |project| project.datasets.get_mut(*name).map(|dataset| *dataset = body))?
@@ -132,13 +136,17 @@ impl FakeDss {
                 })?;
                 ok(json!({"id": id}))
             }
-            ("GET", []) => ok(json!(self.read(|state| state.projects[key].jobs.keys().map(|id| json!({"def": {"id": id}})).collect::<Vec<_>>()))),
+            ("GET", []) => ok(json!(self.read(|state| {
+                state.projects[key].jobs.keys().map(|id| json!({"def": {"id": id}})).collect::<Vec<_>>()
+            }))),
             ("GET", [id]) => {
                 let known = self.read(|state| state.projects[key].jobs.contains_key(*id));
                 if !known {
                     return Err(Refusal::missing(format!("Job not found: {id}")));
                 }
-                ok(json!({"baseStatus": {"def": {"id": id, "projectKey": key}, "state": "DONE"}, "globalState": {"done": 1, "failed": 0, "total": 1}}))
+                ok(
+                    json!({"baseStatus": {"def": {"id": id, "projectKey": key}, "state": "DONE"}, "globalState": {"done": 1, "failed": 0, "total": 1}}),
+                )
             }
             _ => Err(unknown_route(call)),
         }
@@ -146,7 +154,9 @@ impl FakeDss {
 
     fn scenarios(&self, call: &Call, key: &str, rest: &[&str]) -> Answer {
         match (call.method.as_str(), rest) {
-            ("GET", []) => ok(json!(self.read(|state| state.projects[key].scenarios.values().cloned().collect::<Vec<_>>()))),
+            ("GET", []) => ok(json!(
+                self.read(|state| state.projects[key].scenarios.values().cloned().collect::<Vec<_>>())
+            )),
             ("POST", []) => {
                 let mut scenario = call.json()?;
                 let id = Call::text(&scenario, "name")?.to_uppercase();
@@ -156,12 +166,15 @@ impl FakeDss {
             }
             (_, [id, rest @ ..]) => {
                 let scenario = self.read(|state| state.projects[key].scenarios.get(*id).cloned());
-                let scenario = scenario.ok_or_else(|| Refusal::missing(format!("Scenario not found: {id}")))?;
+                let scenario =
+                    scenario.ok_or_else(|| Refusal::missing(format!("Scenario not found: {id}")))?;
                 match (call.method.as_str(), rest) {
                     ("GET", []) => ok(scenario),
                     ("POST", ["run"]) => {
                         let run = self.write(|state| state.new_id("T"));
-                        ok(json!({"runId": run, "trigger": {"id": "manual", "type": "manual"}, "projectKey": key, "scenarioId": id}))
+                        ok(
+                            json!({"runId": run, "trigger": {"id": "manual", "type": "manual"}, "projectKey": key, "scenarioId": id}),
+                        )
                     }
                     ("GET", ["get-last-runs"]) => ok(json!([])),
                     _ => Err(unknown_route(call)),
@@ -178,7 +191,9 @@ impl FakeDss {
         }
         match (call.method.as_str(), rest) {
             ("POST", []) => ok(json!({"runId": self.write(|state| state.new_id("R")), "hasResult": false})),
-            ("GET", ["state", run]) => ok(json!({"runId": run, "running": false, "exists": true, "type": "RESULT"})),
+            ("GET", ["state", run]) => {
+                ok(json!({"runId": run, "running": false, "exists": true, "type": "RESULT"}))
+            }
             ("GET", ["result", _]) => Ok(Reply::Text("{\"columns\":[],\"records\":[]}".to_owned())),
             ("POST", ["abort", _]) => Ok(Reply::Empty),
             _ => Err(unknown_route(call)),
@@ -200,7 +215,8 @@ fn project<'a>(state: &'a State, key: &str) -> Result<&'a Project, Refusal> {
 
 /// What survives a write of the project settings.
 fn kept_settings(sent: &Value) -> Result<Value, Refusal> {
-    let settings = sent["settings"].as_object().ok_or_else(|| Refusal::illegal("Project settings must be an object"))?;
+    let settings =
+        sent["settings"].as_object().ok_or_else(|| Refusal::illegal("Project settings must be an object"))?;
     let object = |value: &Value, known: &[&str]| -> Value {
         let fields = value.as_object().into_iter().flatten().filter(|(key, _)| known.contains(&key.as_str()));
         Value::Object(fields.map(|(key, value)| (key.clone(), value.clone())).collect())
@@ -220,5 +236,7 @@ fn kept_settings(sent: &Value) -> Result<Value, Refusal> {
             _ => {}
         }
     }
-    Ok(json!({"settings": kept, "exposedObjects": sent.get("exposedObjects").cloned().unwrap_or_else(|| json!({"objects": []}))}))
+    Ok(
+        json!({"settings": kept, "exposedObjects": sent.get("exposedObjects").cloned().unwrap_or_else(|| json!({"objects": []}))}),
+    )
 }

@@ -35,7 +35,8 @@ impl Call {
         if self.body.is_empty() {
             return Ok(Value::Null);
         }
-        serde_json::from_slice(&self.body).map_err(|error| Refusal::illegal(format!("Malformed JSON body: {error}")))
+        serde_json::from_slice(&self.body)
+            .map_err(|error| Refusal::illegal(format!("Malformed JSON body: {error}")))
     }
 
     /// A required text field of the body.
@@ -71,27 +72,47 @@ pub(super) struct Refusal {
 impl Refusal {
     /// 400: the caller asked for something that makes no sense.
     pub(super) fn illegal(message: impl Into<String>) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, kind: "java.lang.IllegalArgumentException", message: message.into() }
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            kind: "java.lang.IllegalArgumentException",
+            message: message.into(),
+        }
     }
 
     /// 401: no key, or one this instance did not make.
     pub(super) fn unauthorized(message: impl Into<String>) -> Self {
-        Self { status: StatusCode::UNAUTHORIZED, kind: "com.dataiku.dip.exceptions.UnauthorizedException", message: message.into() }
+        Self {
+            status: StatusCode::UNAUTHORIZED,
+            kind: "com.dataiku.dip.exceptions.UnauthorizedException",
+            message: message.into(),
+        }
     }
 
     /// 403: the key has not the right.
     pub(super) fn forbidden(message: impl Into<String>) -> Self {
-        Self { status: StatusCode::FORBIDDEN, kind: "com.dataiku.dip.exceptions.ForbiddenException", message: message.into() }
+        Self {
+            status: StatusCode::FORBIDDEN,
+            kind: "com.dataiku.dip.exceptions.ForbiddenException",
+            message: message.into(),
+        }
     }
 
     /// 404: no such object.
     pub(super) fn missing(message: impl Into<String>) -> Self {
-        Self { status: StatusCode::NOT_FOUND, kind: "com.dataiku.dip.exceptions.NotFoundException", message: message.into() }
+        Self {
+            status: StatusCode::NOT_FOUND,
+            kind: "com.dataiku.dip.exceptions.NotFoundException",
+            message: message.into(),
+        }
     }
 
     /// 500 with the type DSS uses for arguments it finds out late; existence must not be probed by it.
     pub(super) fn late_illegal(message: impl Into<String>) -> Self {
-        Self { status: StatusCode::INTERNAL_SERVER_ERROR, kind: "java.lang.IllegalArgumentException", message: message.into() }
+        Self {
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            kind: "java.lang.IllegalArgumentException",
+            message: message.into(),
+        }
     }
 
     /// 500: something broke inside.
@@ -127,7 +148,9 @@ pub(super) fn respond(answer: Answer) -> Response {
         Ok(Reply::Json(value)) => json_response(StatusCode::OK, &value),
         Ok(Reply::Text(text)) => {
             let mut response = Response::new(Body::from(text));
-            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain;charset=utf-8"));
+            response
+                .headers_mut()
+                .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain;charset=utf-8"));
             response
         }
         Ok(Reply::Empty) => Response::new(Body::empty()),
@@ -142,7 +165,8 @@ pub(super) fn error_response(status: StatusCode, kind: &str, message: &str) -> R
 
 /// An error as a gateway in front of DSS would put it.
 pub(super) fn html_response(status: StatusCode, message: &str) -> Response {
-    let mut response = Response::new(Body::from(format!("<html><body><h1>{status}</h1><p>{message}</p></body></html>")));
+    let mut response =
+        Response::new(Body::from(format!("<html><body><h1>{status}</h1><p>{message}</p></body></html>")));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html"));
     response
@@ -151,6 +175,8 @@ pub(super) fn html_response(status: StatusCode, message: &str) -> Response {
 fn json_response(status: StatusCode, value: &Value) -> Response {
     let mut response = Response::new(Body::from(value.to_string()));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json;charset=utf-8"));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json;charset=utf-8"));
     response
 }

@@ -36,7 +36,8 @@ impl FakeDss {
     async fn answer(&self, request: Request) -> Response {
         let (parts, body) = request.into_parts();
         let path = parts.uri.path().to_owned();
-        let below = BASE_PATHS.iter().find_map(|base| path.strip_prefix(base).filter(|rest| rest.starts_with('/')));
+        let below =
+            BASE_PATHS.iter().find_map(|base| path.strip_prefix(base).filter(|rest| rest.starts_with('/')));
         let op = format!("{} {}", parts.method, below.unwrap_or(&path).trim_end_matches('/'));
         let mut course = None;
         match self.faults().check(Target::Dss, &op, Phase::Before) {
@@ -49,7 +50,9 @@ impl FakeDss {
             return error_response(StatusCode::BAD_REQUEST, "java.io.IOException", "the body broke off");
         };
         let answer = match below {
-            Some(below) => self.call(&parts.method, below, parts.uri.query(), &parts.headers, body, course).await,
+            Some(below) => {
+                self.call(&parts.method, below, parts.uri.query(), &parts.headers, body, course).await
+            }
             None if path == LOGIN_PATH && parts.method == Method::POST => self.login_form(&body),
             None => Err(Refusal::missing(format!("Not found: {path}"))),
         };
@@ -76,8 +79,11 @@ impl FakeDss {
         let Some((key_id, admin)) = self.authenticate(&key) else {
             return Err(Refusal::unauthorized("Unknown or revoked API key"));
         };
-        let segments: Vec<String> =
-            path.split('/').filter(|segment| !segment.is_empty()).map(|segment| decoded(segment, false)).collect();
+        let segments: Vec<String> = path
+            .split('/')
+            .filter(|segment| !segment.is_empty())
+            .map(|segment| decoded(segment, false))
+            .collect();
         let call = Call {
             method: method.as_str().to_owned(),
             query: form(query.unwrap_or_default()),
@@ -104,7 +110,9 @@ impl FakeDss {
             ("GET" | "DELETE", ["futures", job]) => self.future_state(call, job),
             (_, ["admin", "global-api-keys", rest @ ..]) => self.global_api_keys(call, rest),
             ("GET" | "PUT", ["admin", "general-settings"]) => self.general_settings(call),
-            ("POST", ["admin", "container-exec", "actions", "push-base-images"]) => self.push_base_images(call),
+            ("POST", ["admin", "container-exec", "actions", "push-base-images"]) => {
+                self.push_base_images(call)
+            }
             ("POST", ["admin", "container-exec", "actions", "apply-kubernetes-policies"]) => {
                 self.container_task(call, "apply-kubernetes-policies")
             }
@@ -118,7 +126,9 @@ impl FakeDss {
             ("GET", ["connections", name, "info"]) => self.connection_info(name),
             ("GET", ["plugins"]) => self.plugin_list(),
             ("POST", ["plugins", "actions", "installFromZip"]) => self.plugin_upload(call),
-            ("POST", ["plugins", "actions", "future", "installFromZip"]) => self.plugin_install(call, "installFromZip"),
+            ("POST", ["plugins", "actions", "future", "installFromZip"]) => {
+                self.plugin_install(call, "installFromZip")
+            }
             ("POST", ["plugins", "actions", how @ ("installFromStore" | "installFromGit")]) => {
                 self.plugin_install(call, how)
             }
@@ -158,10 +168,16 @@ async fn struck(action: Action) -> Response {
     match action {
         Action::Error { status, code, message } => {
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            if code == "html" { html_response(status, &message) } else { error_response(status, &code, &message) }
+            if code == "html" {
+                html_response(status, &message)
+            } else {
+                error_response(status, &code, &message)
+            }
         }
         Action::Reset => {
-            let broken = futures::stream::once(async { Err::<Bytes, _>(io::Error::from(io::ErrorKind::ConnectionReset)) });
+            let broken = futures::stream::once(async {
+                Err::<Bytes, _>(io::Error::from(io::ErrorKind::ConnectionReset))
+            });
             let mut response = Response::new(Body::from_stream(broken));
             response.extensions_mut().insert(DropConnection);
             response

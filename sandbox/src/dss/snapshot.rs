@@ -65,7 +65,8 @@ impl FakeDss {
 fn normal(value: Value) -> Value {
     match value {
         Value::Object(fields) => {
-            let mut entries: Vec<(String, Value)> = fields.into_iter().map(|(key, value)| (key, normal(value))).collect();
+            let mut entries: Vec<(String, Value)> =
+                fields.into_iter().map(|(key, value)| (key, normal(value))).collect();
             entries.sort_by(|(left, _), (right, _)| left.cmp(right));
             Value::Object(entries.into_iter().collect())
         }

@@ -133,7 +133,11 @@ impl State {
             plugins: BTreeMap::new(),
             clusters: BTreeMap::new(),
             projects: BTreeMap::new(),
-            groups: BTreeMap::from([group("administrators", true), group("data_team", false), group("readers", false)]),
+            groups: BTreeMap::from([
+                group("administrators", true),
+                group("data_team", false),
+                group("readers", false),
+            ]),
             users: BTreeMap::from([("admin".to_owned(), admin)]),
             keys: Vec::new(),
             license: None,
@@ -163,7 +167,8 @@ impl Vault {
     /// Opens the vault beside `file`; without a file everything lives in memory.
     pub(super) fn open(file: Option<PathBuf>) -> Self {
         let key_file = file.as_deref().map(|path| path.with_extension("key"));
-        let stored = key_file.as_deref().and_then(|path| fs::read(path).ok()).and_then(|bytes| bytes.try_into().ok());
+        let stored =
+            key_file.as_deref().and_then(|path| fs::read(path).ok()).and_then(|bytes| bytes.try_into().ok());
         let key = stored.unwrap_or_else(|| {
             let key: [u8; 32] = rand::random();
             if let Some(path) = &key_file
@@ -215,7 +220,11 @@ impl Vault {
 
     fn mask(&self, nonce: [u8; 8], bytes: &[u8]) -> Vec<u8> {
         let pad = (0u64..).flat_map(|block| {
-            Sha256::new().chain_update(self.key).chain_update(nonce).chain_update(block.to_be_bytes()).finalize()
+            Sha256::new()
+                .chain_update(self.key)
+                .chain_update(nonce)
+                .chain_update(block.to_be_bytes())
+                .finalize()
         });
         bytes.iter().zip(pad).map(|(byte, mask)| byte ^ mask).collect()
     }
@@ -249,7 +258,8 @@ fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         fs::create_dir_all(parent)?;
     }
     let temporary = path.with_extension("tmp");
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    let mut file =
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(bytes)?;
     drop(file);
     fs::rename(&temporary, path)

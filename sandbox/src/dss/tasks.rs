@@ -50,7 +50,8 @@ impl FakeDss {
         F: Future<Output = Value> + Send + 'static,
     {
         let tasks = self.tasks();
-        let job = format!("{kind}-{:08x}{:04x}", rand::random::<u32>(), tasks.next.fetch_add(1, Ordering::Relaxed));
+        let job =
+            format!("{kind}-{:08x}{:04x}", rand::random::<u32>(), tasks.next.fetch_add(1, Ordering::Relaxed));
         let course = call.course;
         let polls_left = course.map_or(MINIMUM_POLLS, |course| course.polls);
         tasks.lock().insert(job.clone(), Task { kind, polls_left, result: None, aborted: false });

@@ -18,8 +18,18 @@ pub const S3_SYNC_DATABASE: &str = "metastoreDatabaseName";
 pub const S3_ATHENA_CONNECTION: &str = "athenaConnection";
 /// Keys in the Athena connection's `params`.
 pub const ATHENA_PARAMS: &[&str] = &[
-    "region", "s3OutputLocation", "workgroup", "catalog", "database", "credentialsMode", ATHENA_S3_CONNECTION,
-    "driverVersion", "driverJarsDirectory", "properties", "dkuProperties", "namingRule",
+    "region",
+    "s3OutputLocation",
+    "workgroup",
+    "catalog",
+    "database",
+    "credentialsMode",
+    ATHENA_S3_CONNECTION,
+    "driverVersion",
+    "driverJarsDirectory",
+    "properties",
+    "dkuProperties",
+    "namingRule",
 ];
 /// Key that names the S3 connection whose credentials Athena uses.
 pub const ATHENA_S3_CONNECTION: &str = "s3Connection";

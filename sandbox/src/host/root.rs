@@ -78,7 +78,7 @@ impl HostRoot {
         }
         for dir in [
             "/etc/security/limits.d",
-            "/etc/systemd/system",
+            "/etc/systemd/system/multi-user.target.wants",
             "/etc/yum.repos.d",
             "/home/ec2-user",
             "/opt",

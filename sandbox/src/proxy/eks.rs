@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::overlay::{self, Cluster, End, Look, NodeGroup, Overlay, Pace, Phase};
 use super::recognise::Call;
-use super::reply::{Body64, Reply};
+use super::reply::Reply;
 use super::upstream::{Incoming, Upstream};
 use super::{eks_access, eks_addons};
 
@@ -419,14 +419,14 @@ fn shown(reply: Reply, key: &str, change: impl FnOnce(&mut Map<String, Value>)) 
         Some(object) if reply.is_success() => change(object),
         _ => return reply,
     }
-    Reply { body: Body64(value.to_string().into()), ..reply }
+    Reply { body: value.to_string().into(), ..reply }
 }
 
 fn with_names(reply: Reply, key: &str, more: Vec<String>) -> Reply {
     let mut value = reply.value();
     let Some(names) = value.get_mut(key).and_then(Value::as_array_mut) else { return reply };
     names.extend(more.into_iter().map(Value::String));
-    Reply { body: Body64(value.to_string().into()), ..reply }
+    Reply { body: value.to_string().into(), ..reply }
 }
 
 /// The VPC of the subnets, or the refusal of EKS.

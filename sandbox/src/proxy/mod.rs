@@ -14,7 +14,6 @@ mod reply;
 mod stacks;
 mod upstream;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,7 +31,6 @@ use self::recognise::Call;
 use self::record::{CallRecord, Recorder};
 use self::reply::Reply;
 use self::upstream::{Incoming, Upstream};
-use crate::error::SandboxError;
 use crate::faults::{Action, FaultEngine, Phase, Target};
 use crate::serve::drop_connection;
 
@@ -57,16 +55,10 @@ struct Inner {
 }
 
 impl Proxy {
-    pub(crate) fn new(
-        moto: &str,
-        overlay: &Path,
-        faults: Arc<FaultEngine>,
-        recorder: Arc<Recorder>,
-        latency: f64,
-    ) -> Result<Self, SandboxError> {
-        let overlay = Mutex::new(Overlay::open(overlay)?);
+    pub(crate) fn new(moto: &str, faults: Arc<FaultEngine>, recorder: Arc<Recorder>, latency: f64) -> Self {
+        let overlay = Mutex::default();
         let inner = Inner { upstream: Upstream::new(moto), overlay, faults, recorder, latency };
-        Ok(Self { inner: Arc::new(inner) })
+        Self { inner: Arc::new(inner) }
     }
 
     /// Everything that comes is a call to AWS.
@@ -200,9 +192,6 @@ impl Proxy {
         {
             overlay.keep(&name, token, &fingerprint, &reply);
         }
-        if call.mutating {
-            overlay.save();
-        }
         (reply, false)
     }
 
@@ -247,7 +236,7 @@ fn mismatch(service: &str) -> Reply {
             let mut reply = Reply::error(service, 400, "InvalidRequestException", "");
             let body = json!({ "__type": "InvalidRequestException", "AthenaErrorCode": "INVALID_INPUT",
                                "Message": "Idempotent parameters do not match" });
-            reply.body = reply::Body64(body.to_string().into());
+            reply.body = body.to_string().into();
             reply
         }
         _ => Reply::error(

@@ -1,24 +1,19 @@
 //! What the proxy knows beyond moto: replies kept for tokens, states in transition, access entries, add-ons, stacks.
 //!
-//! Plain data, kept in one private file so that it lasts as long as its world. The rules are in `eks` and `stacks`.
+//! Plain data. It lives in memory, as moto's own state does: both end with the daemon. The rules are in `eks` and
+//! `stacks`.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::reply::Reply;
-use crate::error::SandboxError;
-use crate::files;
 
 /// Everything the proxy adds.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Overlay {
-    #[serde(skip)]
-    file: PathBuf,
     /// By service, operation and token.
     tokens: BTreeMap<String, Kept>,
     /// By name.
@@ -29,7 +24,7 @@ pub(crate) struct Overlay {
     next_id: u64,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 struct Kept {
     request: String,
     reply: Reply,
@@ -47,7 +42,7 @@ pub(crate) enum Seen {
 }
 
 /// What the proxy knows of a cluster.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Cluster {
     pub(crate) phase: Option<Phase>,
     /// `CONFIG_MAP`, `API` or `API_AND_CONFIG_MAP`.
@@ -62,35 +57,35 @@ pub(crate) struct Cluster {
 }
 
 /// What the proxy knows of a node group.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct NodeGroup {
     pub(crate) phase: Option<Phase>,
     pub(crate) node_role: String,
 }
 
 /// An access entry with the policies associated with it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 pub(crate) struct AccessEntry {
     pub(crate) body: Value,
     pub(crate) policies: BTreeMap<String, Value>,
 }
 
 /// An add-on.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 pub(crate) struct Addon {
     pub(crate) body: Value,
     pub(crate) phase: Option<Phase>,
 }
 
 /// A stack whose state is not what moto says.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 pub(crate) struct Stack {
     pub(crate) status: String,
     pub(crate) reason: String,
 }
 
 /// A state that will pass, or a failure that stays.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 pub(crate) struct Phase {
     /// What is shown, for example `CREATING`.
     showing: String,
@@ -105,7 +100,7 @@ pub(crate) struct Phase {
 }
 
 /// How a transition ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
     Active,
     Failed,
@@ -170,21 +165,6 @@ pub(crate) fn is_deletion(phase: Option<&Phase>) -> bool {
 }
 
 impl Overlay {
-    /// Reads what an earlier daemon of the same world kept.
-    pub(crate) fn open(file: &Path) -> Result<Self, SandboxError> {
-        let kept: Option<Self> = files::read_json(file)?;
-        Ok(Self { file: file.to_owned(), ..kept.unwrap_or_default() })
-    }
-
-    /// Writes it down.
-    pub(crate) fn save(&self) {
-        // A full disk must not fail the call that was already carried out; what is lost is only the memory of it over
-        // a restart of the daemon.
-        if let Err(error) = files::write_json(&self.file, self) {
-            tracing::warn!(error = %error, "could not keep the overlay");
-        }
-    }
-
     /// What a token has been used for.
     pub(crate) fn seen(&self, call: &str, token: &str, request: &[u8]) -> Seen {
         match self.tokens.get(&format!("{call} {token}")) {

@@ -4,38 +4,16 @@ use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::xml::escape;
 
 /// A whole reply, as it is kept for a token and sent to a client.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: Body64,
-}
-
-/// Bytes that are kept as base64.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Body64(pub(crate) Bytes);
-
-impl Serialize for Body64 {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        use base64::Engine as _;
-        base64::engine::general_purpose::STANDARD.encode(&self.0).serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for Body64 {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        use base64::Engine as _;
-        let text = String::deserialize(deserializer)?;
-        let bytes =
-            base64::engine::general_purpose::STANDARD.decode(text).map_err(serde::de::Error::custom)?;
-        Ok(Self(bytes.into()))
-    }
+    pub(crate) body: Bytes,
 }
 
 impl Reply {
@@ -48,13 +26,13 @@ impl Reply {
         Self {
             status: 200,
             headers: vec![("content-type".to_owned(), "application/json".to_owned()), request_id()],
-            body: Body64(value.to_string().into()),
+            body: value.to_string().into(),
         }
     }
 
     /// The body as JSON; null when it is none.
     pub(crate) fn value(&self) -> Value {
-        serde_json::from_slice(&self.body.0).unwrap_or_default()
+        serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
     /// An error in the shape of the service.
@@ -90,7 +68,7 @@ impl Reply {
                 ("x-amzn-errortype".to_owned(), code.to_owned()),
                 request_id(),
             ],
-            body: Body64(body.into()),
+            body: body.into(),
         }
     }
 }
@@ -101,7 +79,7 @@ fn request_id() -> (String, String) {
 
 impl From<Reply> for Response {
     fn from(reply: Reply) -> Self {
-        let mut response = Self::new(Body::from(reply.body.0));
+        let mut response = Self::new(Body::from(reply.body));
         *response.status_mut() =
             StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut headers = HeaderMap::new();

@@ -4,7 +4,7 @@
 //! and `ListStacks` are rewritten to say so.
 
 use super::overlay::{Overlay, Stack};
-use super::reply::{Body64, Reply};
+use super::reply::Reply;
 use crate::xml::escape;
 
 /// Rewrites the state of known stacks in a reply of CloudFormation.
@@ -12,10 +12,10 @@ pub(crate) fn rewrite(overlay: &Overlay, reply: Reply) -> Reply {
     if overlay.stacks.is_empty() || !reply.is_success() {
         return reply;
     }
-    let Ok(text) = std::str::from_utf8(&reply.body.0) else { return reply };
+    let Ok(text) = std::str::from_utf8(&reply.body) else { return reply };
     let text =
         overlay.stacks.iter().fold(text.to_owned(), |text, (name, stack)| with_status(&text, name, stack));
-    Reply { body: Body64(text.into()), ..reply }
+    Reply { body: text.into(), ..reply }
 }
 
 /// Sets the status in each `member` that is about this stack and has not been deleted.

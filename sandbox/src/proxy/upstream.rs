@@ -4,7 +4,7 @@ use axum::http::{HeaderMap, Method, Uri};
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::reply::{Body64, Reply};
+use super::reply::Reply;
 use crate::aws::{self, Aws};
 
 /// A request as it came.
@@ -88,7 +88,7 @@ impl Upstream {
             .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())))
             .collect();
         match response.bytes().await {
-            Ok(body) => Reply { status, headers, body: Body64(body) },
+            Ok(body) => Reply { status, headers, body },
             Err(error) => broken(&error.to_string()),
         }
     }

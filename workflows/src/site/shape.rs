@@ -4,6 +4,8 @@
 //! It knows the part of JSON Schema that the site's types use, and turns the tree into plain JSON on the way:
 //! keys without a value are left out, a whole number where a text is wanted becomes that text.
 
+mod secret;
+
 use std::collections::BTreeMap;
 
 use dssflow_engine::graph::edit_distance;
@@ -11,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::node::{Entry, Kind, Node};
 use super::{SiteProblem, codes, formats};
+use secret::Place;
 
 /// What marks a value that `init` could not fill in.
 pub(crate) const FILL_IN: &str = "<fill in";
@@ -130,8 +133,8 @@ impl<'a> Walk<'a> {
             return None;
         }
         match schema["format"].as_str() {
-            Some("secret-ref") => return self.secret(node, path, false),
-            Some("api-key") => return self.secret(node, path, true),
+            Some("secret-ref") => return self.secret(node, path, Place::Reference),
+            Some("api-key") => return self.secret(node, path, Place::ReferenceOrSink),
             Some("any-object") => return self.any_object(node, path),
             _ => {}
         }
@@ -285,7 +288,9 @@ impl<'a> Walk<'a> {
     fn text(&mut self, text: &str, schema: &Value, path: &str, line: u32) -> Option<Value> {
         let format = schema["format"].as_str().unwrap_or_default();
         if !formats::holds(format, text) {
-            let message = format!("{text:?} does not fit");
+            // A URL may carry a password, and a long text may be a misplaced key.
+            let shown = text.len() <= 80 && !text.contains('@');
+            let message = if shown { format!("{text:?} does not fit") } else { "does not fit".to_owned() };
             self.problem(codes::WRONG_VALUE, path, line, message, format!("wanted is {}", wanted(schema)));
             return None;
         }
@@ -358,79 +363,6 @@ impl<'a> Walk<'a> {
         let kind = self.choice(&entry.value, &known, &at)?;
         let variant = variants.iter().find(|v| kind_of(v) == kind.as_str())?;
         Some(self.object(entries, variant, path, node.line))
-    }
-
-    /// A reference to a secret; with `or_sink` also a place to put one.
-    fn secret(&mut self, node: &Node, path: &str, or_sink: bool) -> Option<Value> {
-        const PLACES: [&str; 5] = ["env", "file", "secrets_manager", "key", "ssm"];
-        let help = "{env: NAME}, {file: PATH}, {secrets_manager: ID} or {ssm: NAME}";
-        let help = if or_sink { format!("{help}, or {{sink: {{file: PATH}}}}") } else { help.to_owned() };
-        let Kind::Map(entries) = &node.kind else {
-            // The value itself is never repeated: it may be the secret.
-            let message = match node.kind {
-                Kind::Null | Kind::List(_) => "is no reference to a secret".to_owned(),
-                _ => "has a value where a reference to a secret belongs".to_owned(),
-            };
-            let help = format!("take the value out of the file and say where it is: {help}");
-            self.problem(codes::PLAINTEXT_SECRET, path, node.line, message, help);
-            return None;
-        };
-        if or_sink
-            && let [Entry { key, value, .. }] = entries.as_slice()
-            && key == "sink"
-        {
-            return self.secret(value, &below(path, "sink"), false).map(|sink| json!({ "sink": sink }));
-        }
-        let mut out = Map::new();
-        let mut good = true;
-        for entry in entries {
-            let at = below(path, &entry.key);
-            let known: &[&str] =
-                if or_sink { &["env", "file", "secrets_manager", "key", "ssm", "sink"] } else { &PLACES };
-            match &entry.value.kind {
-                _ if !known.contains(&entry.key.as_str()) => {
-                    let help = nearest(&entry.key, known.iter().copied())
-                        .map_or(help.clone(), |near| format!("did you mean `{near}`?"));
-                    self.problem(codes::UNKNOWN_KEY, &at, entry.line, "is not a known key".to_owned(), help);
-                    good = false;
-                }
-                Kind::Text(text) if text.to_lowercase().contains(FILL_IN) => {
-                    self.problem(
-                        codes::UNFILLED,
-                        &at,
-                        entry.line,
-                        "is not filled in yet".to_owned(),
-                        "write where the secret is",
-                    );
-                    good = false;
-                }
-                Kind::Text(text) if !text.is_empty() => {
-                    if entry.key == "file" && !formats::holds("absolute-path", text) {
-                        self.problem(
-                            codes::WRONG_VALUE,
-                            &at,
-                            entry.line,
-                            "is not an absolute path".to_owned(),
-                            "write the whole path, from /",
-                        );
-                        good = false;
-                    }
-                    out.insert(entry.key.clone(), json!(text));
-                }
-                kind => {
-                    let message = format!("is {}, wanted is a text", kind.name());
-                    self.problem(codes::WRONG_VALUE, &at, entry.line, message, help.clone());
-                    good = false;
-                }
-            }
-        }
-        let places = out.keys().filter(|k| *k != "key").count();
-        if good && (places != 1 || (out.contains_key("key") && !out.contains_key("secrets_manager"))) {
-            let message = "must name exactly one place (`key` goes with `secrets_manager`)".to_owned();
-            self.problem(codes::WRONG_VALUE, path, node.line, message, help);
-            good = false;
-        }
-        good.then_some(Value::Object(out))
     }
 
     fn any_object(&mut self, node: &Node, path: &str) -> Option<Value> {

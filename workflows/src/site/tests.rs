@@ -107,6 +107,26 @@ fn single_problems() {
             codes::PLAINTEXT_SECRET,
             "dss.api_key",
         ),
+        (
+            &[("sink: { file: /etc/dssflow/dss-api-key }", "sink: { env: KEY }")],
+            codes::UNKNOWN_KEY,
+            "dss.api_key.sink.env",
+        ),
+        (
+            &[("license: { file: /etc/dssflow/license.json }", "license: { file: license.json }")],
+            codes::WRONG_VALUE,
+            "dss.license.file",
+        ),
+        (
+            &[("license: { file: /etc/dssflow/license.json }", "license: { file: /a, env: A }")],
+            codes::WRONG_VALUE,
+            "dss.license",
+        ),
+        (
+            &[("license: { file: /etc/dssflow/license.json }", "license: { env: A, env: B }")],
+            codes::DUPLICATE,
+            "dss.license.env",
+        ),
         (&[("data_dir: /data/dss", "data_dir: /opt/dataiku")], codes::UNSUPPORTED, "dss.data_dir"),
         (
             &[("source: store", "source: zip\n  url: https://x.example/p.zip")],
@@ -165,4 +185,50 @@ fn the_examples_show_every_section_and_fit_the_schema() {
     for key in schema["required"].as_array().unwrap() {
         assert!(site.get(key.as_str().unwrap()).is_some(), "{key} is required and missing");
     }
+}
+
+/// Whatever line is lost or spoilt: the file is refused with a path, or it is a site with a graph. Never a panic,
+/// and never a site that the typed form refuses after all.
+#[test]
+fn a_lost_or_spoilt_line_is_told_or_harmless() {
+    let lines: Vec<&str> = EXAMPLE.lines().collect();
+    let mut refused = 0;
+    for ix in 0..lines.len() {
+        let mut spoilt = vec![
+            lines
+                .iter()
+                .enumerate()
+                .filter(|(n, _)| *n != ix)
+                .map(|(_, l)| *l)
+                .collect::<Vec<_>>()
+                .join("\n"),
+        ];
+        if let Some((key, _)) =
+            lines[ix].split_once(": ").filter(|(key, _)| !key.trim_start().starts_with('#'))
+        {
+            for value in ["", " 7", " true", " [x]", " {x: y}"] {
+                let line = format!("{key}:{value}");
+                let text = lines.iter().enumerate().map(|(n, l)| if n == ix { line.as_str() } else { *l });
+                spoilt.push(text.collect::<Vec<_>>().join("\n"));
+            }
+        }
+        for text in spoilt {
+            match parse(&text, "site.yaml") {
+                // A pattern that fits no step is all that is left for the graph to refuse.
+                Ok(site) => match crate::bootstrap(&site) {
+                    Ok(workflow) => assert!(!workflow.graph.is_empty()),
+                    Err(errors) => {
+                        assert!(errors.problems[0].message.starts_with("no step"), "{errors}\n{text}");
+                    }
+                },
+                Err(errors) => {
+                    refused += 1;
+                    let typed =
+                        errors.problems.iter().any(|p| p.path.is_empty() && p.code == codes::WRONG_VALUE);
+                    assert!(!typed, "the shape check missed something: {errors}\n{text}");
+                }
+            }
+        }
+    }
+    assert!(refused > 300, "{refused}");
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::super::root::HostRoot;
-use super::super::{Call, ToolResult, read_stdin, refuse};
+use super::super::{Call, ToolResult, admin, read_stdin, refuse};
 
 const IMAGES: &str = "/var/lib/docker/images.json";
 const LOCK: &str = "/var/lib/docker/lock";
@@ -94,6 +94,11 @@ pub(super) fn docker(call: &mut Call) -> ToolResult {
                     return refuse(1, format!("Error response from daemon: No such image: {name}"));
                 }
                 call.root.write(IMAGES, serde_json::to_vec_pretty(&kept)?)?;
+                // DSS looks for its base images among those of the host.
+                if let Some((repository, tag)) = name.rsplit_once(':') {
+                    let body = serde_json::json!({"repository": repository, "tag": tag});
+                    drop(admin::call(&call.config, "DELETE", "/dss/base-images", &body));
+                }
                 call.print(format!("Untagged: {name}"));
             }
             Ok(0)

@@ -133,6 +133,8 @@ pub(super) fn installer(call: &mut Call) -> ToolResult {
     call.root.write(&format!("{data_dir}/install.ini"), ini)?;
     let version = json!({"product_version": version});
     call.root.write(&format!("{data_dir}/dss-version.json"), version.to_string())?;
+    // A new data directory is a new DSS. Without a daemon there is none to reset.
+    drop(admin::call(&call.config, "POST", "/dss/reset", &json!({})));
     call.print("Installation complete");
     Ok(0)
 }

@@ -1,0 +1,135 @@
+//! Looking at runs: in the store when nobody owns it, else through the owner's socket.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use dssflow_engine::Graph;
+use dssflow_engine::event::Event;
+use dssflow_engine::id::RunId;
+use dssflow_engine::run::view::{self, RunView};
+use dssflow_engine::runtime::engine;
+use dssflow_engine::store::{ListPage, ListQuery, Store as _};
+use dssflow_store::SledStore;
+
+use crate::control;
+use crate::control::client::Client;
+use crate::error::{Code, CommandError, CommandResult};
+use crate::owner::{self, Opened};
+use crate::suggest;
+
+/// How many runs a suggestion is looked for in.
+const SUGGEST_AMONG: usize = 1000;
+
+/// Where runs are read.
+pub(crate) enum Access {
+    /// In the store, which this process holds while it looks.
+    Store(Arc<SledStore>),
+    /// From the process that owns the store.
+    Owner(Box<Client>),
+}
+
+impl Access {
+    /// Finds out where runs can be read.
+    ///
+    /// # Errors
+    /// When there is no store, it cannot be opened, or its owner cannot be asked.
+    pub(crate) async fn open(dir: &Path) -> CommandResult<Self> {
+        match owner::open(dir, "dssflow (looking)", false).await? {
+            Opened::Here(store) => Ok(Self::Store(store)),
+            Opened::Elsewhere(holder) => match control::socket_path(dir) {
+                Some(socket) => Ok(Self::Owner(Box::new(Client { socket, store: dir.to_owned(), holder }))),
+                None => Err(owner::locked(dir, holder.as_ref())),
+            },
+        }
+    }
+
+    /// Lets go of the store.
+    pub(crate) async fn close(self) -> CommandResult<()> {
+        match self {
+            Self::Store(store) => owner::close(store).await,
+            Self::Owner(_) => Ok(()),
+        }
+    }
+
+    /// A page of runs, newest first.
+    pub(crate) async fn list(&self, query: ListQuery) -> CommandResult<ListPage> {
+        match self {
+            Self::Store(store) => Ok(store.list(query).await?),
+            Self::Owner(client) => client.list(&query).await,
+        }
+    }
+
+    /// One run.
+    pub(crate) async fn view(&self, run: &RunId) -> CommandResult<RunView> {
+        match self {
+            Self::Store(store) => Ok(view::view(&engine::load(store.as_ref(), run).await?)),
+            Self::Owner(client) => client.view(run).await,
+        }
+    }
+
+    /// Its history after an event.
+    pub(crate) async fn events(&self, run: &RunId, after: u64) -> CommandResult<Vec<Event>> {
+        match self {
+            Self::Store(store) => Ok(engine::history(store.as_ref(), run, after).await?),
+            Self::Owner(client) => client.events(run, after).await,
+        }
+    }
+
+    /// Its graph.
+    pub(crate) async fn graph(&self, run: &RunId) -> CommandResult<Graph> {
+        match self {
+            Self::Store(store) => Ok(engine::load(store.as_ref(), run).await?.graph),
+            Self::Owner(client) => client.graph(run).await,
+        }
+    }
+
+    /// Whether the run is being driven by somebody now.
+    pub(crate) async fn is_driven(&self, run: &RunId) -> CommandResult<bool> {
+        match self {
+            Self::Store(_) => Ok(false),
+            Self::Owner(client) => Ok(client.owner().await?.live.contains(run)),
+        }
+    }
+
+    /// The run that `selector` names: an id, an unambiguous beginning of one, or `@latest`.
+    pub(crate) async fn resolve(&self, selector: &str) -> CommandResult<RunId> {
+        let page = |prefix: Option<&str>, limit| ListQuery {
+            prefix: prefix.map(str::to_owned),
+            limit,
+            ..ListQuery::default()
+        };
+        if selector == "@latest" {
+            let newest = self.list(page(None, 1)).await?.runs.into_iter().next();
+            return newest.map(|r| r.run).ok_or_else(|| {
+                CommandError::new(Code::NoSuchRun, "there is no run in this store")
+                    .hint("`dssflow run bootstrap --sandbox` starts one that needs no account")
+            });
+        }
+        // What is no beginning of an id names no run, and is never sent anywhere.
+        if RunId::new(selector).is_ok() {
+            let mut found = self.list(page(Some(selector), 10)).await?.runs;
+            if let Some(exact) = found.iter().position(|r| r.run.as_str() == selector) {
+                return Ok(found.swap_remove(exact).run);
+            }
+            if found.len() > 1 {
+                let names: Vec<String> = found.iter().map(|r| r.run.to_string()).collect();
+                return Err(CommandError::new(
+                    Code::AmbiguousRun,
+                    format!("{selector} could be several runs"),
+                )
+                .why(names.join(", "))
+                .hint("type more of the id"));
+            }
+            if let Some(only) = found.pop() {
+                return Ok(only.run);
+            }
+            // The page is newest first and may not hold the run of exactly this id.
+        }
+        let known = self.list(page(None, SUGGEST_AMONG)).await?.runs;
+        let error = CommandError::new(Code::NoSuchRun, format!("there is no run {selector}"));
+        Err(match suggest::nearest(selector, known.iter().map(|r| r.run.as_str())) {
+            Some(near) => error.hint(format!("did you mean {near}?")),
+            None => error.hint("`dssflow runs ls` lists the runs of this store"),
+        })
+    }
+}

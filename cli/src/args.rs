@@ -1,0 +1,403 @@
+//! The command line. What stands in the documentation comments here is what `--help` prints.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Durable workflows that take Dataiku DSS on AWS from nothing to its reference architecture, and back.
+#[derive(Debug, Parser)]
+#[command(name = "dssflow", version, propagate_version = true, max_term_width = 110)]
+#[command(
+    after_help = "Exit codes: 0 done, 1 failed, 3 paused, 4 credentials, 5 the world does not fit, 6 failed and \
+                        rolled back, 7 rollback incomplete, 8 store in use or damaged, 64 usage, 130/143 signal."
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options every command takes.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// Directory of the store [default: $XDG_DATA_HOME/dssflow or ~/.local/share/dssflow]
+    #[arg(long, global = true, value_name = "DIR", env = "DSSFLOW_STORE", hide_env_values = true)]
+    pub(crate) store: Option<PathBuf>,
+    /// What is logged to stderr: error, warn, info, debug, trace, or a list of target=level
+    #[arg(
+        long,
+        global = true,
+        value_name = "LEVEL",
+        env = "DSSFLOW_LOG",
+        default_value = "warn",
+        hide_default_value = false
+    )]
+    pub(crate) log: String,
+    /// How errors are printed on stderr
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value = "human")]
+    pub(crate) error_format: ErrorFormat,
+}
+
+/// How errors are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ErrorFormat {
+    /// For people.
+    Human,
+    /// One JSON object on one line.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start a run of a workflow, or go on with the unfinished run of the same site
+    Run(RunArgs),
+    /// Go on with a run where it is: after a crash, a pause or a failure
+    Resume(ResumeArgs),
+    /// Take back everything a run made
+    Rollback(RollbackArgs),
+    /// Let a run that is being driven elsewhere come to a stand
+    Pause(PauseArgs),
+    /// End a run that is being driven elsewhere
+    Cancel(CancelArgs),
+    /// Look at runs
+    #[command(subcommand)]
+    Runs(RunsCommand),
+    /// Why a run does not move, and what to type next
+    Why(WhyArgs),
+    /// Look at workflows
+    #[command(subcommand)]
+    Workflows(WorkflowsCommand),
+    /// Look at the store
+    #[command(subcommand)]
+    Store(StoreCommand),
+    /// A cloud on this machine to try dssflow against, without an account
+    #[command(subcommand)]
+    Sandbox(SandboxCommand),
+    /// Write a commented site file to start from
+    Init(InitArgs),
+    /// Print the version
+    Version,
+    /// Explain an error code
+    Explain(ExplainArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// The workflow; `dssflow workflows ls` lists them
+    pub(crate) workflow: String,
+    /// The site file [default: site.yaml; with --sandbox the one that comes with it]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Set a value of the site file, as cluster.mode=sdk or connections[0].bucket=b; the value is YAML
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// The run's id [default: made from workflow and site]
+    #[arg(long, value_name = "ID")]
+    pub(crate) id: Option<String>,
+    /// Do not ask before something is made that costs
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    /// How many steps run at once [default: as the site file says]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) parallelism: Option<u32>,
+    /// Run against the sandbox, which is started when it is not there; -f is then optional
+    #[arg(long)]
+    pub(crate) sandbox: bool,
+    #[command(flatten)]
+    pub(crate) output: FollowOutput,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ResumeArgs {
+    /// The run: its id, an unambiguous beginning of it, or @latest
+    #[arg(default_value = "@latest")]
+    pub(crate) run: String,
+    #[command(flatten)]
+    pub(crate) output: FollowOutput,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RollbackArgs {
+    /// The run: its id, an unambiguous beginning of it, or @latest
+    pub(crate) run: String,
+    /// Leave this step's work in place (may be repeated)
+    #[arg(long, value_name = "STEP")]
+    pub(crate) keep: Vec<String>,
+    /// Do not ask before things are deleted
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) output: FollowOutput,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PauseArgs {
+    /// The run: its id, an unambiguous beginning of it, or @latest
+    pub(crate) run: String,
+    /// Why, for the history
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) reason: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CancelArgs {
+    /// The run: its id, an unambiguous beginning of it, or @latest
+    pub(crate) run: String,
+    /// Take back what it made, instead of leaving it
+    #[arg(long)]
+    pub(crate) rollback: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    /// Why, for the history
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) reason: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RunsCommand {
+    /// List runs, newest first
+    Ls(LsArgs),
+    /// Show one run with its steps
+    Get(GetArgs),
+    /// Print the history of a run
+    Events(EventsArgs),
+    /// Watch a run that is being driven
+    Watch(RunRef),
+    /// Draw a run's graph with where each step stands
+    Graph(RunGraphArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunRef {
+    /// The run: its id, an unambiguous beginning of it, or @latest
+    #[arg(default_value = "@latest")]
+    pub(crate) run: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LsArgs {
+    /// Only runs in this state, as failed or paused (may be repeated)
+    #[arg(long, value_name = "STATUS")]
+    pub(crate) status: Vec<String>,
+    /// Only runs of this workflow
+    #[arg(long, value_name = "NAME")]
+    pub(crate) workflow: Option<String>,
+    /// Only runs of this site
+    #[arg(long, value_name = "NAME")]
+    pub(crate) site: Option<String>,
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub(crate) limit: usize,
+    /// How it is printed
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
+    pub(crate) output: ListFormat,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GetArgs {
+    #[command(flatten)]
+    pub(crate) run: RunRef,
+    /// How it is printed
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
+    pub(crate) output: ListFormat,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EventsArgs {
+    #[command(flatten)]
+    pub(crate) run: RunRef,
+    /// Go on until the run stands
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only events after this number
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) after: u64,
+    /// How they are printed
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
+    pub(crate) output: EventsFormat,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunGraphArgs {
+    #[command(flatten)]
+    pub(crate) run: RunRef,
+    /// How it is drawn
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "text")]
+    pub(crate) output: GraphFormat,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WhyArgs {
+    #[command(flatten)]
+    pub(crate) run: RunRef,
+    /// How it is printed
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
+    pub(crate) output: ViewFormat,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum WorkflowsCommand {
+    /// List workflows
+    Ls {
+        /// How they are printed
+        #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
+        output: ListFormat,
+    },
+    /// Print the JSON Schema of a workflow's site file
+    Schema {
+        /// The workflow
+        workflow: String,
+    },
+    /// Draw a workflow's graph
+    Graph {
+        /// The workflow
+        workflow: String,
+        /// The site file it is built from [default: the shipped example]
+        #[arg(short, long, value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// Set a value of the site file
+        #[arg(long, value_name = "KEY=VALUE")]
+        set: Vec<String>,
+        /// How it is drawn
+        #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "text")]
+        output: GraphFormat,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StoreCommand {
+    /// Where it is, how large, who owns it
+    Info {
+        /// How it is printed
+        #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
+        output: ViewFormat,
+    },
+    /// Read everything and check it; exit 8 when something is wrong
+    Verify {
+        /// How it is printed
+        #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
+        output: ViewFormat,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SandboxCommand {
+    /// Start it, or find the one that runs
+    Up {
+        /// Script what goes wrong: a JSON list of faults
+        #[arg(long, value_name = "FILE")]
+        faults: Option<PathBuf>,
+        /// Scale of simulated durations: 1 shows a bootstrap in well under a minute, 0 is for tests
+        #[arg(long, value_name = "FACTOR", value_parser = latency)]
+        latency: Option<f64>,
+    },
+    /// End it
+    Down,
+    /// Whether it runs, and where
+    Status {
+        /// How it is printed
+        #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
+        output: ViewFormat,
+    },
+    /// Print what is in it, in a form that can be compared
+    Snapshot,
+}
+
+fn latency(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(factor) if (0.0..=1000.0).contains(&factor) => Ok(factor),
+        _ => Err("a number from 0 to 1000 is needed".to_owned()),
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// The workflow
+    pub(crate) workflow: String,
+    /// The file to write; - is stdout
+    #[arg(short, long, value_name = "FILE", default_value = "-")]
+    pub(crate) output: PathBuf,
+    /// Replace the file when it exists
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Do not look at the instance's metadata and at AWS
+    #[arg(long)]
+    pub(crate) offline: bool,
+    /// The AWS endpoint to ask, when it is not AWS itself
+    #[arg(long, value_name = "URL")]
+    pub(crate) endpoint_url: Option<String>,
+    /// The instance metadata service to ask, when it is not the usual one
+    #[arg(long, value_name = "URL", env = "AWS_EC2_METADATA_SERVICE_ENDPOINT")]
+    pub(crate) imds_endpoint: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// The code, as DF0010; without it all are listed
+    pub(crate) code: Option<String>,
+}
+
+/// What commands that drive a run print on stdout.
+#[derive(Debug, Args)]
+pub(crate) struct FollowOutput {
+    /// What stdout gets: a summary, the run as JSON, the stream of events, or its id
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
+    pub(crate) output: FollowFormat,
+}
+
+/// How lists are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ListFormat {
+    Table,
+    Wide,
+    Json,
+    Jsonl,
+    Yaml,
+    Name,
+}
+
+/// How one thing is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ViewFormat {
+    Table,
+    Json,
+    Yaml,
+}
+
+/// How a run is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FollowFormat {
+    Table,
+    Json,
+    Jsonl,
+    Name,
+}
+
+/// How events are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EventsFormat {
+    Table,
+    Json,
+    Jsonl,
+}
+
+/// How graphs are drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GraphFormat {
+    Text,
+    Dot,
+    Mermaid,
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

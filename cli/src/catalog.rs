@@ -1,0 +1,157 @@
+//! The workflows there are, and how a site file becomes one of them. Reads files; looks at nothing else.
+
+use std::path::Path;
+
+use dssflow_workflows::{Site, Workflow};
+use serde_json::Value;
+
+use crate::error::{Code, CommandError, CommandResult};
+use crate::suggest;
+
+/// One workflow, for lists.
+#[derive(Debug, serde::Serialize)]
+pub(crate) struct Entry {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// Its version.
+    pub(crate) version: u32,
+    /// What it does.
+    pub(crate) title: &'static str,
+}
+
+/// All workflows.
+pub(crate) const ALL: &[Entry] = &[Entry {
+    name: dssflow_workflows::bootstrap::NAME,
+    version: dssflow_workflows::bootstrap::VERSION,
+    title: "Dataiku DSS on AWS from nothing to managed compute on EKS with Glue and Athena",
+}];
+
+/// A site file to start from when none is given for a picture.
+const EXAMPLE: &str = include_str!("../../workflows/examples/site.yaml");
+
+/// The workflow of that name.
+///
+/// # Errors
+/// When there is none; the nearest is suggested.
+pub(crate) fn find(name: &str) -> CommandResult<&'static Entry> {
+    ALL.iter().find(|e| e.name == name).ok_or_else(|| {
+        let error = CommandError::new(Code::NoSuchWorkflow, format!("there is no workflow {name:?}"));
+        match suggest::nearest(name, ALL.iter().map(|e| e.name)) {
+            Some(near) => error.hint(format!("did you mean {near}?")),
+            None => error.hint("`dssflow workflows ls` lists them"),
+        }
+    })
+}
+
+/// Reads and checks a site file with the values of `--set` put in.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub(crate) fn read_site(file: &Path, set: &[String]) -> CommandResult<Site> {
+    let text = std::fs::read_to_string(file).map_err(|e| {
+        CommandError::new(Code::File, format!("the site file {} cannot be read", file.display()))
+            .why(e)
+            .hint("`dssflow init bootstrap -o site.yaml` writes one to start from")
+    })?;
+    parse_site(&text, &file.display().to_string(), set)
+}
+
+/// The shipped example with the values of `--set` put in.
+///
+/// # Errors
+/// What `set` makes wrong.
+pub(crate) fn example_site(set: &[String]) -> CommandResult<Site> {
+    parse_site(EXAMPLE, "the shipped example", set)
+}
+
+fn parse_site(text: &str, name: &str, set: &[String]) -> CommandResult<Site> {
+    if set.is_empty() {
+        return Ok(dssflow_workflows::parse(text, name)?);
+    }
+    // What is wrong with the file itself is told with its own lines.
+    dssflow_workflows::parse(text, name)?;
+    let mut value: Value = serde_saphyr::from_str(text)
+        .map_err(|e| CommandError::new(Code::WrongSite, format!("{name} is no YAML")).why(e))?;
+    for setting in set {
+        apply_setting(&mut value, setting)?;
+    }
+    // JSON is YAML, but its lines are not those of the file.
+    Ok(dssflow_workflows::parse(&value.to_string(), &format!("{name} with --set")).map_err(
+        |mut errors| {
+            errors.problems.iter_mut().for_each(|p| p.line = None);
+            errors
+        },
+    )?)
+}
+
+/// Puts `a.b[0].c=value` into a document; what is missing on the way is made.
+fn apply_setting(document: &mut Value, setting: &str) -> CommandResult<()> {
+    let wrong = |why: &str| {
+        CommandError::new(Code::Usage, format!("--set {setting}: {why}"))
+            .hint("it takes KEY=VALUE, as cluster.mode=sdk or connections[0].bucket=my-bucket")
+    };
+    let (path, text) = setting.split_once('=').ok_or_else(|| wrong("there is no ="))?;
+    let new: Value =
+        serde_saphyr::from_str(text).map_err(|e| wrong(&format!("the value is no YAML: {e}")))?;
+    let mut place = document;
+    for part in path.split('.') {
+        let (key, indices) = part.split_once('[').map_or((part, ""), |(key, rest)| (key, rest));
+        if key.is_empty() {
+            return Err(wrong("a key is empty"));
+        }
+        if place.is_null() {
+            *place = Value::Object(serde_json::Map::new());
+        }
+        let map = place
+            .as_object_mut()
+            .ok_or_else(|| wrong(&format!("what {key} is to be set in is no mapping")))?;
+        place = map.entry(key).or_insert(Value::Null);
+        for index in indices.split('[').filter(|i| !i.is_empty()) {
+            let index: usize = index
+                .strip_suffix(']')
+                .and_then(|i| i.parse().ok())
+                .ok_or_else(|| wrong("an index is written [0]"))?;
+            let list = place.as_array_mut().ok_or_else(|| wrong(&format!("{key} is no list")))?;
+            let length = list.len();
+            place = list
+                .get_mut(index)
+                .ok_or_else(|| wrong(&format!("{key} has {length} items, counted from 0")))?;
+        }
+    }
+    *place = new;
+    Ok(())
+}
+
+/// Builds the workflow of that name.
+///
+/// # Errors
+/// When there is none, or the site does not fit it.
+pub(crate) fn build(name: &str, site: &Site) -> CommandResult<Workflow> {
+    find(name)?;
+    Ok(dssflow_workflows::bootstrap(site)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_reach_into_lists_and_make_what_is_missing() {
+        let mut document = serde_json::json!({ "a": { "b": [{ "c": 1 }] } });
+        apply_setting(&mut document, "a.b[0].c=two").unwrap();
+        apply_setting(&mut document, "x.y=3").unwrap();
+        assert_eq!(document, serde_json::json!({ "a": { "b": [{ "c": "two" }] }, "x": { "y": 3 } }));
+        for bad in ["a", "a.b[4].c=1", "a.b[x]=1", ".a=1", "a.b.c=1"] {
+            assert_eq!(apply_setting(&mut document, bad).unwrap_err().code, Code::Usage, "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_example_can_be_built_and_set() {
+        let site = example_site(&["parallelism=3".to_owned()]).unwrap();
+        assert_eq!(build("bootstrap", &site).unwrap().options.parallelism, 3);
+        let error = example_site(&["paralelism=3".to_owned()]).unwrap_err();
+        assert_eq!(error.code, Code::WrongSite);
+        assert_eq!(find("boostrap").unwrap_err().hints, ["did you mean bootstrap?"]);
+    }
+}

@@ -1,0 +1,61 @@
+//! From the parsed command line to the command: one file each.
+
+mod explain;
+mod init;
+mod pause;
+mod resume;
+mod rollback;
+mod run;
+mod runs;
+mod sandbox;
+mod store;
+mod version;
+mod why;
+mod workflows;
+
+use std::future::Future;
+
+use crate::args::{Cli, Command, ErrorFormat};
+use crate::config::{self, Settings};
+use crate::error::{Code, CommandError, CommandResult, Exit};
+use crate::logging;
+use crate::ui::Ui;
+
+/// Runs the command.
+///
+/// # Errors
+/// What kept it from doing as asked.
+pub(crate) fn run(ui: &Ui, cli: Cli) -> CommandResult {
+    // These need neither store nor runtime and must be quick.
+    match &cli.command {
+        Command::Version => return Ok(version::run(ui)),
+        Command::Explain(args) => return explain::run(ui, args),
+        _ => {}
+    }
+    logging::start(&cli.global.log)?;
+    let named = cli.global.store.is_some() && std::env::var_os("DSSFLOW_STORE").is_none();
+    let settings = Settings { store: config::store_dir(cli.global.store.clone())?, named };
+    tracing::debug!(store = %settings.store.display(), json = cli.global.error_format == ErrorFormat::Json, "settings");
+    match cli.command {
+        Command::Version | Command::Explain(_) => Ok(Exit::Ok),
+        Command::Run(args) => wait(run::run(ui, &settings, args)),
+        Command::Resume(args) => wait(resume::run(ui, &settings, &args)),
+        Command::Rollback(args) => wait(rollback::run(ui, &settings, args)),
+        Command::Pause(args) => wait(pause::pause(ui, &settings, args)),
+        Command::Cancel(args) => wait(pause::cancel(ui, &settings, args)),
+        Command::Runs(command) => wait(runs::run(ui, &settings, command)),
+        Command::Why(args) => wait(why::run(ui, &settings, &args)),
+        Command::Workflows(command) => workflows::run(ui, command),
+        Command::Store(command) => wait(store::run(ui, &settings, &command)),
+        Command::Sandbox(command) => wait(sandbox::run(ui, &settings, command)),
+        Command::Init(args) => wait(init::run(ui, &args)),
+    }
+}
+
+fn wait(command: impl Future<Output = CommandResult>) -> CommandResult {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| CommandError::new(Code::Internal, "the runtime does not start").why(e))?;
+    runtime.block_on(Box::pin(command))
+}

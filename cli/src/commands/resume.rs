@@ -1,0 +1,48 @@
+//! `dssflow resume`: goes on with a run where it is.
+
+use dssflow_engine::event::Request;
+use dssflow_engine::run::RunStatus;
+
+use crate::access::Access;
+use crate::args::ResumeArgs;
+use crate::config::{self, Settings};
+use crate::drive::{Aim, Session, Stream};
+use crate::error::{CommandResult, Exit};
+use crate::owner;
+use crate::ui::Ui;
+use crate::world::{self, World};
+
+/// Resumes, then follows.
+pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &ResumeArgs) -> CommandResult {
+    let store = owner::open_to_drive(&settings.store, "dssflow resume", false).await?;
+    let access = Access::Store(store);
+    let found = match access.resolve(&args.run).await {
+        Ok(run) => access.view(&run).await,
+        Err(error) => Err(error),
+    };
+    access.close().await?;
+    let view = found?;
+    if matches!(view.status, RunStatus::Succeeded | RunStatus::RolledBack) {
+        ui.note(&format!("run {} is {}: nothing to do", view.run, view.status));
+        return Ok(Exit::Ok);
+    }
+    let sandbox = world::sandbox_of(&settings.store, &view).await?;
+    let session = Session::open(ui, settings, &format!("dssflow resume {}", view.run), false).await?;
+    let site = session.site_of(&view.run).await?;
+    if let Some(sandbox) = &sandbox {
+        world::must_be_inside(&site, sandbox)?;
+    }
+    let world = world::connect(&site, sandbox).await?;
+    let identity = world.identify(&site).await?;
+    World::same_principal(&view, &identity)?;
+    ui.note(&format!("run {}, which is {}", view.run, view.status));
+    world.hold(&view.run).await;
+    let engine = session.engine_in(&world);
+    let stream = Stream::new(ui, args.output.output, &view.run, view.seq);
+    // A run that was being taken back on request goes on with that.
+    let handle = engine.resume(&view.run, Request::by(config::user())).await?;
+    let exit = session.follow(&engine, handle, stream, Aim::Forward, &site).await;
+    world.let_go(&view.run, &exit).await;
+    session.close().await?;
+    exit
+}

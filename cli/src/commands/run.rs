@@ -1,0 +1,240 @@
+//! `dssflow run`: starts a run, or goes on with the unfinished one of the same site.
+
+use std::path::Path;
+
+use dssflow_engine::StartRun;
+use dssflow_engine::event::Request;
+use dssflow_engine::id::RunId;
+use dssflow_engine::run::RunStatus;
+use dssflow_engine::run::view::RunView;
+use dssflow_engine::store::ListQuery;
+use dssflow_sandbox::{SandboxOptions, World as Sandbox};
+use dssflow_workflows::{Site, Workflow};
+
+use crate::args::{FollowFormat, RunArgs};
+use crate::catalog;
+use crate::config::{self, Settings};
+use crate::drive::{Aim, Session, Stream};
+use crate::error::{Code, CommandError, CommandResult};
+use crate::ui::{Ui, one_line};
+use crate::world::{self, SANDBOX_LABEL, World};
+
+/// How many ids are tried for a site's next run.
+const MAX_RUNS_OF_A_SITE: u32 = 100_000;
+
+/// Starts or attaches, then follows.
+pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandResult {
+    catalog::find(&args.workflow)?;
+    let id =
+        args.id.map(RunId::new).transpose().map_err(|e| CommandError::new(Code::Usage, e.to_string()))?;
+    let sandbox = if args.sandbox { Some(start_sandbox(ui, settings).await?) } else { None };
+    let file = match (&args.file, &sandbox) {
+        (Some(file), _) => file.clone(),
+        (None, Some(sandbox)) => sandbox.site_yaml.clone(),
+        (None, None) => "site.yaml".into(),
+    };
+    let mut site = catalog::read_site(&file, &args.set)?;
+    if let Some(parallelism) = args.parallelism {
+        site.parallelism = parallelism;
+    }
+    let workflow = catalog::build(&args.workflow, &site)?;
+    let sandbox = match sandbox {
+        Some(sandbox) => Some(sandbox),
+        None => sandbox_behind(settings, &site).await?,
+    };
+    if let Some(sandbox) = &sandbox {
+        world::must_be_inside(&site, sandbox)?;
+    }
+    let free = args.yes || sandbox.is_some();
+    if !free && !ui.can_ask() {
+        ui.confirm("This makes things in AWS that cost, and")?;
+    }
+
+    let session = Session::open(ui, settings, &format!("dssflow run {}", args.workflow), true).await?;
+    let world = world::connect(&site, sandbox).await?;
+    let label = world.sandbox.as_ref().map(|s| s.id.clone());
+    if let Some(earlier) = unfinished(&session, &workflow, label.as_deref(), id.as_ref()).await? {
+        let exit =
+            attach(ui, settings, &session, &world, &site, &workflow, &earlier, args.output.output).await;
+        session.close().await?;
+        return exit;
+    }
+    let identity = world.identify(&site).await?;
+    world.preflight(&site).await?;
+    banner(ui, &site, &identity.principal_arn, world.sandbox.as_ref(), settings);
+    if !free {
+        ui.confirm("Make this?")?;
+    }
+    let id = match id {
+        Some(id) => id,
+        None => free_id(&session, &workflow).await?,
+    };
+    world.hold(&id).await;
+    let start = StartRun {
+        id: Some(id.clone()),
+        version: workflow.version,
+        site: workflow.site,
+        input: workflow.input,
+        options: workflow.options,
+        labels: label.into_iter().map(|id| (SANDBOX_LABEL.to_owned(), id)).collect(),
+        request: Request::by(config::user()),
+        ..StartRun::new(workflow.name, workflow.graph)
+    };
+    ui.note(&format!("run {id}"));
+    let engine = session.engine_in(&world);
+    let stream = Stream::new(ui, args.output.output, &id, 0);
+    let handle = engine.start(start).await?;
+    let exit = session.follow(&engine, handle, stream, Aim::Forward, &site).await;
+    world.let_go(&id, &exit).await;
+    session.close().await?;
+    exit
+}
+
+/// Starts the sandbox of the store, or finds the one that runs.
+pub(crate) async fn start_sandbox(ui: &Ui, settings: &Settings) -> CommandResult<Sandbox> {
+    let options = sandbox_options(settings)?;
+    Ok(dssflow_sandbox::up(&options, &|text| ui.note(&one_line(text))).await?)
+}
+
+/// The usual options of the store's sandbox.
+///
+/// # Errors
+/// When the program does not know its own path.
+pub(crate) fn sandbox_options(settings: &Settings) -> CommandResult<SandboxOptions> {
+    let exe = std::env::current_exe().map_err(|e| {
+        CommandError::new(Code::SandboxFailed, "dssflow does not know where it lies itself").why(e)
+    })?;
+    std::fs::create_dir_all(&settings.store).map_err(|e| unusable(&settings.store, &e))?;
+    Ok(SandboxOptions::new(world::sandbox_dir(&settings.store), exe))
+}
+
+fn unusable(dir: &Path, error: &std::io::Error) -> CommandError {
+    CommandError::new(Code::StoreUnusable, format!("the directory {} cannot be made", dir.display()))
+        .why(error)
+        .hint("name another one with --store or DSSFLOW_STORE")
+}
+
+/// The sandbox of the store when the site leads into it: such a run costs nothing and belongs to that world.
+async fn sandbox_behind(settings: &Settings, site: &Site) -> CommandResult<Option<Sandbox>> {
+    let Some(endpoint) = &site.aws.endpoint_url else { return Ok(None) };
+    let living = dssflow_sandbox::find(&world::sandbox_dir(&settings.store)).await?;
+    Ok(living.filter(|world| world.aws_endpoint == *endpoint))
+}
+
+/// The run of the same workflow, site and world that still wants something.
+async fn unfinished(
+    session: &Session<'_>,
+    workflow: &Workflow,
+    sandbox: Option<&str>,
+    id: Option<&RunId>,
+) -> CommandResult<Option<RunView>> {
+    let query = ListQuery {
+        workflow: Some(workflow.name.to_string()),
+        site: Some(workflow.site.clone()),
+        statuses: vec![
+            RunStatus::Pending,
+            RunStatus::Running,
+            RunStatus::Waiting,
+            RunStatus::Paused,
+            RunStatus::RollingBack,
+            RunStatus::Failed,
+            RunStatus::RollbackStuck,
+        ],
+        ..ListQuery::default()
+    };
+    for summary in session.engine().list(query).await?.runs {
+        if !summary.live && summary.status.is_end() {
+            continue;
+        }
+        if id.is_some_and(|id| *id != summary.run) {
+            continue;
+        }
+        let view = session.engine().view(&summary.run).await?;
+        if view.labels.get(SANDBOX_LABEL).map(String::as_str) == sandbox {
+            return Ok(Some(view));
+        }
+    }
+    Ok(None)
+}
+
+/// Goes on with an earlier run.
+#[expect(clippy::too_many_arguments, reason = "what `run` found out, handed on once")]
+async fn attach(
+    ui: &Ui,
+    settings: &Settings,
+    session: &Session<'_>,
+    world: &World,
+    site: &Site,
+    workflow: &Workflow,
+    earlier: &RunView,
+    format: FollowFormat,
+) -> CommandResult {
+    let (run, command) = (&earlier.run, settings.command());
+    if earlier.rolling_back {
+        return Err(CommandError::new(
+            Code::RunInTheWay,
+            format!("run {run} of site {} is being taken back", workflow.site),
+        )
+        .why(format!("it is {}", earlier.status))
+        .hint(format!("finish that first: {command} rollback {run}")));
+    }
+    let recorded = session.site_of(run).await?;
+    if serde_json::to_value(&recorded).ok() != Some(workflow.input.clone()) {
+        return Err(CommandError::new(
+            Code::RunInTheWay,
+            format!(
+                "run {run} of site {} is not finished, and the site file has changed since",
+                workflow.site
+            ),
+        )
+        .why(format!("it is {}; a run keeps the site it was created with", earlier.status))
+        .hint(format!("finish it as it was: {command} resume {run}"))
+        .hint(format!("or take it back, then run again: {command} rollback {run}")));
+    }
+    let identity = world.identify(site).await?;
+    World::same_principal(earlier, &identity)?;
+    ui.note(&format!("going on with run {run}, which is {}", earlier.status));
+    world.hold(run).await;
+    let engine = session.engine_in(world);
+    let stream = Stream::new(ui, format, run, earlier.seq);
+    let handle = engine.resume(run, Request::by(config::user())).await?;
+    let exit = session.follow(&engine, handle, stream, Aim::Forward, site).await;
+    world.let_go(run, &exit).await;
+    exit
+}
+
+/// What is about to happen, where, and as whom.
+fn banner(ui: &Ui, site: &Site, principal: &str, sandbox: Option<&Sandbox>, settings: &Settings) {
+    let mut lines = vec![
+        format!("site       {}", site.name),
+        format!("account    {}", site.expected_account),
+        format!("region     {}", site.region),
+        format!("principal  {}", one_line(principal)),
+        format!("store      {}", settings.store.display()),
+    ];
+    match (sandbox, &site.aws.endpoint_url) {
+        (Some(sandbox), _) => lines.push(format!("sandbox    {} (nothing real, no cost)", sandbox.id)),
+        (None, Some(endpoint)) => lines.push(format!("endpoint   {}", one_line(endpoint))),
+        (None, None) => {}
+    }
+    if sandbox.is_none() {
+        lines.extend(
+            dssflow_workflows::summary(site).iter().map(|line| format!("costs      {}", one_line(line))),
+        );
+    }
+    ui.note(&lines.join("\n"));
+}
+
+/// `bootstrap-lab`, then `bootstrap-lab-2` and so on.
+async fn free_id(session: &Session<'_>, workflow: &Workflow) -> CommandResult<RunId> {
+    let base = format!("{}-{}", workflow.name, workflow.site);
+    for n in 1..MAX_RUNS_OF_A_SITE {
+        let text = if n == 1 { base.clone() } else { format!("{base}-{n}") };
+        let id = RunId::new(text).map_err(|e| CommandError::new(Code::Usage, e.to_string()))?;
+        if session.engine().store().head(&id).await?.is_none() {
+            return Ok(id);
+        }
+    }
+    Err(CommandError::new(Code::RunInTheWay, format!("site {} has too many runs", workflow.site))
+        .hint("choose an id with --id"))
+}

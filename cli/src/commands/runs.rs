@@ -1,0 +1,271 @@
+//! `dssflow runs`: lists, single runs, histories, pictures.
+
+use std::time::Duration;
+
+use dssflow_engine::event::Event;
+use dssflow_engine::graph::render;
+use dssflow_engine::run::RunStatus;
+use dssflow_engine::run::view::RunView;
+use dssflow_engine::store::{ListQuery, MAX_PAGE, RunSummary};
+
+use crate::access::Access;
+use crate::args::{
+    EventsArgs, EventsFormat, GetArgs, GraphFormat, ListFormat, LsArgs, RunGraphArgs, RunRef, RunsCommand,
+};
+use crate::config::Settings;
+use crate::describe;
+use crate::drive::{Aim, exit_of, version_line};
+use crate::error::{Code, CommandError, CommandResult, Exit};
+use crate::progress::{Progress, now, tree};
+use crate::suggest;
+use crate::ui::{Ui, one_line, table};
+
+/// How often a watched run is looked at.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Runs one of them.
+pub(crate) async fn run(ui: &Ui, settings: &Settings, command: RunsCommand) -> CommandResult {
+    if let RunsCommand::Ls(args) = command {
+        return ls(ui, settings, args).await;
+    }
+    let access = Access::open(&settings.store).await?;
+    let result = match &command {
+        RunsCommand::Ls(_) => Ok(Exit::Ok),
+        RunsCommand::Get(args) => get(ui, &access, args).await,
+        RunsCommand::Events(args) => events(ui, &access, args).await,
+        RunsCommand::Watch(args) => watch(ui, settings, &access, args).await,
+        RunsCommand::Graph(args) => graph(ui, &access, args).await,
+    };
+    access.close().await?;
+    result
+}
+
+async fn ls(ui: &Ui, settings: &Settings, args: LsArgs) -> CommandResult {
+    let statuses = args.status.iter().map(|s| status(s)).collect::<CommandResult<Vec<_>>>()?;
+    let runs = match Access::open(&settings.store).await {
+        Ok(access) => {
+            let runs = list(&access, &args, statuses).await;
+            access.close().await?;
+            runs?
+        }
+        // Nobody has run anything here yet.
+        Err(error) if error.code == Code::NoStore => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    match args.output {
+        ListFormat::Table | ListFormat::Wide => {
+            if runs.is_empty() {
+                ui.note("no runs; `dssflow run bootstrap --sandbox` starts one that needs no account");
+            } else {
+                ui.out(&summaries(&runs, args.output == ListFormat::Wide));
+            }
+        }
+        ListFormat::Json => ui.json(&runs, true),
+        ListFormat::Jsonl => runs.iter().for_each(|run| ui.json(run, false)),
+        ListFormat::Yaml => ui.yaml(&runs),
+        ListFormat::Name => runs.iter().for_each(|run| ui.out(run.run.as_str())),
+    }
+    Ok(Exit::Ok)
+}
+
+async fn list(access: &Access, args: &LsArgs, statuses: Vec<RunStatus>) -> CommandResult<Vec<RunSummary>> {
+    let mut runs = Vec::new();
+    let mut cursor = None;
+    while runs.len() < args.limit {
+        let query = ListQuery {
+            statuses: statuses.clone(),
+            workflow: args.workflow.clone(),
+            site: args.site.clone(),
+            limit: (args.limit - runs.len()).min(MAX_PAGE),
+            cursor,
+            ..ListQuery::default()
+        };
+        let page = access.list(query).await?;
+        runs.extend(page.runs);
+        cursor = page.cursor;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    Ok(runs)
+}
+
+fn status(text: &str) -> CommandResult<RunStatus> {
+    RunStatus::parse(text).ok_or_else(|| {
+        let names = RunStatus::ALL.iter().map(|s| s.as_str());
+        let error = CommandError::new(Code::Usage, format!("{text:?} is no state of a run"));
+        match suggest::nearest(text, names.clone()) {
+            Some(near) => error.hint(format!("did you mean {near}?")),
+            None => error.hint(format!("states are: {}", names.collect::<Vec<_>>().join(", "))),
+        }
+    })
+}
+
+fn summaries(runs: &[RunSummary], wide: bool) -> String {
+    let mut heading = vec!["RUN", "STATUS", "STEPS", "CREATED", "UPDATED", "NOTE"];
+    if wide {
+        heading.extend(["WORKFLOW", "SITE", "LIVE"]);
+    }
+    let rows: Vec<Vec<String>> = runs
+        .iter()
+        .map(|run| {
+            let mut row = vec![
+                run.run.to_string(),
+                run.status.to_string(),
+                format!("{}/{}", run.done, run.total),
+                describe::when(run.created),
+                describe::when(run.updated),
+                run.note.clone(),
+            ];
+            if wide {
+                row.extend([
+                    run.workflow.clone(),
+                    run.site.clone(),
+                    if run.live { "yes" } else { "no" }.to_owned(),
+                ]);
+            }
+            row
+        })
+        .collect();
+    table(&heading, &rows)
+}
+
+async fn get(ui: &Ui, access: &Access, args: &GetArgs) -> CommandResult {
+    let run = access.resolve(&args.run.run).await?;
+    let view = access.view(&run).await?;
+    match args.output {
+        ListFormat::Table => ui.out(&picture(&view, false)),
+        ListFormat::Wide => ui.out(&picture(&view, true)),
+        ListFormat::Json => ui.json(&view, true),
+        ListFormat::Jsonl => ui.json(&view, false),
+        ListFormat::Yaml => ui.yaml(&view),
+        ListFormat::Name => ui.out(view.run.as_str()),
+    }
+    Ok(Exit::Ok)
+}
+
+fn picture(view: &RunView, wide: bool) -> String {
+    let mut lines = vec![
+        format!("run       {}", view.run),
+        format!("workflow  {}", one_line(&view.workflow)),
+        format!("site      {}", one_line(&view.site)),
+        format!("status    {}", view.status),
+        format!("created   {} by {}", describe::when(view.created), one_line(&view.request.by)),
+        format!("updated   {}", describe::when(view.updated)),
+        format!("live      {}", if view.live { "yes: something it made may be out there" } else { "no" }),
+    ];
+    for (key, value) in &view.labels {
+        lines.push(format!("label     {}={}", one_line(key), one_line(value)));
+    }
+    if let Some(reason) = &view.paused {
+        lines.push(format!("paused    {}", one_line(&reason.message)));
+    }
+    lines.push(String::new());
+    lines.extend(tree::whole(view, now()));
+    if wide {
+        let rows: Vec<Vec<String>> = view
+            .steps
+            .iter()
+            .flat_map(|s| {
+                s.resources.iter().map(move |r| vec![s.step.to_string(), r.kind.clone(), r.id.clone()])
+            })
+            .collect();
+        if !rows.is_empty() {
+            lines.push(String::new());
+            lines.push(table(&["STEP", "MADE", "ID"], &rows));
+        }
+    }
+    lines.join("\n")
+}
+
+async fn events(ui: &Ui, access: &Access, args: &EventsArgs) -> CommandResult {
+    let run = access.resolve(&args.run.run).await?;
+    if args.output == EventsFormat::Jsonl {
+        ui.json(&version_line(&run), false);
+    }
+    let print = |event: &Event| match args.output {
+        EventsFormat::Table => {
+            let step = event.kind.step().map_or_else(String::new, |s| format!("{s}  "));
+            ui.out(&format!(
+                "{:>5}  {}  {step}{}",
+                event.seq,
+                describe::when(event.at),
+                describe::event(event)
+            ));
+        }
+        EventsFormat::Json | EventsFormat::Jsonl => ui.json(event, false),
+    };
+    match access {
+        Access::Owner(client) if args.follow && args.output != EventsFormat::Json => {
+            client
+                .follow(&run, args.after, &mut |event| {
+                    print(event);
+                    !ui.is_closed()
+                })
+                .await?;
+        }
+        _ => {
+            let all = access.events(&run, args.after).await?;
+            if args.output == EventsFormat::Json {
+                ui.json(&all, true);
+            } else {
+                all.iter().for_each(print);
+            }
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+/// Shows a run as its owner's terminal does, until it stands.
+async fn watch(ui: &Ui, settings: &Settings, access: &Access, args: &RunRef) -> CommandResult {
+    let run = access.resolve(&args.run).await?;
+    let mut view = access.view(&run).await?;
+    if let Access::Owner(client) = access {
+        let mut progress = Progress::new(ui);
+        while client.owner().await.is_ok_and(|owner| owner.live.contains(&run)) {
+            for event in client.events(&run, view.seq).await? {
+                progress.event(ui, &event);
+            }
+            // An owner that has just ended is seen in the next round.
+            if let Ok(newer) = client.view(&run).await {
+                view = newer;
+            }
+            progress.tick(ui, &view);
+            tokio::time::sleep(LOOK).await;
+        }
+        if let Ok(store) = Access::open(&settings.store).await {
+            let last = store.view(&run).await;
+            store.close().await?;
+            view = last?;
+        }
+        progress.finish(ui, &view);
+    }
+    let mut lines = tree::whole(&view, now());
+    lines.push(format!("run {}: {}", view.run, view.status));
+    ui.out(&lines.join("\n"));
+    Ok(exit_of(&view, Aim::Forward, None))
+}
+
+async fn graph(ui: &Ui, access: &Access, args: &RunGraphArgs) -> CommandResult {
+    let run = access.resolve(&args.run.run).await?;
+    let graph = access.graph(&run).await?;
+    let view = access.view(&run).await?;
+    let statuses: render::Statuses = view.steps.iter().map(|s| (s.step.clone(), s.status)).collect();
+    draw(ui, args.output, &graph, Some(&statuses));
+    Ok(Exit::Ok)
+}
+
+/// Draws a graph in any format.
+pub(crate) fn draw(
+    ui: &Ui,
+    format: GraphFormat,
+    graph: &dssflow_engine::Graph,
+    statuses: Option<&render::Statuses>,
+) {
+    match format {
+        GraphFormat::Text => ui.out(render::text(graph, statuses).trim_end()),
+        GraphFormat::Dot => ui.out(render::dot(graph, statuses).trim_end()),
+        GraphFormat::Mermaid => ui.out(render::mermaid(graph, statuses).trim_end()),
+        GraphFormat::Json => ui.json(graph, true),
+    }
+}

@@ -1,0 +1,132 @@
+//! `dssflow sandbox`: the cloud on this machine.
+
+use std::path::Path;
+
+use dssflow_sandbox::Fault;
+use serde_json::json;
+
+use crate::args::{SandboxCommand, ViewFormat};
+use crate::commands::run::sandbox_options;
+use crate::config::Settings;
+use crate::describe;
+use crate::error::{Code, CommandError, CommandResult, Exit};
+use crate::ui::{Ui, one_line};
+use crate::world::sandbox_dir;
+
+/// Runs one of them.
+pub(crate) async fn run(ui: &Ui, settings: &Settings, command: SandboxCommand) -> CommandResult {
+    let dir = sandbox_dir(&settings.store);
+    match command {
+        SandboxCommand::Up { faults, latency } => up(ui, settings, faults.as_deref(), latency).await,
+        SandboxCommand::Down => {
+            let was = dssflow_sandbox::down(&dir).await?;
+            ui.note(if was { "the sandbox is gone, with everything in it" } else { "there was no sandbox" });
+            Ok(Exit::Ok)
+        }
+        SandboxCommand::Status { output } => status(ui, &dir, output).await,
+        SandboxCommand::Snapshot => {
+            let world = dssflow_sandbox::find(&dir).await?.ok_or_else(none)?;
+            ui.json(&dssflow_sandbox::snapshot(&world).await?, true);
+            Ok(Exit::Ok)
+        }
+    }
+}
+
+fn none() -> CommandError {
+    CommandError::new(Code::NoSandbox, "there is no sandbox").hint("`dssflow sandbox up` starts one")
+}
+
+async fn up(ui: &Ui, settings: &Settings, faults: Option<&Path>, latency: Option<f64>) -> CommandResult {
+    // Read first: a wrong file must not start anything.
+    let faults = faults.map(read_faults).transpose()?;
+    let mut options = sandbox_options(settings)?;
+    if let Some(latency) = latency {
+        options.latency = latency;
+    }
+    let world = dssflow_sandbox::up(&options, &|text| ui.note(&one_line(text))).await?;
+    if latency.is_some_and(|wanted| (wanted - world.latency).abs() > f64::EPSILON) {
+        ui.note(&format!(
+            "it runs already, at latency {}: `dssflow sandbox down` first to change that",
+            world.latency
+        ));
+    }
+    if let Some(faults) = faults {
+        dssflow_sandbox::set_faults(&world, &faults).await?;
+        ui.note(&format!("{} faults are set", faults.len()));
+    }
+    for (what, value) in
+        [("sandbox", world.id.as_str()), ("AWS", &world.aws_endpoint), ("DSS", &world.dss_url)]
+    {
+        ui.out(&format!("{what:<8} {value}"));
+    }
+    ui.out(&format!("{:<8} {}", "site", world.site_yaml.display()));
+    ui.out(&format!("{:<8} {}", "sdk site", world.site_yaml_sdk.display()));
+    Ok(Exit::Ok)
+}
+
+fn read_faults(file: &Path) -> CommandResult<Vec<Fault>> {
+    let text = std::fs::read_to_string(file).map_err(|e| {
+        CommandError::new(Code::File, format!("the file {} cannot be read", file.display())).why(e)
+    })?;
+    serde_json::from_str(&text).map_err(|e| {
+        CommandError::new(Code::WrongFaults, format!("{} is no list of faults", file.display())).why(e).hint(
+            r#"as [{"target": "aws", "op": "eks:CreateCluster", "action": {"error": {"status": 400, "code": "X", "message": "no"}}}]"#,
+        )
+    })
+}
+
+async fn status(ui: &Ui, dir: &Path, output: ViewFormat) -> CommandResult {
+    let status = dssflow_sandbox::status(dir).await?;
+    let value = json!({
+        "world": status.world.as_ref().map(|w| json!({
+            "id": w.id, "dir": w.dir, "pid": w.daemon_pid, "aws_endpoint": w.aws_endpoint, "dss_url": w.dss_url,
+            "account": w.account, "region": w.region, "latency": w.latency, "site": w.site_yaml,
+        })),
+        "uptime_s": status.uptime_s,
+        "idle_s": status.idle_s,
+        "holds": status.holds,
+        "dss_port": status.dss_port,
+        "calls": status.calls,
+        "mutating_calls": status.mutating_calls,
+        "faults": status.faults,
+    });
+    match output {
+        ViewFormat::Json => ui.json(&value, true),
+        ViewFormat::Yaml => ui.yaml(&value),
+        ViewFormat::Table => match &status.world {
+            None => ui.out("there is no sandbox"),
+            Some(world) => {
+                let seconds = |s| describe::duration(std::time::Duration::from_secs(s));
+                let dss = status
+                    .dss_port
+                    .map_or_else(|| "not running".to_owned(), |port| format!("listens on port {port}"));
+                let holds =
+                    if status.holds.is_empty() { "no run".to_owned() } else { status.holds.join(", ") };
+                ui.out(
+                    &[
+                        format!(
+                            "sandbox   {} (process {}, since {})",
+                            world.id,
+                            world.daemon_pid,
+                            seconds(status.uptime_s)
+                        ),
+                        format!(
+                            "AWS       {} (account {}, {})",
+                            world.aws_endpoint, world.account, world.region
+                        ),
+                        format!("DSS       {dss}"),
+                        format!(
+                            "calls     {}, of them changing something {}",
+                            status.calls, status.mutating_calls
+                        ),
+                        format!("faults    {}", status.faults),
+                        format!("idle      {}", seconds(status.idle_s)),
+                        format!("held by   {}", one_line(&holds)),
+                    ]
+                    .join("\n"),
+                );
+            }
+        },
+    }
+    Ok(if status.world.is_some() { Exit::Ok } else { Exit::Failed })
+}

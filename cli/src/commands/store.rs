@@ -1,0 +1,142 @@
+//! `dssflow store`: what it is, and whether it is whole.
+
+use std::path::Path;
+
+use dssflow_engine::store::VerifyReport;
+use dssflow_store::{ManifestState, OpenError, StoreInfo, info_offline, verify_offline};
+use serde_json::json;
+
+use crate::access::Access;
+use crate::args::{StoreCommand, ViewFormat};
+use crate::config::Settings;
+use crate::describe;
+use crate::error::{Code, CommandError, CommandResult, Exit};
+use crate::ui::{Ui, one_line};
+
+/// Runs one of them.
+pub(crate) async fn run(ui: &Ui, settings: &Settings, command: &StoreCommand) -> CommandResult {
+    match command {
+        StoreCommand::Info { output } => info(ui, &settings.store, *output).await,
+        StoreCommand::Verify { output } => verify(ui, &settings.store, *output).await,
+    }
+}
+
+/// Does what blocks away from the threads that serve others.
+async fn blocking<T: Send + 'static>(
+    dir: &Path,
+    work: impl FnOnce(std::path::PathBuf) -> Result<T, OpenError> + Send + 'static,
+) -> CommandResult<Result<T, OpenError>> {
+    let dir = dir.to_owned();
+    tokio::task::spawn_blocking(move || work(dir))
+        .await
+        .map_err(|e| CommandError::new(Code::Internal, format!("reading the store ended early: {e}")))
+}
+
+async fn info(ui: &Ui, dir: &Path, output: ViewFormat) -> CommandResult {
+    let info = match blocking(dir, info_offline).await? {
+        Ok(info) => info,
+        Err(OpenError::Locked { .. }) => match Access::open(dir).await? {
+            Access::Owner(client) => client.owner().await?.info,
+            // Whoever looked has gone meanwhile.
+            Access::Store(store) => store.info().await?,
+        },
+        Err(error) => return Err(error.into()),
+    };
+    match output {
+        ViewFormat::Table => ui.out(&lines(&info).join("\n")),
+        ViewFormat::Json => ui.json(&info, true),
+        ViewFormat::Yaml => ui.yaml(&info),
+    }
+    Ok(Exit::Ok)
+}
+
+fn lines(info: &StoreInfo) -> Vec<String> {
+    let runs: u64 = info.runs.values().sum();
+    let by_status: Vec<String> = info.runs.iter().map(|(status, n)| format!("{n} {status}")).collect();
+    let mut lines = vec![
+        format!("path     {}", info.path.display()),
+        format!("store    {}", info.store),
+        format!("format   {}", info.format),
+        format!("epoch    {}", info.epoch),
+        format!("group    {}", info.last_group),
+        format!(
+            "runs     {runs}{}",
+            if runs > 0 { format!(" ({})", by_status.join(", ")) } else { String::new() }
+        ),
+        format!("events   {}", info.events),
+        format!("on disk  {} KiB", info.bytes_on_disk.div_ceil(1024)),
+    ];
+    if let Some(oldest) = &info.oldest {
+        lines.push(format!("oldest   {}, created {}", oldest.run, describe::when(oldest.created)));
+    }
+    lines.push(match &info.holder {
+        Some(holder) => format!("owner    {}", one_line(&holder.to_string())),
+        None => "owner    nobody".to_owned(),
+    });
+    lines
+}
+
+async fn verify(ui: &Ui, dir: &Path, output: ViewFormat) -> CommandResult {
+    let (report, notes, manifest) = match blocking(dir, verify_offline).await? {
+        Ok(found) => {
+            let manifest = match &found.manifest {
+                ManifestState::Absent => "none (the last owner did not close the store)".to_owned(),
+                ManifestState::Checked { files } => format!("{files} files compared byte by byte"),
+                ManifestState::Differs { problems } => format!("{} files differ", problems.len()),
+            };
+            (found.report, found.notes, manifest)
+        }
+        Err(OpenError::Locked { .. }) => {
+            let access = Access::open(dir).await?;
+            let report = match &access {
+                Access::Owner(client) => client.verify().await?,
+                Access::Store(store) => dssflow_engine::store::Store::verify(store.as_ref()).await?,
+            };
+            access.close().await?;
+            (
+                report,
+                vec!["read by the process that owns it; files on disk were not compared".to_owned()],
+                "not compared".to_owned(),
+            )
+        }
+        Err(error) => return Err(error.into()),
+    };
+    match output {
+        ViewFormat::Table => ui.out(&findings(&report, &notes, &manifest).join("\n")),
+        ViewFormat::Json => ui.json(&json!({ "report": report, "manifest": manifest, "notes": notes }), true),
+        ViewFormat::Yaml => ui.yaml(&json!({ "report": report, "manifest": manifest, "notes": notes })),
+    }
+    if report.damage.is_empty() {
+        return Ok(Exit::Ok);
+    }
+    let (n, first) = (report.damage.len(), &report.damage[0]);
+    let place = match (&first.run, first.seq) {
+        (Some(run), Some(seq)) => format!("run {run}, event {seq}: "),
+        (Some(run), None) => format!("run {run}: "),
+        (None, _) => String::new(),
+    };
+    let plural = if n == 1 { "" } else { "s" };
+    Err(CommandError::new(
+        Code::StoreDamaged,
+        format!("the store {} is damaged in {n} place{plural}", dir.display()),
+    )
+    .why(format!("first: {place}{}", one_line(&first.what)))
+    .hint("copy the directory aside before anything else"))
+}
+
+fn findings(report: &VerifyReport, notes: &[String], manifest: &str) -> Vec<String> {
+    let mut lines = vec![
+        format!("read      {} runs, {} events, {} bytes", report.runs, report.events, report.bytes),
+        format!("manifest  {manifest}"),
+    ];
+    lines.extend(notes.iter().map(|note| format!("note      {}", one_line(note))));
+    for damage in &report.damage {
+        let run = damage.run.as_ref().map_or_else(String::new, |run| format!("run {run} "));
+        let seq = damage.seq.map_or_else(String::new, |seq| format!("event {seq} "));
+        lines.push(format!("damage    {run}{seq}{}", one_line(&damage.what)));
+    }
+    if report.damage.is_empty() {
+        lines.push("whole     nothing is wrong".to_owned());
+    }
+    lines
+}

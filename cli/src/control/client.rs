@@ -1,0 +1,207 @@
+//! The other commands' side of the socket.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dssflow_engine::Graph;
+use dssflow_engine::event::Event;
+use dssflow_engine::id::RunId;
+use dssflow_engine::run::view::RunView;
+use dssflow_engine::store::{ListPage, ListQuery, VerifyReport};
+use dssflow_store::Holder;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use super::{Demand, OwnerInfo, Page, Refusal};
+use crate::error::{Code, CommandError, CommandResult};
+use crate::owner;
+
+/// How long an owner may take to answer a look; one that is stopped never answers.
+const ANSWER: Duration = Duration::from_millis(700);
+/// How long an owner may take to make a demand durable.
+const DEMAND: Duration = Duration::from_secs(10);
+/// How long reading the whole store may take.
+const VERIFY: Duration = Duration::from_mins(10);
+/// The most an answer may have, in bytes.
+const MAX_ANSWER: usize = 256 * 1024 * 1024;
+
+/// A connection to the owner of a store; each request dials anew.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    pub(crate) socket: PathBuf,
+    pub(crate) store: PathBuf,
+    pub(crate) holder: Option<Holder>,
+}
+
+impl Client {
+    /// Who owns the store.
+    pub(crate) async fn owner(&self) -> CommandResult<OwnerInfo> {
+        self.get("/v1/store", ANSWER).await
+    }
+
+    pub(crate) async fn verify(&self) -> CommandResult<VerifyReport> {
+        self.get("/v1/store/verify", VERIFY).await
+    }
+
+    pub(crate) async fn list(&self, query: &ListQuery) -> CommandResult<ListPage> {
+        let statuses: Vec<&str> = query.statuses.iter().map(|s| s.as_str()).collect();
+        let mut uri = format!("/v1/runs?limit={}&status={}", query.limit, statuses.join(","));
+        for (key, value) in [
+            ("workflow", &query.workflow),
+            ("site", &query.site),
+            ("prefix", &query.prefix),
+            ("cursor", &query.cursor),
+        ] {
+            if let Some(value) = value {
+                put!(uri, "&{key}={}", encoded(value));
+            }
+        }
+        let page: Page = self.get(&uri, ANSWER).await?;
+        Ok(ListPage { runs: page.runs, cursor: page.cursor })
+    }
+
+    pub(crate) async fn view(&self, run: &RunId) -> CommandResult<RunView> {
+        self.get(&format!("/v1/runs/{}", encoded(run.as_str())), ANSWER).await
+    }
+
+    pub(crate) async fn graph(&self, run: &RunId) -> CommandResult<Graph> {
+        let uri = format!("/v1/runs/{}/graph", encoded(run.as_str()));
+        let bytes = self.fetch(Method::GET, &uri, Bytes::new(), ANSWER).await?;
+        Graph::decode(&bytes).map_err(|e| CommandError::new(Code::RunForeign, e.to_string()))
+    }
+
+    pub(crate) async fn events(&self, run: &RunId, after: u64) -> CommandResult<Vec<Event>> {
+        let uri = format!("/v1/runs/{}/events?after={after}", encoded(run.as_str()));
+        let bytes = self.fetch(Method::GET, &uri, Bytes::new(), DEMAND).await?;
+        bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty()).map(parse).collect()
+    }
+
+    /// Calls `each` with every event from `after` on, until the run stands, the owner ends, or `each` says stop.
+    pub(crate) async fn follow(
+        &self,
+        run: &RunId,
+        after: u64,
+        each: &mut (dyn FnMut(&Event) -> bool + Send),
+    ) -> CommandResult<()> {
+        let uri = format!("/v1/runs/{}/events?after={after}&follow=1", encoded(run.as_str()));
+        let answer = tokio::time::timeout(ANSWER, self.send(Method::GET, &uri, Bytes::new()));
+        let mut body = self.answered(answer.await).await?.into_body();
+        let mut rest = Vec::new();
+        // An owner that ends breaks the stream off; what is missing is in the store then.
+        while let Some(Ok(frame)) = body.frame().await {
+            let Some(data) = frame.data_ref() else { continue };
+            rest.extend_from_slice(data);
+            while let Some(end) = rest.iter().position(|b| *b == b'\n') {
+                let line: Vec<u8> = rest.drain(..=end).collect();
+                if line.len() > 1 && !each(&parse(&line)?) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the owner for `pause`, `cancel` or `rollback`; durable when this returns.
+    pub(crate) async fn demand(&self, run: &RunId, verb: &str, demand: &Demand) -> CommandResult<()> {
+        let body = serde_json::to_vec(demand).expect("a demand is plain data");
+        let uri = format!("/v1/runs/{}/{verb}", encoded(run.as_str()));
+        self.fetch(Method::POST, &uri, Bytes::from(body), DEMAND).await.map(drop)
+    }
+
+    async fn get<T: DeserializeOwned>(&self, uri: &str, limit: Duration) -> CommandResult<T> {
+        parse(&self.fetch(Method::GET, uri, Bytes::new(), limit).await?)
+    }
+
+    async fn fetch(&self, method: Method, uri: &str, body: Bytes, limit: Duration) -> CommandResult<Bytes> {
+        let whole = async {
+            let answer = self.send(method, uri, body).await?;
+            let (head, body) = answer.into_parts();
+            let bytes = http_body_util::Limited::new(body, MAX_ANSWER).collect().await?.to_bytes();
+            Ok::<_, Failed>((head.status, bytes))
+        };
+        match tokio::time::timeout(limit, whole).await {
+            Ok(Ok((status, bytes))) if status.is_success() => Ok(bytes),
+            Ok(Ok((status, bytes))) => Err(refused(status, &bytes)),
+            Ok(Err(error)) => Err(self.silent(&format!("its control socket failed: {error}"))),
+            Err(_) => Err(self.silent("it does not answer on its control socket")),
+        }
+    }
+
+    async fn answered(
+        &self,
+        answer: Result<Result<Response<Incoming>, Failed>, tokio::time::error::Elapsed>,
+    ) -> CommandResult<Response<Incoming>> {
+        match answer {
+            Ok(Ok(answer)) if answer.status().is_success() => Ok(answer),
+            Ok(Ok(answer)) => {
+                let status = answer.status();
+                let bytes = answer
+                    .into_body()
+                    .collect()
+                    .await
+                    .map(http_body_util::Collected::to_bytes)
+                    .unwrap_or_default();
+                Err(refused(status, &bytes))
+            }
+            Ok(Err(error)) => Err(self.silent(&format!("its control socket failed: {error}"))),
+            Err(_) => Err(self.silent("it does not answer on its control socket")),
+        }
+    }
+
+    async fn send(&self, method: Method, uri: &str, body: Bytes) -> Result<Response<Incoming>, Failed> {
+        let stream = UnixStream::connect(&self.socket).await?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        // Ends with the connection; its errors come out of the request.
+        drop(tokio::spawn(connection));
+        let request = Request::builder()
+            .method(method)
+            .uri(uri)
+            .header(hyper::header::HOST, "dssflow")
+            .header(hyper::header::CONTENT_TYPE, "application/json")
+            .body(Full::new(body))?;
+        Ok(sender.send_request(request).await?)
+    }
+
+    fn silent(&self, why: &str) -> CommandError {
+        owner::locked(&self.store, self.holder.as_ref()).why(why)
+    }
+}
+
+type Failed = Box<dyn std::error::Error + Send + Sync>;
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> CommandResult<T> {
+    serde_json::from_slice(bytes).map_err(|e| {
+        CommandError::new(
+            Code::RunForeign,
+            format!("the owner of the store answers in a way this version does not know: {e}"),
+        )
+        .hint("use the version of dssflow that owns the store, or wait until it has ended")
+    })
+}
+
+fn refused(status: StatusCode, bytes: &[u8]) -> CommandError {
+    match serde_json::from_slice::<Refusal>(bytes) {
+        Ok(refusal) => {
+            let code = Code::parse(&refusal.code).unwrap_or(Code::RunRefused);
+            CommandError { hints: refusal.hints, ..CommandError::new(code, refusal.message) }
+        }
+        Err(_) => CommandError::new(Code::RunRefused, format!("the owner of the store answered {status}")),
+    }
+}
+
+/// A value in a URL: everything but letters, digits and `-._~` as percent signs.
+fn encoded(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut out, b| {
+        if b.is_ascii_alphanumeric() || b"-._~".contains(&b) {
+            out.push(char::from(b));
+        } else {
+            put!(out, "%{b:02X}");
+        }
+        out
+    })
+}

@@ -1,0 +1,316 @@
+//! The owner's side of the socket.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, Path as UrlPath, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use bytes::Bytes;
+use dssflow_engine::Engine;
+use dssflow_engine::event::{CancelMode, Request};
+use dssflow_engine::id::{RunId, StepName};
+use dssflow_engine::run::RunStatus;
+use dssflow_engine::store::{ListQuery, Store as _};
+use dssflow_store::SledStore;
+use serde::Deserialize;
+use tokio::net::UnixListener;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::task::JoinHandle;
+
+use super::{Demand, OwnerInfo, Page, Refusal};
+use crate::error::{Code, CommandError};
+
+/// The largest body a request may have, in bytes.
+const MAX_BODY: usize = 64 * 1024;
+/// How often a follower looks at the history when nothing was announced.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The socket, served until this is closed or dropped.
+#[derive(Debug)]
+pub(crate) struct ControlServer {
+    path: PathBuf,
+    task: JoinHandle<()>,
+}
+
+impl ControlServer {
+    /// Serves `owner` on `path`. The caller owns the store, so a socket that is there is a dead owner's.
+    ///
+    /// # Errors
+    /// When the socket cannot be made.
+    fn start(owner: Owner, path: PathBuf) -> io::Result<Self> {
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let listener = UnixListener::bind(&path)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        let app = router(owner);
+        let task = tokio::spawn(async move {
+            if let Err(error) = axum::serve(listener, app).await {
+                tracing::warn!(%error, "the control socket stopped");
+            }
+        });
+        Ok(Self { path, task })
+    }
+
+    /// Stops answering and removes the socket.
+    pub(crate) fn close(self) {
+        drop(self);
+    }
+}
+
+impl Drop for ControlServer {
+    fn drop(&mut self) {
+        self.task.abort();
+        drop(fs::remove_file(&self.path));
+    }
+}
+
+fn router(owner: Owner) -> Router {
+    Router::new()
+        .route("/v1/store", get(store))
+        .route("/v1/store/verify", get(verify))
+        .route("/v1/runs", get(runs))
+        .route("/v1/runs/{run}", get(view))
+        .route("/v1/runs/{run}/events", get(events))
+        .route("/v1/runs/{run}/graph", get(graph))
+        .route("/v1/runs/{run}/pause", post(pause))
+        .route("/v1/runs/{run}/cancel", post(cancel))
+        .route("/v1/runs/{run}/rollback", post(rollback))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(owner)
+}
+
+/// An error as an answer.
+struct Failure(CommandError);
+
+impl<E: Into<CommandError>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let status = match self.0.code {
+            Code::NoSuchRun | Code::NoSuchStep => StatusCode::NOT_FOUND,
+            Code::Usage => StatusCode::BAD_REQUEST,
+            Code::RunRefused => StatusCode::CONFLICT,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        let body =
+            Refusal { code: self.0.code.as_str().to_owned(), message: self.0.message, hints: self.0.hints };
+        (status, Json(body)).into_response()
+    }
+}
+
+type Answer<T> = Result<T, Failure>;
+type Shared = State<Owner>;
+
+/// What the routes work on.
+#[derive(Clone)]
+struct Owner {
+    engine: Engine,
+    store: Arc<SledStore>,
+}
+
+fn run_id(text: String) -> Answer<RunId> {
+    RunId::new(text).map_err(|e| Failure(CommandError::new(Code::Usage, e.to_string())))
+}
+
+async fn store(State(owner): Shared) -> Answer<Json<OwnerInfo>> {
+    let info = owner.store.info().await?;
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    Ok(Json(OwnerInfo { info, version, live: owner.engine.live_runs() }))
+}
+
+async fn verify(State(owner): Shared) -> Answer<Response> {
+    Ok(Json(owner.store.verify().await?).into_response())
+}
+
+/// Parameters of `GET /v1/runs`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Filter {
+    /// Statuses, separated by commas.
+    status: String,
+    workflow: Option<String>,
+    site: Option<String>,
+    prefix: Option<String>,
+    limit: usize,
+    cursor: Option<String>,
+}
+
+async fn runs(State(Owner { engine, .. }): Shared, Query(filter): Query<Filter>) -> Answer<Json<Page>> {
+    let statuses = filter
+        .status
+        .split(',')
+        .filter(|s| !s.is_empty())
+        .map(|s| {
+            RunStatus::parse(s)
+                .ok_or_else(|| Failure(CommandError::new(Code::Usage, format!("{s:?} is no status"))))
+        })
+        .collect::<Answer<Vec<_>>>()?;
+    let query = ListQuery {
+        statuses,
+        workflow: filter.workflow,
+        site: filter.site,
+        prefix: filter.prefix,
+        limit: filter.limit,
+        cursor: filter.cursor,
+    };
+    let page = engine.list(query).await?;
+    Ok(Json(Page { runs: page.runs, cursor: page.cursor }))
+}
+
+async fn view(State(Owner { engine, .. }): Shared, UrlPath(run): UrlPath<String>) -> Answer<Response> {
+    Ok(Json(engine.view(&run_id(run)?).await?).into_response())
+}
+
+async fn graph(State(Owner { engine, .. }): Shared, UrlPath(run): UrlPath<String>) -> Answer<Response> {
+    let state = engine.load(&run_id(run)?).await?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], state.graph.encode().to_vec()).into_response())
+}
+
+/// Parameters of `GET /v1/runs/{run}/events`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Tail {
+    after: u64,
+    follow: u8,
+}
+
+async fn events(
+    State(Owner { engine, .. }): Shared,
+    UrlPath(run): UrlPath<String>,
+    Query(tail): Query<Tail>,
+) -> Answer<Response> {
+    let run = run_id(run)?;
+    // Subscribed before the history is read, so that nothing falls between.
+    let follower =
+        Follower { news: engine.subscribe(), engine, run, after: tail.after, once: tail.follow == 0 };
+    // A run that is not there is an answer of its own, not a stream that breaks off.
+    follower.engine.history(&follower.run, u64::MAX - 1).await?;
+    let body = Body::from_stream(futures::stream::try_unfold(follower, Follower::next));
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
+}
+
+/// Reads a run's history on as it grows.
+struct Follower {
+    engine: Engine,
+    news: tokio::sync::broadcast::Receiver<dssflow_engine::runtime::engine::Published>,
+    run: RunId,
+    after: u64,
+    once: bool,
+}
+
+impl Follower {
+    async fn next(mut self) -> Result<Option<(Bytes, Self)>, io::Error> {
+        loop {
+            // Asked before the history is read: what is written before the end of the drive is then read below.
+            let driven = self.engine.handle(&self.run).is_some();
+            let events = self.engine.history(&self.run, self.after).await.map_err(io::Error::other)?;
+            if let Some(last) = events.last() {
+                self.after = last.seq;
+                let mut lines = Vec::new();
+                for event in &events {
+                    serde_json::to_writer(&mut lines, event).map_err(io::Error::other)?;
+                    lines.push(b'\n');
+                }
+                return Ok(Some((Bytes::from(lines), self)));
+            }
+            if self.once || !driven {
+                return Ok(None);
+            }
+            loop {
+                match tokio::time::timeout(LOOK, self.news.recv()).await {
+                    Ok(Ok((run, _))) if run != self.run => {}
+                    Ok(Err(RecvError::Closed)) => return Ok(None),
+                    Ok(Ok(_) | Err(RecvError::Lagged(_))) | Err(_) => break,
+                }
+            }
+        }
+    }
+}
+
+fn request(demand: &Demand) -> Request {
+    Request { by: demand.by.clone(), reason: demand.reason.clone() }
+}
+
+async fn pause(
+    State(Owner { engine, .. }): Shared,
+    UrlPath(run): UrlPath<String>,
+    Json(demand): Json<Demand>,
+) -> Answer<StatusCode> {
+    engine.pause(&run_id(run)?, request(&demand)).await?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+async fn cancel(
+    State(Owner { engine, .. }): Shared,
+    UrlPath(run): UrlPath<String>,
+    Json(demand): Json<Demand>,
+) -> Answer<StatusCode> {
+    let mode = if demand.rollback { CancelMode::Rollback } else { CancelMode::Keep };
+    engine.cancel(&run_id(run)?, mode, request(&demand)).await?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+/// Only for a run that is driven here: another one belongs to a world this process has no clients for.
+async fn rollback(
+    State(Owner { engine, .. }): Shared,
+    UrlPath(run): UrlPath<String>,
+    Json(demand): Json<Demand>,
+) -> Answer<StatusCode> {
+    let run = run_id(run)?;
+    if engine.handle(&run).is_none() {
+        engine.view(&run).await?;
+        let message = format!("run {run} is not driven by the process that owns the store");
+        return Err(Failure(
+            CommandError::new(Code::RunRefused, message)
+                .hint("wait until that process has ended, then try again"),
+        ));
+    }
+    let keep = demand
+        .keep
+        .iter()
+        .map(|name| StepName::new(name.as_str()))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| Failure(CommandError::new(Code::NoSuchStep, e.to_string())))?;
+    if !keep.is_empty() {
+        return Err(Failure(
+            CommandError::new(
+                Code::RunRefused,
+                "a run that is being driven can only be taken back as a whole",
+            )
+            .hint(format!("pause it first: dssflow pause {run}")),
+        ));
+    }
+    engine.rollback(&run, keep, request(&demand)).await?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+/// Serves the socket of a store, or says in the log why not: the run goes on without it.
+pub(crate) fn start(engine: &Engine, store: &Arc<SledStore>) -> Option<ControlServer> {
+    let Some(path) = super::socket_path(store.path()) else {
+        tracing::warn!(
+            "the store's path is too long for a socket and XDG_RUNTIME_DIR is not set; other commands cannot reach this run"
+        );
+        return None;
+    };
+    match ControlServer::start(Owner { engine: engine.clone(), store: Arc::clone(store) }, path.clone()) {
+        Ok(server) => Some(server),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "no control socket; other commands cannot reach this run");
+            None
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Facts of a run in words: events, statuses, times and durations. Pure.
+
+use std::time::Duration;
+
+use dssflow_engine::activity::{ActivityError, Owner, Probe, Undo};
+use dssflow_engine::event::{CancelMode, Event, EventKind, LostCause, Next, Phase, Request};
+use dssflow_engine::run::StepStatus;
+use dssflow_engine::time::Timestamp;
+use serde_json::Value;
+
+use crate::ui::one_line;
+
+/// As `0.4 s`, `12 s`, `3 min 5 s`, `2 h 4 min`.
+pub(crate) fn duration(d: Duration) -> String {
+    let (ms, s) = (d.as_millis(), d.as_secs());
+    match s {
+        0..10 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
+        10..120 => format!("{s} s"),
+        120..7200 => format!("{} min {} s", s / 60, s % 60),
+        7200..172_800 => format!("{} h {} min", s / 3600, s % 3600 / 60),
+        _ => format!("{} d {} h", s / 86_400, s % 86_400 / 3600),
+    }
+}
+
+/// How long something usually takes, coarsely: it is a guess.
+pub(crate) fn usually(expected_ms: u64) -> String {
+    match expected_ms.div_ceil(1000) {
+        0..90 => format!("usually {} s", expected_ms.div_ceil(1000)),
+        s => format!("usually {} min", s.div_ceil(60)),
+    }
+}
+
+/// As `2026-11-23 14:05:09Z`.
+pub(crate) fn when(at: Timestamp) -> String {
+    let text = at.to_string();
+    format!("{} {}Z", &text[..10], &text[11..19])
+}
+
+/// As `14:05:09Z`.
+pub(crate) fn time_of_day(at: Timestamp) -> String {
+    format!("{}Z", &at.to_string()[11..19])
+}
+
+/// A sign for a status, beside the word.
+pub(crate) fn sign(status: StepStatus) -> &'static str {
+    match status {
+        StepStatus::Pending => "·",
+        StepStatus::Ready => "○",
+        StepStatus::Running => "▸",
+        StepStatus::Backoff => "↻",
+        StepStatus::Waiting => "…",
+        StepStatus::Succeeded => "✓",
+        StepStatus::Adopted => "=",
+        StepStatus::Failed | StepStatus::CompensationFailed => "✗",
+        StepStatus::Skipped | StepStatus::Cancelled => "-",
+        StepStatus::Compensating => "◂",
+        StepStatus::Compensated => "↩",
+        StepStatus::Kept => "k",
+    }
+}
+
+/// Code, message and request id on one line.
+pub(crate) fn error(error: &ActivityError) -> String {
+    let mut text = one_line(&error.to_string());
+    if let Some(id) = &error.request_id {
+        put!(text, " (request id {})", one_line(id));
+    }
+    text
+}
+
+/// Details of a heartbeat: the text itself, the member `message` or `state`, or the JSON.
+pub(crate) fn details(details: &Value) -> String {
+    let short = |text: &str| {
+        let line = one_line(text);
+        if line.chars().count() > 120 { line.chars().take(119).chain(['…']).collect() } else { line }
+    };
+    match details {
+        Value::String(text) => short(text),
+        Value::Object(map) => ["message", "detail", "state", "status"]
+            .iter()
+            .find_map(|key| map.get(*key).and_then(Value::as_str))
+            .map_or_else(|| short(&details.to_string()), short),
+        Value::Null => String::new(),
+        other => short(&other.to_string()),
+    }
+}
+
+fn by(request: &Request) -> String {
+    let mut text =
+        if request.by.is_empty() { String::new() } else { format!(" by {}", one_line(&request.by)) };
+    if !request.reason.is_empty() {
+        put!(text, ": {}", one_line(&request.reason));
+    }
+    text
+}
+
+fn then(next: Next, now: Timestamp) -> String {
+    match next {
+        Next::At { at } => format!("; next try in {}", duration(at.since(now))),
+        Next::Now => "; trying again".to_owned(),
+        Next::Pause => "; the run pauses".to_owned(),
+        Next::Fail => "; the run fails".to_owned(),
+        Next::Rollback => "; the run takes back what it made".to_owned(),
+        Next::Stuck => "; it wants a person, the rest goes on".to_owned(),
+    }
+}
+
+fn owner(owner: &Owner) -> String {
+    match owner {
+        Owner::ThisRun => "made by this run".to_owned(),
+        Owner::ThisSite(run) if run.is_empty() => "was so already".to_owned(),
+        Owner::ThisSite(run) => format!("made by run {run}"),
+        Owner::Foreign => "not made by dssflow".to_owned(),
+    }
+}
+
+/// What happened, without the step's name.
+pub(crate) fn event(event: &Event) -> String {
+    match &event.kind {
+        EventKind::RunCreated { workflow, workflow_version, site, request, .. } => {
+            let site = if site.is_empty() { String::new() } else { format!(", site {site}") };
+            format!("run created: {workflow} v{workflow_version}{site}{}", by(request))
+        }
+        EventKind::RunRecovered { gap_ms, .. } => {
+            format!("run taken over after {} without an owner", duration(Duration::from_millis(*gap_ms)))
+        }
+        EventKind::AttemptStarted { attempt, phase, .. } => {
+            // Attempts are counted over all phases, so the number says something of the first phase only.
+            match phase {
+                Phase::Execute if *attempt > 1 => format!("started (attempt {attempt})"),
+                Phase::Execute => "started".to_owned(),
+                Phase::Probe => "finding out what the last attempt did".to_owned(),
+                Phase::Compensate => "taking back".to_owned(),
+            }
+        }
+        EventKind::AttemptSucceeded { found: None | Some(Owner::ThisRun), .. } => "done".to_owned(),
+        EventKind::AttemptSucceeded { found: Some(whose), .. } => format!("adopted: {}", owner(whose)),
+        EventKind::AttemptFailed { error: why, next, .. } => {
+            format!("failed: {}{}", error(why), then(*next, event.at))
+        }
+        EventKind::AttemptLost { cause: LostCause::Crash, .. } => {
+            "lost: the process that ran it ended".to_owned()
+        }
+        EventKind::AttemptLost { cause: LostCause::Interrupted, .. } => "interrupted".to_owned(),
+        EventKind::ProbeAnswered { answer, next, .. } => {
+            let found = match answer {
+                Probe::Absent => "looked: nothing is there".to_owned(),
+                Probe::Present { owner: whose, .. } => format!("looked: it is there, {}", owner(whose)),
+                Probe::InProgress { detail } => format!("looked: under way, {}", one_line(detail)),
+                Probe::Failed { detail, .. } => {
+                    format!("looked: it is there and broken, {}", one_line(detail))
+                }
+            };
+            format!("{found}{}", then(*next, event.at))
+        }
+        EventKind::ResourceRecorded { resource, .. } => {
+            format!("made {} {}", one_line(&resource.kind), one_line(&resource.id))
+        }
+        EventKind::BeforeRecorded { values, .. } => {
+            let keys: Vec<String> = values.keys().map(|k| one_line(k)).collect();
+            format!("noted the old values of {}", keys.join(", "))
+        }
+        EventKind::HeartbeatRecorded { details: d, .. } => format!("alive: {}", details(d)),
+        EventKind::StepSkipped { .. } => "skipped: its condition is false".to_owned(),
+        EventKind::PauseRequested { request } => format!("pause asked for{}", by(request)),
+        EventKind::RunPaused { reason } => format!("run paused: {}", one_line(&reason.message)),
+        EventKind::RunResumed { request } => format!("run goes on, asked{}", by(request)),
+        EventKind::CancelRequested { mode, request } => {
+            let what = match mode {
+                CancelMode::Keep => "keeping what it made",
+                CancelMode::Rollback => "taking back what it made",
+            };
+            format!("cancel asked for, {what}{}", by(request))
+        }
+        EventKind::RollbackStarted { keep, request } => {
+            let keep: Vec<&str> = keep.iter().map(dssflow_engine::id::StepName::as_str).collect();
+            let keep = if keep.is_empty() { String::new() } else { format!(" except {}", keep.join(", ")) };
+            format!("rollback started{keep}{}", by(request))
+        }
+        EventKind::CompensationSucceeded { undo, .. } => match undo {
+            Undo::Undone => "taken back".to_owned(),
+            Undo::NothingToDo => "nothing to take back".to_owned(),
+            Undo::Kept { reason } => format!("kept: {}", one_line(reason)),
+        },
+        EventKind::CompensationFailed { error: why, next, .. } => {
+            format!("could not be taken back: {}{}", error(why), then(*next, event.at))
+        }
+        EventKind::RollbackRetried { request } => format!("rollback tried again{}", by(request)),
+        EventKind::RunFinished { status } => format!("run ended: {status}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_well() {
+        for (ms, text) in [
+            (430, "0.4 s"),
+            (9_999, "9.9 s"),
+            (61_000, "61 s"),
+            (185_000, "3 min 5 s"),
+            (7_440_000, "2 h 4 min"),
+            (200_000_000, "2 d 7 h"),
+        ] {
+            assert_eq!(duration(Duration::from_millis(ms)), text);
+        }
+        assert_eq!(usually(900_000), "usually 15 min");
+        assert_eq!(when(Timestamp::from_millis(0)), "1970-01-01 00:00:00Z");
+    }
+
+    #[test]
+    fn heartbeats_from_outside_stay_on_one_line() {
+        assert_eq!(details(&serde_json::json!({ "state": "CREATING\n\u{1b}[2J" })), "CREATING \\u001b[2J");
+        assert_eq!(details(&serde_json::json!({ "n": 1 })), "{\"n\":1}");
+    }
+}

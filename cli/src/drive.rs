@@ -1,0 +1,413 @@
+//! Driving runs: this process owns the store, shows progress, answers on the socket, and on Ctrl-C pauses.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use dssflow_engine::event::{EventKind, PauseKind, Request};
+use dssflow_engine::id::RunId;
+use dssflow_engine::run::resolve::FunctionRegistry;
+use dssflow_engine::run::view::RunView;
+use dssflow_engine::run::{RunStatus, StepStatus};
+use dssflow_engine::{ActivityRegistry, Engine, RunHandle};
+use dssflow_store::SledStore;
+use dssflow_workflows::Site;
+use serde_json::json;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::args::FollowFormat;
+use crate::config::{self, Settings};
+use crate::control::server::{self, ControlServer};
+use crate::describe;
+use crate::error::{Code, CommandError, CommandResult, Exit};
+use crate::owner;
+use crate::progress::Progress;
+use crate::ui::{Style, Ui, one_line};
+use crate::world::World;
+
+/// The most leftovers that are listed.
+const MAX_LEFT: usize = 30;
+
+/// The owner of a store, driving runs.
+pub(crate) struct Session<'a> {
+    ui: &'a Ui,
+    settings: &'a Settings,
+    store: Arc<SledStore>,
+    /// An engine that knows every activity, without anything injected.
+    engine: Engine,
+    server: Option<ControlServer>,
+}
+
+/// What a command wants of the run it follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Aim {
+    /// To get it done: a rollback is a failure that was tidied up.
+    Forward,
+    /// To take it back: a rollback is the success.
+    Back,
+}
+
+impl<'a> Session<'a> {
+    /// Takes the store and opens the socket.
+    ///
+    /// # Errors
+    /// When another process owns the store, or it cannot be opened.
+    pub(crate) async fn open(
+        ui: &'a Ui,
+        settings: &'a Settings,
+        command: &str,
+        create: bool,
+    ) -> CommandResult<Self> {
+        let store = owner::open_to_drive(&settings.store, command, create).await?;
+        let mut activities = ActivityRegistry::new();
+        dssflow_activities::register_all(&mut activities)
+            .map_err(|e| CommandError::new(Code::Internal, e.to_string()))?;
+        let mut functions = FunctionRegistry::default();
+        dssflow_workflows::register_functions(&mut functions);
+        let engine = Engine::builder(Arc::clone(&store) as Arc<dyn dssflow_engine::store::Store>)
+            .activities(activities)
+            .functions(functions)
+            .build();
+        let server = server::start(&engine, &store);
+        Ok(Self { ui, settings, store, engine, server })
+    }
+
+    /// The engine without a world: for looking.
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The engine with a world, for driving runs in it.
+    pub(crate) fn engine_in(&self, world: &World) -> Engine {
+        let mut resources = dssflow_engine::activity::Resources::default();
+        resources.insert(world.clients.clone());
+        resources.insert(world.host.clone());
+        self.engine.with_resources(resources)
+    }
+
+    /// The site a run was created with.
+    ///
+    /// # Errors
+    /// When the run is not one of a site this version knows.
+    pub(crate) async fn site_of(&self, run: &RunId) -> CommandResult<Site> {
+        let first = self.engine.history(run, 0).await?.into_iter().next();
+        let Some(EventKind::RunCreated { input, workflow, .. }) = first.map(|e| e.kind) else {
+            return Err(CommandError::new(
+                Code::StoreDamaged,
+                format!("the history of run {run} has no beginning"),
+            ));
+        };
+        serde_json::from_value(input).map_err(|e| {
+            CommandError::new(
+                Code::RunForeign,
+                format!("run {run} of workflow {workflow} was given what this version cannot read"),
+            )
+            .why(e)
+            .hint("go on with the version of dssflow that made the run")
+        })
+    }
+
+    /// Gives the store back.
+    ///
+    /// # Errors
+    /// When the store fails while it closes.
+    pub(crate) async fn close(self) -> CommandResult<()> {
+        if let Some(server) = self.server {
+            server.close();
+        }
+        drop(self.engine);
+        owner::close(self.store).await
+    }
+
+    /// Shows a driven run until it stands, prints what became of it, and says how the command ends.
+    ///
+    /// # Errors
+    /// When the store or the run failed underneath.
+    pub(crate) async fn follow(
+        &self,
+        engine: &Engine,
+        handle: RunHandle,
+        mut stream: Stream,
+        aim: Aim,
+        site: &Site,
+    ) -> CommandResult<Exit> {
+        let run = handle.id().clone();
+        let mut news = engine.subscribe();
+        let mut progress = Progress::new(self.ui);
+        if let Ok(view) = engine.view(&run).await {
+            progress.tick(self.ui, &view);
+        }
+        stream.catch_up(engine, &run, self.ui, &mut progress).await?;
+        let mut tick = tokio::time::interval(progress.interval());
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut signals = Signals::new()?;
+        let mut stopped: Option<Exit> = None;
+        let mut end = pin!(handle.wait());
+        let view = loop {
+            tokio::select! {
+                result = &mut end => break result,
+                got = news.recv() => match got {
+                    Ok((of, _)) if of != run => {}
+                    Ok(_) | Err(RecvError::Lagged(_)) => stream.catch_up(engine, &run, self.ui, &mut progress).await?,
+                    Err(RecvError::Closed) => {}
+                },
+                _ = tick.tick() => if let Ok(view) = engine.view(&run).await {
+                    progress.tick(self.ui, &view);
+                },
+                exit = signals.next() => {
+                    if stopped.is_some() {
+                        progress.note(self.ui, &format!("stopped at once; go on with: {} resume {run}", self.settings.command()));
+                        leave(exit);
+                    }
+                    stopped = Some(exit);
+                    progress.note(self.ui, "pausing: no new step starts, what runs is saved; once more stops at once");
+                    let reason = if exit == Exit::Interrupted { "Ctrl-C" } else { "SIGTERM" };
+                    let request = Request { by: config::user(), reason: reason.to_owned() };
+                    // A run that has just ended has nothing to pause.
+                    drop(engine.pause(&run, request).await);
+                }
+            }
+        };
+        stream.catch_up(engine, &run, self.ui, &mut progress).await?;
+        let view = match view {
+            Ok(view) => view,
+            Err(error) => {
+                progress.note(self.ui, "");
+                return Err(CommandError::from(error)
+                    .hint(format!("go on with: {} resume {run}", self.settings.command())));
+            }
+        };
+        progress.finish(self.ui, &view);
+        let exit = exit_of(&view, aim, stopped);
+        match stream.format {
+            FollowFormat::Table => self.summary(&view, exit, site),
+            FollowFormat::Json => self.ui.json(&view, true),
+            FollowFormat::Jsonl => {}
+            FollowFormat::Name => self.ui.out(view.run.as_str()),
+        }
+        if stream.format != FollowFormat::Table {
+            self.epilogue(&view, exit);
+        }
+        Ok(exit)
+    }
+
+    /// What became of the run, as data on stdout.
+    fn summary(&self, view: &RunView, exit: Exit, site: &Site) {
+        let mut lines = vec![self.headline(view)];
+        if view.status == RunStatus::Succeeded {
+            lines.push("wired, not exercised:".to_owned());
+            lines.extend(
+                dssflow_workflows::wired_not_exercised(site)
+                    .into_iter()
+                    .map(|l| format!("  {}", one_line(&l))),
+            );
+        }
+        lines.extend(remains(view));
+        lines.extend(self.commands(view, exit));
+        self.ui.out(&lines.join("\n"));
+    }
+
+    /// The same for people, when stdout belongs to a program.
+    fn epilogue(&self, view: &RunView, exit: Exit) {
+        let mut lines = vec![self.headline(view)];
+        lines.extend(remains(view));
+        lines.extend(self.commands(view, exit));
+        self.ui.note(&lines.join("\n"));
+    }
+
+    fn headline(&self, view: &RunView) -> String {
+        let count = |wanted: &[StepStatus]| view.steps.iter().filter(|s| wanted.contains(&s.status)).count();
+        let style = match view.status {
+            RunStatus::Succeeded | RunStatus::RolledBack => Style::Green,
+            RunStatus::Paused => Style::Yellow,
+            _ => Style::Red,
+        };
+        let took = describe::duration(view.updated.since(view.created));
+        let mut counts = Vec::new();
+        for (word, statuses) in [
+            ("done", &[StepStatus::Succeeded][..]),
+            ("adopted", &[StepStatus::Adopted]),
+            ("skipped", &[StepStatus::Skipped]),
+            ("failed", &[StepStatus::Failed, StepStatus::CompensationFailed]),
+            ("taken back", &[StepStatus::Compensated]),
+            ("kept", &[StepStatus::Kept]),
+            ("open", &[StepStatus::Pending, StepStatus::Ready, StepStatus::Backoff, StepStatus::Waiting]),
+        ] {
+            let n = count(statuses);
+            if n > 0 {
+                counts.push(format!("{n} {word}"));
+            }
+        }
+        let status = self.ui.mark(style, &view.status.as_str().replace('_', " "));
+        format!("run {}: {status} after {took} ({} steps: {})", view.run, view.steps.len(), counts.join(", "))
+    }
+
+    /// The commands that come next.
+    fn commands(&self, view: &RunView, exit: Exit) -> Vec<String> {
+        let (dssflow, run) = (self.settings.command(), &view.run);
+        let mut lines = Vec::new();
+        let resumes = matches!(
+            view.status,
+            RunStatus::Paused | RunStatus::Failed | RunStatus::Cancelled | RunStatus::TimedOut
+        );
+        if resumes {
+            lines.push(format!("go on:     {dssflow} resume {run}"));
+        }
+        if view.status == RunStatus::RollbackStuck || (view.live && !view.rolling_back) {
+            lines.push(format!("take back: {dssflow} rollback {run}"));
+        }
+        if exit != Exit::Ok {
+            lines.push(format!("details:   {dssflow} why {run}"));
+        }
+        lines
+    }
+}
+
+/// What went wrong, and what is still out there.
+fn remains(view: &RunView) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(reason) = view.paused.as_ref().filter(|r| !r.message.is_empty()) {
+        let step = reason.step.as_ref().map_or_else(String::new, |s| format!("{s}: "));
+        lines.push(format!("paused: {step}{}", one_line(&reason.message)));
+    }
+    for step in &view.steps {
+        let failed = matches!(step.status, StepStatus::Failed | StepStatus::CompensationFailed);
+        if let Some(error) = step.error.as_ref().filter(|_| failed) {
+            lines.push(format!("failed: {}: {}", step.step, describe::error(error)));
+            if let Some(help) = &error.help {
+                lines.push(format!("  help: {}", one_line(help)));
+            }
+        }
+        if let Some(reason) = &step.kept {
+            lines.push(format!("kept: {}: {}", step.step, one_line(reason)));
+        }
+    }
+    let left: Vec<String> = view
+        .steps
+        .iter()
+        .filter(|s| s.live)
+        .flat_map(|s| {
+            s.resources
+                .iter()
+                .map(move |r| format!("  {}: {} {}", s.step, one_line(&r.kind), one_line(&r.id)))
+        })
+        .collect();
+    match view.status {
+        RunStatus::Failed | RunStatus::RollbackStuck | RunStatus::Cancelled | RunStatus::TimedOut
+            if !left.is_empty() =>
+        {
+            lines.push("still there:".to_owned());
+            lines.extend(left.iter().take(MAX_LEFT).cloned());
+            if left.len() > MAX_LEFT {
+                lines.push(format!(
+                    "  and {} more: dssflow runs get {} -o wide",
+                    left.len() - MAX_LEFT,
+                    view.run
+                ));
+            }
+        }
+        _ => {}
+    }
+    lines
+}
+
+/// How a command ends that leaves the run so.
+pub(crate) fn exit_of(view: &RunView, aim: Aim, stopped: Option<Exit>) -> Exit {
+    match view.status {
+        RunStatus::Succeeded => Exit::Ok,
+        RunStatus::RolledBack => match aim {
+            Aim::Back => Exit::Ok,
+            Aim::Forward => Exit::RolledBack,
+        },
+        RunStatus::RollbackStuck => Exit::Stuck,
+        RunStatus::Failed | RunStatus::Cancelled | RunStatus::TimedOut => Exit::Failed,
+        RunStatus::Paused => match view.paused.as_ref().map(|p| p.kind) {
+            Some(PauseKind::Credentials) => Exit::Credentials,
+            Some(PauseKind::Requested) => stopped.unwrap_or(Exit::Waiting),
+            Some(PauseKind::Exhausted | PauseKind::NeedsHuman) | None => Exit::Waiting,
+        },
+        RunStatus::Pending | RunStatus::Running | RunStatus::Waiting | RunStatus::RollingBack => {
+            stopped.unwrap_or(Exit::Waiting)
+        }
+    }
+}
+
+/// The events of a run, each once and in order, to progress and (for programs) to stdout.
+pub(crate) struct Stream {
+    format: FollowFormat,
+    /// The last event that was shown.
+    seen: u64,
+    /// Up to here events are old news for people.
+    old: u64,
+}
+
+impl Stream {
+    /// A stream that shows people what comes after event `old`. Programs get the whole history.
+    pub(crate) fn new(ui: &Ui, format: FollowFormat, run: &RunId, old: u64) -> Self {
+        if format == FollowFormat::Jsonl {
+            ui.json(&version_line(run), false);
+            Self { format, seen: 0, old }
+        } else {
+            Self { format, seen: old, old }
+        }
+    }
+
+    async fn catch_up(
+        &mut self,
+        engine: &Engine,
+        run: &RunId,
+        ui: &Ui,
+        progress: &mut Progress,
+    ) -> CommandResult<()> {
+        for event in engine.history(run, self.seen).await? {
+            self.seen = event.seq;
+            if self.format == FollowFormat::Jsonl {
+                ui.json(&event, false);
+            }
+            if event.seq > self.old {
+                progress.event(ui, &event);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The first line of an event stream; minors only add.
+pub(crate) fn version_line(run: &RunId) -> serde_json::Value {
+    json!({
+        "type": "version",
+        "stream": "1.0",
+        "event_format": dssflow_engine::event::EVENT_FORMAT,
+        "dssflow": env!("CARGO_PKG_VERSION"),
+        "run": run,
+    })
+}
+
+/// Ctrl-C and SIGTERM.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> CommandResult<Self> {
+        let failed = |e: std::io::Error| CommandError::new(Code::Internal, "signals cannot be caught").why(e);
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+            terminate: signal(SignalKind::terminate()).map_err(failed)?,
+        })
+    }
+
+    async fn next(&mut self) -> Exit {
+        tokio::select! {
+            _ = self.interrupt.recv() => Exit::Interrupted,
+            _ = self.terminate.recv() => Exit::Terminated,
+        }
+    }
+}
+
+/// Ends the process at once; the store is consistent by design.
+#[expect(clippy::exit, reason = "a second Ctrl-C means now: nothing that could wait may run any more")]
+fn leave(exit: Exit) -> ! {
+    std::process::exit(i32::from(exit.status()))
+}

@@ -1,0 +1,408 @@
+//! What goes wrong with a command: its code, its exit status, what to say and what to do next.
+//!
+//! Every code has a page in `docs/errors`, compiled in and printed by `dssflow explain CODE`. Nothing here prints.
+
+use std::fmt;
+
+use dssflow_engine::EngineError;
+use dssflow_engine::activity::{ActivityError, ErrorClass};
+use dssflow_engine::store::StoreError;
+use dssflow_sandbox::SandboxError;
+use dssflow_store::OpenError;
+use dssflow_workflows::SiteErrors;
+use serde_json::json;
+
+/// How a command ends. Public and tested: scripts depend on the numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// Succeeded; a rollback that completed or had nothing to do.
+    Ok,
+    /// The run failed, was cancelled or timed out.
+    Failed,
+    /// Paused, or waiting for a person.
+    Waiting,
+    /// Credentials are missing or denied.
+    Credentials,
+    /// The world does not fit; nothing was created.
+    Preflight,
+    /// Failed and fully rolled back.
+    RolledBack,
+    /// Rollback is incomplete; leftovers are listed.
+    Stuck,
+    /// The store is locked or damaged.
+    Store,
+    /// A wrong command line, or a spec that is wrong without looking at the world.
+    Usage,
+    /// Ctrl-C; the run is saved as paused.
+    Interrupted,
+    /// SIGTERM; the run is saved as paused.
+    Terminated,
+}
+
+impl Exit {
+    /// The number the process ends with.
+    pub(crate) const fn status(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Failed => 1,
+            Self::Waiting => 3,
+            Self::Credentials => 4,
+            Self::Preflight => 5,
+            Self::RolledBack => 6,
+            Self::Stuck => 7,
+            Self::Store => 8,
+            Self::Usage => 64,
+            Self::Interrupted => 130,
+            Self::Terminated => 143,
+        }
+    }
+}
+
+/// Whose business an error is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// What was typed.
+    User,
+    /// What a file or the environment says.
+    Config,
+    /// The store.
+    Store,
+    /// The run or the world it works on.
+    Run,
+    /// dssflow itself.
+    Internal,
+}
+
+impl Kind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Config => "config",
+            Self::Store => "store",
+            Self::Run => "run",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+/// One entry of the list of codes.
+#[derive(Debug)]
+pub(crate) struct CodeInfo {
+    /// As `DF0004`.
+    pub(crate) code: &'static str,
+    /// Its page.
+    pub(crate) page: &'static str,
+}
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $text:literal, $kind:ident, $exit:ident;)* => pages only: $($other:literal)*) => {
+        /// What went wrong, as a number that stays the same for ever.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum Code { $($(#[$doc])* $name,)* }
+
+        impl Code {
+            /// As `DF0004`.
+            pub(crate) const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+
+            /// The one written so.
+            pub(crate) fn parse(text: &str) -> Option<Self> {
+                match text { $($text => Some(Self::$name),)* _ => None }
+            }
+
+            /// Whose business it is.
+            pub(crate) const fn kind(self) -> Kind {
+                match self { $(Self::$name => Kind::$kind,)* }
+            }
+
+            /// How the command ends.
+            pub(crate) const fn exit(self) -> Exit {
+                match self { $(Self::$name => Exit::$exit,)* }
+            }
+        }
+
+        /// Every code there is, those of site files included, in order.
+        pub(crate) const ALL: &[CodeInfo] = &[
+            $(CodeInfo { code: $text, page: include_str!(concat!("../../docs/errors/", $text, ".md")) },)*
+            $(CodeInfo { code: $other, page: include_str!(concat!("../../docs/errors/", $other, ".md")) },)*
+        ];
+    };
+}
+
+codes! {
+    /// A defect of dssflow.
+    Internal = "DF0001", Internal, Failed;
+    /// The command line is wrong.
+    Usage = "DF0002", User, Usage;
+    /// A file named on the command line cannot be read or written.
+    File = "DF0003", Config, Usage;
+    /// There is no such run.
+    NoSuchRun = "DF0004", User, Failed;
+    /// The beginning of an id fits several runs.
+    AmbiguousRun = "DF0005", User, Failed;
+    /// There is no such workflow.
+    NoSuchWorkflow = "DF0006", User, Usage;
+    /// There is no such step.
+    NoSuchStep = "DF0007", User, Usage;
+    /// Nobody was there to say yes.
+    NotConfirmed = "DF0008", User, Usage;
+    /// The answer was no.
+    Declined = "DF0009", User, Failed;
+    /// Another process owns the store.
+    StoreLocked = "DF0010", Store, Store;
+    /// The store is damaged.
+    StoreDamaged = "DF0011", Store, Store;
+    /// The store is not safe to use, or the system refuses it.
+    StoreUnusable = "DF0012", Store, Store;
+    /// There is no store.
+    NoStore = "DF0013", Store, Failed;
+    /// The store failed while it was in use.
+    StoreFailed = "DF0014", Store, Store;
+    /// A run cannot do what was asked.
+    RunRefused = "DF0015", Run, Failed;
+    /// A run was made by another version.
+    RunForeign = "DF0016", Run, Failed;
+    /// An earlier run of the site is in the way.
+    RunInTheWay = "DF0017", Run, Failed;
+    /// Credentials are missing or denied.
+    Credentials = "DF0020", Config, Credentials;
+    /// The account or principal is another one.
+    WrongAccount = "DF0021", Config, Preflight;
+    /// The world does not fit the site.
+    Preflight = "DF0022", Run, Preflight;
+    /// The host cannot be reached as the site says.
+    HostUnusable = "DF0023", Config, Preflight;
+    /// The sandbox does not start.
+    SandboxFailed = "DF0030", Run, Failed;
+    /// The sandbox a run belongs to is gone.
+    SandboxGone = "DF0031", Run, Failed;
+    /// There is no sandbox.
+    NoSandbox = "DF0032", User, Failed;
+    /// A file of faults is wrong.
+    WrongFaults = "DF0033", Config, Usage;
+    /// The output could not be written.
+    Output = "DF0040", Run, Failed;
+    /// There is no such code.
+    UnknownPage = "DF0041", User, Usage;
+    /// The site file is wrong.
+    WrongSite = "DF0100", Config, Usage;
+    => pages only: "DF0101" "DF0102" "DF0103" "DF0104" "DF0105" "DF0106" "DF0107" "DF0108" "DF0109" "DF0110"
+}
+
+/// Why a command did not do as asked.
+#[derive(Debug)]
+pub(crate) struct CommandError {
+    /// Which error it is.
+    pub(crate) code: Code,
+    /// How the command ends; by default as the code says.
+    pub(crate) exit: Exit,
+    /// What happened: a lower-case fragment.
+    pub(crate) message: String,
+    /// Why, outermost first.
+    pub(crate) why: Vec<String>,
+    /// What to do; whole sentences or commands.
+    pub(crate) hints: Vec<String>,
+}
+
+/// The answer of a command.
+pub(crate) type CommandResult<T = Exit> = Result<T, CommandError>;
+
+impl CommandError {
+    pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, exit: code.exit(), message: message.into(), why: Vec::new(), hints: Vec::new() }
+    }
+
+    /// Adds a reason.
+    #[must_use]
+    pub(crate) fn why(mut self, why: impl fmt::Display) -> Self {
+        self.why.push(why.to_string());
+        self
+    }
+
+    /// Adds a hint.
+    #[must_use]
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// Adds the causes of an error, outermost first, without itself.
+    #[must_use]
+    pub(crate) fn caused_by(mut self, error: &(dyn std::error::Error + 'static)) -> Self {
+        let mut next = error.source();
+        while let Some(cause) = next {
+            self.why.push(cause.to_string());
+            next = cause.source();
+        }
+        self
+    }
+
+    /// For programs: one object on one line.
+    pub(crate) fn to_json(&self) -> String {
+        json!({ "error": {
+            "code": self.code.as_str(),
+            "kind": self.code.kind().as_str(),
+            "exit": self.exit.status(),
+            "message": self.message,
+            "why": self.why,
+            "hints": self.hints,
+        } })
+        .to_string()
+    }
+}
+
+impl fmt::Display for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error[{}]: {}", self.code.as_str(), self.message)?;
+        for why in &self.why {
+            write!(f, "\n  {}", why.replace('\n', "\n  "))?;
+        }
+        for hint in &self.hints {
+            write!(f, "\nhint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl From<EngineError> for CommandError {
+    fn from(error: EngineError) -> Self {
+        let message = error.to_string();
+        match error {
+            EngineError::NoSuchRun(run) => Self::new(Code::NoSuchRun, format!("there is no run {run}"))
+                .hint("`dssflow runs ls` lists the runs of this store"),
+            EngineError::Store { error, .. } => Self::from(error),
+            EngineError::MissingActivity { .. }
+            | EngineError::MissingFunction { .. }
+            | EngineError::InputMismatch { .. }
+            | EngineError::History { .. }
+            | EngineError::Graph { .. } => Self::new(Code::RunForeign, message)
+                .hint("go on with the version of dssflow that made the run: `dssflow runs get RUN -o json` shows it"),
+            EngineError::Replay { .. } => Self::new(Code::StoreDamaged, message)
+                .hint("`dssflow store verify` reads everything and names the first bad record"),
+            EngineError::Live(run) | EngineError::Dropped(run) | EngineError::NotLive(run) => {
+                Self::new(Code::RunRefused, message).hint(format!("`dssflow why {run}` says where it stands"))
+            }
+            EngineError::Illegal { run, .. } => {
+                Self::new(Code::RunRefused, message).hint(format!("`dssflow why {run}` says where it stands"))
+            }
+            _ => Self::new(Code::Internal, message),
+        }
+    }
+}
+
+impl From<StoreError> for CommandError {
+    fn from(error: StoreError) -> Self {
+        let message = error.to_string();
+        match error {
+            StoreError::Corrupt(_) => Self::new(Code::StoreDamaged, message)
+                .hint("`dssflow store verify` reads everything and names the first bad record"),
+            StoreError::NotFound(_) | StoreError::Exists(_) => Self::new(Code::RunRefused, message),
+            StoreError::Conflict { .. }
+            | StoreError::Fenced { .. }
+            | StoreError::TooLarge { .. }
+            | StoreError::Unavailable(_)
+            | StoreError::Unknown(_)
+            | StoreError::Poisoned(_) => Self::new(Code::StoreFailed, message)
+                .hint("nothing acknowledged is lost; check the disk, then `dssflow resume @latest`"),
+        }
+    }
+}
+
+impl From<OpenError> for CommandError {
+    fn from(error: OpenError) -> Self {
+        let code = match &error {
+            OpenError::Locked { .. } => Code::StoreLocked,
+            OpenError::NotFound { .. } => Code::NoStore,
+            OpenError::Damaged { .. } => Code::StoreDamaged,
+            OpenError::NotAStore { .. }
+            | OpenError::Unsafe { .. }
+            | OpenError::NetworkFileSystem { .. }
+            | OpenError::Newer { .. }
+            | OpenError::Io { .. } => Code::StoreUnusable,
+        };
+        Self::new(code, error.to_string()).caused_by(&error).hint(error.hint())
+    }
+}
+
+impl From<SandboxError> for CommandError {
+    fn from(error: SandboxError) -> Self {
+        Self::new(Code::SandboxFailed, error.to_string()).caused_by(&error).hint(error.help())
+    }
+}
+
+impl From<SiteErrors> for CommandError {
+    fn from(errors: SiteErrors) -> Self {
+        let count = errors.problems.len();
+        let plural = if count == 1 { "" } else { "s" };
+        let mut error =
+            Self::new(Code::WrongSite, format!("{} has {count} problem{plural}", errors.source_name));
+        for problem in &errors.problems {
+            error.why.push(format!("{problem}\n  help: {}", problem.help));
+        }
+        let code = errors.problems.first().map_or(Code::WrongSite.as_str(), |p| p.code);
+        error.hint(format!("nothing was created; `dssflow explain {code}` says more"))
+    }
+}
+
+impl From<ActivityError> for CommandError {
+    fn from(error: ActivityError) -> Self {
+        let code = match error.class {
+            ErrorClass::Credentials => Code::Credentials,
+            ErrorClass::Retryable
+            | ErrorClass::Throttled
+            | ErrorClass::Terminal
+            | ErrorClass::NeedsHuman
+            | ErrorClass::Cancelled => Code::Preflight,
+        };
+        let mut made = Self::new(code, error.to_string());
+        if let Some(id) = &error.request_id {
+            made = made.why(format!("request id {id}"));
+        }
+        match error.help {
+            Some(help) => made.hint(help),
+            None => made,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn codes_and_pages_are_one_to_one() {
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/errors");
+        let pages: BTreeSet<String> = std::fs::read_dir(dir)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap().trim_end_matches(".md").to_owned())
+            .filter(|name| name != "README")
+            .collect();
+        let codes: BTreeSet<String> = ALL.iter().map(|c| c.code.to_owned()).collect();
+        assert_eq!(pages, codes);
+        assert_eq!(codes.len(), ALL.len(), "no code stands there twice");
+        for (code, _) in dssflow_workflows::site::codes::ALL {
+            assert!(codes.contains(code), "{code}");
+        }
+    }
+
+    #[test]
+    fn every_page_has_its_parts() {
+        for info in ALL {
+            assert!(info.page.starts_with(&format!("# {}: ", info.code)), "{}", info.code);
+            for part in ["## Cause", "## What to try"] {
+                assert!(info.page.contains(part), "{} has no {part}", info.code);
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_prints_code_reasons_and_hints() {
+        let error =
+            CommandError::new(Code::NoSuchRun, "there is no run x").why("the store is empty").hint("look");
+        assert_eq!(error.to_string(), "error[DF0004]: there is no run x\n  the store is empty\nhint: look");
+        assert_eq!(error.exit.status(), 1);
+    }
+}

@@ -1,0 +1,135 @@
+//! A run as a tree in lines: headings, and below them steps. Pure.
+
+use std::collections::BTreeMap;
+
+use dssflow_engine::run::StepStatus;
+use dssflow_engine::run::view::{RunView, StepView};
+use dssflow_engine::time::Timestamp;
+
+use crate::describe;
+use crate::ui::one_line;
+
+/// Steps under their headings, in the order in which the first of each can run.
+fn groups(view: &RunView) -> Vec<(&str, Vec<&StepView>)> {
+    let mut groups: Vec<(&str, Vec<&StepView>)> = Vec::new();
+    let mut places: BTreeMap<&str, usize> = BTreeMap::new();
+    for step in &view.steps {
+        let place = *places.entry(step.group.as_str()).or_insert_with(|| {
+            groups.push((step.group.as_str(), Vec::new()));
+            groups.len() - 1
+        });
+        groups[place].1.push(step);
+    }
+    groups
+}
+
+fn heading(group: &str) -> String {
+    if group.is_empty() { "Steps".to_owned() } else { one_line(group) }
+}
+
+/// Whether nothing more happens to a step in the direction the run goes.
+fn is_over(step: &StepView, rolling_back: bool) -> bool {
+    if rolling_back {
+        !step.live || matches!(step.status, StepStatus::Compensated | StepStatus::Kept)
+    } else {
+        step.status.is_done()
+    }
+}
+
+/// Whether somebody would want to see the step now.
+fn is_active(step: &StepView) -> bool {
+    matches!(
+        step.status,
+        StepStatus::Running
+            | StepStatus::Backoff
+            | StepStatus::Waiting
+            | StepStatus::Compensating
+            | StepStatus::Failed
+            | StepStatus::CompensationFailed
+    )
+}
+
+/// Headings with what is under way below them, and a line on the whole.
+pub(crate) fn live(view: &RunView, now: Timestamp) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (group, steps) in groups(view) {
+        let over = steps.iter().filter(|s| is_over(s, view.rolling_back)).count();
+        let failed =
+            steps.iter().any(|s| matches!(s.status, StepStatus::Failed | StepStatus::CompensationFailed));
+        let sign = if failed {
+            "✗"
+        } else if over == steps.len() {
+            if view.rolling_back { "↩" } else { "✓" }
+        } else if steps.iter().any(|s| is_active(s)) {
+            "▸"
+        } else {
+            "·"
+        };
+        lines.push(format!("{sign} {}  {over}/{}", heading(group), steps.len()));
+        lines.extend(steps.iter().filter(|s| is_active(s)).map(|s| format!("    {}", active(s, now))));
+    }
+    let over = view.steps.iter().filter(|s| is_over(s, view.rolling_back)).count();
+    let word = if view.rolling_back { "taken back" } else { "done" };
+    let elapsed = describe::duration(now.since(view.created));
+    lines.push(format!("{} {}: {over}/{} {word}, {elapsed}", view.run, view.status, view.steps.len()));
+    lines
+}
+
+/// One step that is under way, with elapsed and usual time and its last sign of life.
+fn active(step: &StepView, now: Timestamp) -> String {
+    let mut line = format!("{} {}", describe::sign(step.status), step.step);
+    match step.status {
+        StepStatus::Failed | StepStatus::CompensationFailed => {}
+        StepStatus::Backoff => {
+            if let Some(at) = step.wake {
+                put!(line, "  next try in {}", describe::duration(at.since(now)));
+            }
+        }
+        _ => {
+            if let Some(at) = step.started {
+                put!(line, "  {}", describe::duration(now.since(at)));
+            }
+            if let Some(ms) = step.expected_ms.filter(|ms| *ms >= 10_000) {
+                put!(line, " ({})", describe::usually(ms));
+            }
+        }
+    }
+    let last =
+        step.heartbeat.as_ref().map(describe::details).or_else(|| step.error.as_ref().map(describe::error));
+    if let Some(last) = last.filter(|l| !l.is_empty()) {
+        put!(line, "  {last}");
+    }
+    line
+}
+
+/// Every step under its heading, as it stands at the end.
+pub(crate) fn whole(view: &RunView, now: Timestamp) -> Vec<String> {
+    let width = view.steps.iter().map(|s| s.step.as_str().len()).max().unwrap_or(0);
+    let mut lines = Vec::new();
+    for (group, steps) in groups(view) {
+        lines.push(heading(group));
+        for step in steps {
+            let took = match (step.started, step.ended) {
+                (Some(from), Some(to)) => describe::duration(to.since(from)),
+                (Some(from), None) if is_active(step) => describe::duration(now.since(from)),
+                _ => String::new(),
+            };
+            let mut line = format!(
+                "  {} {:<width$}  {:<11}  {took:>9}  {}",
+                describe::sign(step.status),
+                step.step.as_str(),
+                step.status.as_str(),
+                one_line(&step.title),
+            );
+            line.truncate(line.trim_end().len());
+            if let (Some(error), false) = (&step.error, step.status.is_done()) {
+                put!(line, "\n      {}", describe::error(error));
+            }
+            if let Some(reason) = &step.kept {
+                put!(line, "\n      kept: {}", one_line(reason));
+            }
+            lines.push(line);
+        }
+    }
+    lines
+}

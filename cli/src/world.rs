@@ -1,0 +1,268 @@
+//! What a run works on: clients and host made from the site, the sandbox it may belong to, and the checks that come
+//! before anything is made.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dssflow_activities::aws::identity::{self, Identity, identify};
+use dssflow_activities::aws::instance::{InstanceInput, MIN_MEMORY_MIB, instance_facts};
+use dssflow_activities::aws::network::{NetworkInput, check_network};
+use dssflow_activities::clients::{AwsClients, ClientsConfig, StaticCredentials};
+use dssflow_activities::host::{HostHandle, LocalHost, SshHost, SshTarget};
+use dssflow_activities::secret::{self, SecretClients, SecretRef};
+use dssflow_engine::activity::{ActivityError, ErrorClass};
+use dssflow_engine::id::RunId;
+use dssflow_engine::run::view::RunView;
+use dssflow_sandbox::World as Sandbox;
+use dssflow_workflows::Site;
+use dssflow_workflows::site::{Credentials, Transport};
+
+use crate::error::{Code, CommandError, CommandResult, Exit};
+
+/// The label that says to which sandbox a run belongs.
+pub(crate) const SANDBOX_LABEL: &str = "sandbox";
+
+/// What a run works on.
+pub(crate) struct World {
+    /// AWS.
+    pub(crate) clients: AwsClients,
+    /// The host of DSS.
+    pub(crate) host: HostHandle,
+    /// The sandbox all of it is in.
+    pub(crate) sandbox: Option<Sandbox>,
+}
+
+/// Where the sandbox of a store keeps its files.
+pub(crate) fn sandbox_dir(store: &Path) -> PathBuf {
+    store.join("sandbox")
+}
+
+/// The sandbox a run belongs to, if it belongs to one.
+///
+/// # Errors
+/// When it is gone: the run can then not go on, and never goes to real AWS instead.
+pub(crate) async fn sandbox_of(store: &Path, view: &RunView) -> CommandResult<Option<Sandbox>> {
+    let Some(id) = view.labels.get(SANDBOX_LABEL) else { return Ok(None) };
+    let living = dssflow_sandbox::find(&sandbox_dir(store)).await?;
+    match living.filter(|world| world.id == *id) {
+        Some(world) => Ok(Some(world)),
+        None => Err(CommandError::new(
+            Code::SandboxGone,
+            format!("run {} belongs to sandbox {id}, which is gone with everything in it", view.run),
+        )
+        .why("nothing was done: a run of a sandbox never goes on against real AWS")
+        .hint("`dssflow run bootstrap --sandbox` starts a new run in a new world")),
+    }
+}
+
+/// Refuses a site that is to run in the sandbox and points out of it.
+///
+/// # Errors
+/// When the endpoint or the host is not the sandbox's.
+pub(crate) fn must_be_inside(site: &Site, sandbox: &Sandbox) -> CommandResult<()> {
+    let mut outside = Vec::new();
+    if site.aws.endpoint_url.as_ref() != Some(&sandbox.aws_endpoint) {
+        outside.push(format!("aws.endpoint_url is not {}", sandbox.aws_endpoint));
+    }
+    if site.host.transport != Transport::Local || site.host.wrapper != sandbox.host_wrapper {
+        outside.push("host.wrapper is not the sandbox's, so commands would run on this machine".to_owned());
+    }
+    if site.dss_url().trim_end_matches('/') != sandbox.dss_url.trim_end_matches('/') {
+        outside.push(format!("dss.port or dss.url does not lead to {}", sandbox.dss_url));
+    }
+    if outside.is_empty() {
+        return Ok(());
+    }
+    let mut error =
+        CommandError::new(Code::WrongSite, "the site points out of the sandbox; nothing was created");
+    error.why = outside;
+    Err(error.hint(format!("start from the site that fits this sandbox: {}", sandbox.site_yaml.display())))
+}
+
+/// Makes clients and host. Calls nothing but where credentials of the site lie.
+///
+/// # Errors
+/// When a secret cannot be read, or the host's address cannot be used.
+pub(crate) async fn connect(site: &Site, sandbox: Option<Sandbox>) -> CommandResult<World> {
+    let mut config = ClientsConfig::new(&site.region);
+    config.endpoint_url.clone_from(&site.aws.endpoint_url);
+    config.imds_endpoint.clone_from(&site.aws.imds_endpoint);
+    if let Some(name) = &site.aws.credentials {
+        config = with_credentials(site, config, name).await?;
+    }
+    let clients = AwsClients::connect(&config).await;
+    let host: Arc<dyn dssflow_activities::host::Host> = match site.host.transport {
+        Transport::Local => Arc::new(LocalHost::new(site.host.wrapper.clone())),
+        Transport::Ssh => {
+            let target = SshTarget {
+                host: site.host.address.clone().unwrap_or_default(),
+                user: site.host.user.clone(),
+                port: site.host.ssh_port,
+                identity_file: site.host.identity_file.as_ref().map(PathBuf::from),
+            };
+            Arc::new(SshHost::new(target).map_err(|e| CommandError::new(Code::HostUnusable, e.to_string()))?)
+        }
+    };
+    Ok(World { clients, host: HostHandle(host), sandbox })
+}
+
+/// The configuration as the named set of credentials; a role is assumed with what the environment gives.
+async fn with_credentials(site: &Site, plain: ClientsConfig, name: &str) -> CommandResult<ClientsConfig> {
+    let Some(set) = site.credentials.get(name) else {
+        return Err(CommandError::new(Code::WrongSite, format!("there are no credentials named {name:?}")));
+    };
+    Ok(match set {
+        Credentials::Environment {} | Credentials::InstanceRole {} => plain,
+        Credentials::Profile { profile } => ClientsConfig { profile: Some(profile.clone()), ..plain },
+        Credentials::Static { access_key_id, secret_access_key } => {
+            let around = AwsClients::connect(&plain).await;
+            let id = read_secret(access_key_id, &around).await?;
+            let key = read_secret(secret_access_key, &around).await?;
+            let fixed = StaticCredentials::new(id.expose(), key.expose().to_owned());
+            ClientsConfig { credentials: Some(fixed), ..plain }
+        }
+        Credentials::AssumeRole { role_arn, .. } => {
+            let clients = AwsClients::connect(&plain).await;
+            let call = clients.sts().assume_role().role_arn(role_arn).role_session_name("dssflow");
+            let answer = call.send().await.map_err(|e| {
+                CommandError::from(dssflow_activities::aws::error::classify("sts:AssumeRole", e))
+            })?;
+            let given = answer.credentials().ok_or_else(|| {
+                CommandError::new(
+                    Code::Credentials,
+                    format!("sts:AssumeRole of {role_arn} gave no credentials"),
+                )
+            })?;
+            let mut fixed =
+                StaticCredentials::new(given.access_key_id(), given.secret_access_key().to_owned());
+            fixed.session_token = Some(given.session_token().to_owned().into());
+            ClientsConfig { credentials: Some(fixed), ..plain }
+        }
+    })
+}
+
+async fn read_secret(reference: &SecretRef, clients: &AwsClients) -> CommandResult<secret::Secret> {
+    let clients = SecretClients { secrets_manager: Some(clients.secretsmanager()), ssm: Some(clients.ssm()) };
+    secret::resolve(reference, clients).await.map_err(|e| CommandError::from(ActivityError::from(e)))
+}
+
+impl World {
+    /// Keeps the sandbox from ending when it is idle, while the run may go on in it. Real worlds need nobody for that.
+    pub(crate) async fn hold(&self, run: &RunId) {
+        if let Some(sandbox) = &self.sandbox
+            && let Err(error) = dssflow_sandbox::hold(sandbox, run.as_str()).await
+        {
+            tracing::warn!(%error, "the sandbox may end when it is idle");
+        }
+    }
+
+    /// Ends what [`World::hold`] did, once the run has nothing left to do.
+    pub(crate) async fn let_go(&self, run: &RunId, end: &CommandResult) {
+        if matches!(end, Ok(Exit::Ok | Exit::RolledBack))
+            && let Some(sandbox) = &self.sandbox
+            && let Err(error) = dssflow_sandbox::release(sandbox, run.as_str()).await
+        {
+            tracing::warn!(%error, "the sandbox stays although no run needs it; `dssflow sandbox down` ends it");
+        }
+    }
+
+    /// Asks who we are and refuses another account than the site's.
+    ///
+    /// # Errors
+    /// When there are no credentials, or they are of another account.
+    pub(crate) async fn identify(&self, site: &Site) -> CommandResult<Identity> {
+        let identity = identify(&self.clients).await.map_err(|error| {
+            let made = CommandError::from(error);
+            made.why("nothing was created")
+                .hint("AWS_PROFILE, `aws sso login` or an instance role give credentials")
+        })?;
+        let expected = dssflow_workflows::required_account(site);
+        if identity.account != expected {
+            let message =
+                format!("the credentials are of account {}, the site expects {expected}", identity.account);
+            return Err(CommandError::new(Code::WrongAccount, message)
+                .why(format!("they are {}", identity.caller_arn))
+                .hint(format!(
+                    "choose credentials of account {expected} (AWS_PROFILE), or correct expected_account"
+                )));
+        }
+        Ok(identity)
+    }
+
+    /// Refuses another principal than the one the run began with.
+    ///
+    /// # Errors
+    /// When it is another one.
+    pub(crate) fn same_principal(view: &RunView, now: &Identity) -> CommandResult<()> {
+        let before = view
+            .steps
+            .iter()
+            .filter(|s| s.activity == identity::NAME)
+            .filter_map(|s| s.output.clone())
+            .find_map(|output| serde_json::from_value::<Identity>(output).ok());
+        match before {
+            Some(before) if !before.same_principal(now) => Err(CommandError::new(
+                Code::WrongAccount,
+                format!("run {} belongs to {} in {}", view.run, before.principal_arn, before.region),
+            )
+            .why(format!("the credentials are {} in {}", now.caller_arn, now.region))
+            .hint("go on with the same user or role: what made the EKS cluster administers it")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Looks at the instance and the network before anything is made.
+    ///
+    /// # Errors
+    /// Everything that does not fit.
+    pub(crate) async fn preflight(&self, site: &Site) -> CommandResult<()> {
+        let mut problems: Vec<(String, String)> = Vec::new();
+        let input =
+            InstanceInput { instance_id: Some(site.host.instance.clone()), min_memory_mib: MIN_MEMORY_MIB };
+        let vpc_id = match Box::pin(instance_facts(&self.clients, &input)).await {
+            Ok(facts) => {
+                let misfits = facts.misfits(MIN_MEMORY_MIB);
+                let help = "take an instance that fits, or correct host.instance";
+                problems.extend(
+                    misfits.into_iter().map(|m| (format!("{}: {m}", facts.instance_id), help.to_owned())),
+                );
+                Some(facts.vpc_id)
+            }
+            Err(error) if error.class == ErrorClass::Credentials => return Err(error.into()),
+            Err(error) => {
+                let help =
+                    error.help.clone().unwrap_or_else(|| "correct host.instance in the site file".to_owned());
+                problems.push((error.to_string(), help));
+                None
+            }
+        };
+        let input = NetworkInput {
+            vpc_id,
+            subnets: site.cluster.subnets.clone(),
+            security_groups: site.cluster.security_groups.clone(),
+            public: !site.cluster.private,
+        };
+        if let Err(found) = Box::pin(check_network(&self.clients, &input)).await {
+            for problem in found {
+                match problem.error {
+                    Some(error) if error.class == ErrorClass::Credentials => return Err(error.into()),
+                    _ => problems.push((
+                        format!("[{}] {}: {}", problem.code, problem.subject, problem.message),
+                        problem.help,
+                    )),
+                }
+            }
+        }
+        if problems.is_empty() {
+            return Ok(());
+        }
+        let count = problems.len();
+        let plural = if count == 1 { "" } else { "s" };
+        let mut error = CommandError::new(
+            Code::Preflight,
+            format!("the world does not fit the site: {count} problem{plural}"),
+        );
+        error.why = problems.into_iter().map(|(what, help)| format!("{what}\n  help: {help}")).collect();
+        Err(error.hint("nothing was created; mend this and run the command again"))
+    }
+}
