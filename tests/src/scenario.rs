@@ -441,6 +441,7 @@ pub fn random_small(seed: u64) -> Scenario {
     s.troubles.clear();
     s.call_crashes.clear();
     s.timed_crashes.clear();
+    s.stops.clear();
     s.keep.clear();
     s.after_crash = AfterCrash::Resume;
     s.budget = c.below(5);

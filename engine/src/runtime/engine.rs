@@ -417,14 +417,22 @@ impl Engine {
     /// is being driven is cancelled with rollback.
     ///
     /// # Errors
-    /// As [`Engine::resume`]; a run that is rolled back already is [`EngineError::Illegal`].
+    /// As [`Engine::resume`]; a run that is rolled back already is [`EngineError::Illegal`], and so is `keep` for a
+    /// run that is being driven or goes backwards already: nothing is silently deleted that should stay.
     pub async fn rollback(
         &self,
         run: &RunId,
         keep: Vec<StepName>,
         request: Request,
     ) -> Result<RunHandle, EngineError> {
+        let refuse_keep = || EngineError::Illegal {
+            run: run.clone(),
+            why: "what to keep can only be said of a run that stands still and goes forward; pause it first".to_owned(),
+        };
         if let Some(handle) = self.handle(run) {
+            if !keep.is_empty() {
+                return Err(refuse_keep());
+            }
             self.ask(run, Ask::Cancel(CancelMode::Rollback, request)).await?;
             return Ok(handle);
         }
@@ -435,6 +443,9 @@ impl Engine {
                 let s = driver.state();
                 (s.finished, s.rolling_back, s.paused.is_some())
             };
+            if rolling_back && !keep.is_empty() {
+                return Err(refuse_keep());
+            }
             if finished == Some(RunStatus::RollbackStuck) {
                 driver.recover()?;
                 return driver.stage(EventKind::RollbackRetried { request });

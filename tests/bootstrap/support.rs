@@ -1,0 +1,177 @@
+//! The built command in a home of its own, with a sandbox of its own; both end with the test.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// A store and a sandbox for one test.
+pub(crate) struct Home {
+    dir: tempfile::TempDir,
+}
+
+/// What a command printed and how it ended.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ran {
+    /// Fails the test with everything printed unless the exit code is `code`.
+    #[track_caller]
+    pub(crate) fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn says(self, text: &str) -> Self {
+        let all = format!("{}\n{}", self.stdout, self.stderr);
+        assert!(all.contains(text), "{text:?} is not in:\n{all}");
+        self
+    }
+}
+
+/// The command, built with this test.
+fn program() -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows its path");
+    let program = test.ancestors().nth(2).expect("target/debug/deps/test").join("dssflow");
+    assert!(program.exists(), "{} is missing: build it first with `cargo build -p dssflow`", program.display());
+    program
+}
+
+impl Home {
+    pub(crate) fn new() -> Self {
+        Self { dir: tempfile::tempdir().expect("a temporary directory") }
+    }
+
+    /// A home whose sandbox is up, at no latency.
+    pub(crate) fn with_sandbox() -> Self {
+        let home = Self::new();
+        home.run(&["sandbox", "up", "--latency", "0"]).expect(0);
+        home
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn store(&self) -> PathBuf {
+        self.dir.path().join("store")
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(program());
+        command
+            .args(args)
+            .current_dir(self.dir.path())
+            .env("DSSFLOW_STORE", self.store())
+            .env("DSSFLOW_LOG", "warn")
+            .env_remove("AWS_PROFILE")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command to its end.
+    pub(crate) fn run(&self, args: &[&str]) -> Ran {
+        let Output { status, stdout, stderr } = self.command(args).output().expect("the command starts");
+        Ran {
+            code: status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&stderr).into_owned(),
+        }
+    }
+
+    /// Starts a command and leaves it running.
+    pub(crate) fn spawn(&self, args: &[&str]) -> Child {
+        self.command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the command starts")
+    }
+
+    /// Starts a command and kills it after `after`, unless it ended by itself; true when the kill met it alive.
+    pub(crate) fn kill_after(&self, args: &[&str], after: Duration) -> bool {
+        let mut child = self.spawn(args);
+        std::thread::sleep(after);
+        let alive = child.try_wait().expect("a child of ours").is_none();
+        // SIGKILL; a child that ended meanwhile is no error.
+        let killed = child.kill().is_ok();
+        child.wait().expect("a child of ours");
+        alive && killed
+    }
+
+    pub(crate) fn snapshot(&self) -> Value {
+        let ran = self.run(&["sandbox", "snapshot"]).expect(0);
+        serde_json::from_str(&ran.stdout).expect("a snapshot is JSON")
+    }
+
+    pub(crate) fn json(&self, args: &[&str]) -> Value {
+        let ran = self.run(args).expect(0);
+        serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("{args:?} printed no JSON: {e}\n{}", ran.stdout))
+    }
+
+    /// Where a step of the newest run stands.
+    pub(crate) fn step(&self, name: &str) -> Value {
+        let view = self.json(&["runs", "get", "-o", "json"]);
+        let steps = view["steps"].as_array().expect("steps").clone();
+        steps.into_iter().find(|s| s["step"] == name).unwrap_or_else(|| panic!("no step {name}"))
+    }
+
+    /// Scripts what goes wrong in the sandbox.
+    pub(crate) fn faults(&self, faults: &Value) {
+        let file = self.path().join("faults.json");
+        std::fs::write(&file, faults.to_string()).expect("a file of ours");
+        self.run(&["sandbox", "up", "--faults", file.to_str().expect("plain path")]).expect(0);
+    }
+
+    /// Calls that changed something in the sandbox's AWS and DSS so far.
+    pub(crate) fn mutating_calls(&self) -> u64 {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let world = dssflow_sandbox::find(&self.store().join("sandbox")).await.expect("asks").expect("alive");
+            let report = dssflow_sandbox::calls(&world).await.expect("answers");
+            report.mutating
+        })
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        // A test that failed has printed why already.
+        drop(self.command(&["sandbox", "down"]).output());
+    }
+}
+
+/// Every difference between two snapshots, one line each.
+pub(crate) fn differences(before: &Value, after: &Value) -> Vec<String> {
+    fn walk(path: &str, a: &Value, b: &Value, out: &mut Vec<String>) {
+        match (a, b) {
+            (Value::Object(a), Value::Object(b)) => {
+                for (key, value) in a {
+                    match b.get(key) {
+                        Some(other) => walk(&format!("{path} > {key}"), value, other, out),
+                        None => out.push(format!("{path} > {key}: removed {value}")),
+                    }
+                }
+                for (key, value) in b.iter().filter(|(key, _)| !a.contains_key(*key)) {
+                    out.push(format!("{path} > {key}: added {value}"));
+                }
+            }
+            (a, b) if a != b => out.push(format!("{path}: {a} -> {b}")),
+            _ => {}
+        }
+    }
+    let mut out = Vec::new();
+    walk("world", before, after, &mut out);
+    out
+}
+
+/// What a rollback on an adopted host leaves by rule, and prints: packages with their programs, and the data
+/// directory, moved aside.
+pub(crate) fn kept_by_rule(difference: &str) -> bool {
+    const PROGRAMS: [&str; 5] = ["git", "java", "python3.11", "unzip", "nginx"];
+    difference.starts_with("world > host > packages:")
+        || difference.starts_with("world > host > files > /data")
+        || PROGRAMS.iter().any(|p| difference.starts_with(&format!("world > host > files > /usr/bin/{p}: added")))
+}
