@@ -47,6 +47,9 @@ pub(crate) enum Aim {
     Back,
 }
 
+/// How much patience a run in the sandbox has at latency 1: half a minute between two looks becomes 1.5 s.
+const SANDBOX_PATIENCE: f64 = 0.05;
+
 impl<'a> Session<'a> {
     /// Takes the store and opens the socket.
     ///
@@ -82,7 +85,15 @@ impl<'a> Session<'a> {
         let mut resources = dssflow_engine::activity::Resources::default();
         resources.insert(world.clients.clone());
         resources.insert(world.host.clone());
-        self.engine.with_resources(resources)
+        // Secrets and sinks in AWS are reached through these.
+        resources.insert(world.clients.secretsmanager().clone());
+        resources.insert(world.clients.ssm().clone());
+        let engine = self.engine.with_resources(resources);
+        match &world.sandbox {
+            // The sandbox is consistent at once and its durations are scaled; waiting is scaled with them.
+            Some(sandbox) => engine.with_patience(SANDBOX_PATIENCE * sandbox.latency),
+            None => engine,
+        }
     }
 
     /// The site a run was created with.

@@ -17,8 +17,8 @@ use dssflow_engine::runtime::clock::TokioClock;
 use dssflow_engine::store::memory::MemoryStore;
 use dssflow_engine::time::Timestamp;
 use dssflow_engine::{
-    Activity, ActivityContext, ActivityError, ActivityRegistry, ActivityResult, Binding, Engine, EngineError, Graph,
-    StartRun, Step,
+    Activity, ActivityContext, ActivityError, ActivityRegistry, ActivityResult, Binding, Engine, EngineError,
+    Graph, StartRun, Step,
 };
 use serde_json::{Value, json};
 
@@ -76,8 +76,12 @@ async fn a_panic_is_a_failed_attempt_and_time_moves_by_itself() {
         })
         .unwrap();
     let engine = engine(activities);
-    let view = engine.start(run_of(vec![step("a", "shaky", json!(null))])).await.unwrap().wait().await.unwrap();
-    assert_eq!((view.status, view.steps[0].attempt, calls.load(Ordering::SeqCst)), (RunStatus::Succeeded, 3, 3));
+    let view =
+        engine.start(run_of(vec![step("a", "shaky", json!(null))])).await.unwrap().wait().await.unwrap();
+    assert_eq!(
+        (view.status, view.steps[0].attempt, calls.load(Ordering::SeqCst)),
+        (RunStatus::Succeeded, 3, 3)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -136,7 +140,12 @@ impl Activity for Make {
         })
     }
 
-    async fn compensate(&self, ctx: &ActivityContext, name: &String, recorded: &Recorded) -> ActivityResult<Undo> {
+    async fn compensate(
+        &self,
+        ctx: &ActivityContext,
+        name: &String,
+        recorded: &Recorded,
+    ) -> ActivityResult<Undo> {
         assert_eq!(recorded.ids("thing").collect::<Vec<_>>(), [name]);
         let world = ctx.resource::<World>()?;
         let mut things = world.things.lock().unwrap();
@@ -230,7 +239,9 @@ async fn pause_resume_cancel_and_the_history_tells_who() {
     engine.cancel(handle.id(), CancelMode::Keep, Request::by("bob")).await.unwrap();
     assert_eq!(resumed.wait().await.unwrap().status, RunStatus::Cancelled);
     let history = engine.history(handle.id(), 0).await.unwrap();
-    assert!(history.iter().any(|e| matches!(&e.kind, EventKind::RunResumed { request } if request.by == "bob")));
+    assert!(
+        history.iter().any(|e| matches!(&e.kind, EventKind::RunResumed { request } if request.by == "bob"))
+    );
     assert!(history.iter().zip(1..).all(|(e, n)| e.seq == n));
 }
 

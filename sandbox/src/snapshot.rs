@@ -371,10 +371,13 @@ fn normal(value: Value, names: &[(String, String)]) -> Value {
             if items.iter().all(Value::is_object) { sorted(items).into() } else { items.into() }
         }
         Value::Object(fields) => {
+            // Tags come as a map, or as a list of `key` and `value`.
+            let named = fields.get("key").and_then(Value::as_str).is_some_and(|key| RUN_MARKS.contains(&key));
             let sorted: BTreeMap<String, Value> = fields
                 .into_iter()
                 .map(|(key, value)| {
-                    let hidden = RUN_MARKS.contains(&key.as_str()) && value.is_string();
+                    let mark = RUN_MARKS.contains(&key.as_str()) || (named && key == "value");
+                    let hidden = mark && value.is_string();
                     (rename(key), if hidden { json!("*") } else { normal(value, names) })
                 })
                 .collect();

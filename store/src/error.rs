@@ -123,7 +123,9 @@ impl OpenError {
                 format!("wait until process {} has ended, or end it", holder.pid)
             }
             Self::Locked { holder: None, .. } => "wait until that process has ended".to_owned(),
-            Self::NotFound { .. } => "check the path, or start a run to create a store there".to_owned(),
+            Self::NotFound { .. } => {
+                "check the path; `dssflow run` makes a store where there is none".to_owned()
+            }
             Self::NotAStore { .. } => "name an empty or a new directory".to_owned(),
             Self::Unsafe { mend, .. } => mend.clone(),
             Self::NetworkFileSystem { .. } => "name a directory on a local disk".to_owned(),

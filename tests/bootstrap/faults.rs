@@ -16,16 +16,20 @@ fn attempts_used_up_pause_the_run_and_both_ways_on_work() {
     home.faults(&failing("glue:CreateDatabase", "InternalServiceException", 500));
     let run = ["run", "bootstrap", "--sandbox"];
     home.run(&run).expect(3).says("dssflow resume").says("dssflow rollback");
-    let step = home.step("glue-database-s3-main");
-    let other = home.step("glue-database-s3-finance");
-    assert!(step["failures"] == step["maximum_attempts"] || other["failures"] == other["maximum_attempts"], "{step}\n{other}");
+    let step = home.step("glue-database-dss_main");
+    let other = home.step("glue-database-dss_finance");
+    assert!(
+        step["failures"] == step["maximum_attempts"] || other["failures"] == other["maximum_attempts"],
+        "{step}\n{other}"
+    );
     home.run(&["why"]).expect(0).says("InternalServiceException").says("dssflow resume");
     // Still broken: pauses again. Mended: goes on to the end.
     home.run(&["resume", "@latest"]).expect(3);
     home.faults(&json!([]));
     home.run(&["resume", "@latest"]).expect(0);
     home.run(&["rollback", "@latest"]).expect(0);
-    let left: Vec<_> = differences(&before, &home.snapshot()).into_iter().filter(|d| !kept_by_rule(d)).collect();
+    let left: Vec<_> =
+        differences(&before, &home.snapshot()).into_iter().filter(|d| !kept_by_rule(d)).collect();
     assert!(left.is_empty(), "{}", left.join("\n"));
 }
 
@@ -37,7 +41,8 @@ fn a_terminal_error_fails_the_run_and_says_what_is_left() {
     home.run(&["run", "bootstrap", "--sandbox"]).expect(1).says("dssflow resume").says("dssflow rollback");
     home.faults(&json!([]));
     home.run(&["rollback", "@latest"]).expect(0);
-    let left: Vec<_> = differences(&before, &home.snapshot()).into_iter().filter(|d| !kept_by_rule(d)).collect();
+    let left: Vec<_> =
+        differences(&before, &home.snapshot()).into_iter().filter(|d| !kept_by_rule(d)).collect();
     assert!(left.is_empty(), "{}", left.join("\n"));
 }
 
@@ -47,7 +52,8 @@ fn on_failure_rollback_takes_everything_back() {
     let before = home.snapshot();
     home.faults(&failing("ecr:CreateRepository", "AccessDeniedException", 400));
     home.run(&["run", "bootstrap", "--sandbox", "--set", "on_failure=rollback"]).expect(6);
-    let left: Vec<_> = differences(&before, &home.snapshot()).into_iter().filter(|d| !kept_by_rule(d)).collect();
+    let left: Vec<_> =
+        differences(&before, &home.snapshot()).into_iter().filter(|d| !kept_by_rule(d)).collect();
     assert!(left.is_empty(), "{}", left.join("\n"));
 }
 
@@ -85,6 +91,7 @@ fn a_stuck_rollback_lists_what_is_left_and_goes_on_when_mended() {
     home.run(&["rollback", "@latest"]).expect(7).says("dss_main").says("dssflow rollback");
     home.faults(&json!([]));
     home.run(&["rollback", "@latest"]).expect(0);
-    let left: Vec<_> = differences(&before, &home.snapshot()).into_iter().filter(|d| !kept_by_rule(d)).collect();
+    let left: Vec<_> =
+        differences(&before, &home.snapshot()).into_iter().filter(|d| !kept_by_rule(d)).collect();
     assert!(left.is_empty(), "{}", left.join("\n"));
 }

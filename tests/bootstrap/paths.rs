@@ -18,11 +18,16 @@ fn there_and_back(mode: &str) {
     assert!(again.is_empty(), "a second run changed the world:\n{}", again.join("\n"));
     home.run(&["rollback", "@latest"]).expect(0);
     let again = differences(&built, &home.snapshot());
-    assert!(again.is_empty(), "rolling the second run back took the first one's things:\n{}", again.join("\n"));
+    assert!(
+        again.is_empty(),
+        "rolling the second run back took the first one's things:\n{}",
+        again.join("\n")
+    );
 
     // Taking the first one back leaves the world as it was, but for what stays by rule.
     home.run(&["rollback", "bootstrap-sandbox"]).expect(0).says("kept");
-    let left: Vec<_> = differences(&before, &home.snapshot()).into_iter().filter(|d| !kept_by_rule(d)).collect();
+    let left: Vec<_> =
+        differences(&before, &home.snapshot()).into_iter().filter(|d| !kept_by_rule(d)).collect();
     assert!(left.is_empty(), "{mode}: a rollback left behind:\n{}", left.join("\n"));
 
     let calls = home.mutating_calls();
@@ -48,7 +53,11 @@ fn holds_what_the_document_asks_for(world: &serde_json::Value, mode: &str) {
     let text = |pointer: &str| at(pointer).to_string();
 
     // Prepare the instance; the default security group beside the one it had.
-    assert!(text("/aws/ec2/instances/0/groups").contains("sg:default"), "{}", text("/aws/ec2/instances/0/groups"));
+    assert!(
+        text("/aws/ec2/instances/0/groups").contains("sg:default"),
+        "{}",
+        text("/aws/ec2/instances/0/groups")
+    );
     let users = text("/host/users");
     assert!(users.contains("dssuser"), "{users}");
     for tool in ["kubectl", "aws", "eksctl", "aws-iam-authenticator"] {
@@ -62,15 +71,25 @@ fn holds_what_the_document_asks_for(world: &serde_json::Value, mode: &str) {
     assert_eq!(at("/dss/adminHasDefaultPassword"), &serde_json::Value::Bool(false));
     let repositories = at("/aws/ecr").as_object().expect("repositories");
     assert_eq!(repositories.len(), 2, "{repositories:?}");
-    assert!(repositories.values().all(|r| r["images"].as_array().is_some_and(|i| i.len() == 1)), "{repositories:?}");
+    assert!(
+        repositories.values().all(|r| r["images"].as_array().is_some_and(|i| i.len() == 1)),
+        "{repositories:?}"
+    );
     // Container and Spark configurations, metastore.
     let settings = at("/dss/generalSettings");
     let container = &settings["containerSettings"]["executionConfigs"][0];
-    assert_eq!((&container["type"], &container["prePushMode"]), (&"KUBERNETES".into(), &"ECR".into()), "{container}");
+    assert_eq!(
+        (&container["type"], &container["prePushMode"]),
+        (&"KUBERNETES".into(), &"ECR".into()),
+        "{container}"
+    );
     assert!(container["repositoryURL"].as_str().is_some_and(|u| u.contains(".dkr.ecr.")), "{container}");
     assert_eq!(settings["containerSettings"]["defaultExecutionConfig"], "eks");
     let spark = settings["sparkSettings"]["executionConfigs"].to_string();
-    assert!(spark.contains("\"managedKubernetes\":true") && spark.contains("\"prePushMode\":\"ECR\""), "{spark}");
+    assert!(
+        spark.contains("\"managedKubernetes\":true") && spark.contains("\"prePushMode\":\"ECR\""),
+        "{spark}"
+    );
     assert!(settings["metastoreCatalogsSettings"].to_string().contains("GLUE"));
     // Connections, each with its own key and its pair.
     let connections = at("/dss/connections").as_object().expect("connections");
@@ -82,7 +101,10 @@ fn holds_what_the_document_asks_for(world: &serde_json::Value, mode: &str) {
     for pair in &athena {
         let partner = pair["params"]["s3Connection"].as_str().expect("paired");
         let back = connections[partner]["params"].to_string();
-        assert!(back.contains(pair["name"].as_str().expect("named")), "{partner} does not name its pair: {back}");
+        assert!(
+            back.contains(pair["name"].as_str().expect("named")),
+            "{partner} does not name its pair: {back}"
+        );
     }
     assert_eq!(at("/aws/glue").as_object().map(serde_json::Map::len), Some(2), "{}", text("/aws/glue"));
     // Plugin with both presets.

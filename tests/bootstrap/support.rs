@@ -39,7 +39,11 @@ impl Ran {
 fn program() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its path");
     let program = test.ancestors().nth(2).expect("target/debug/deps/test").join("dssflow");
-    assert!(program.exists(), "{} is missing: build it first with `cargo build -p dssflow`", program.display());
+    assert!(
+        program.exists(),
+        "{} is missing: build it first with `cargo build -p dssflow`",
+        program.display()
+    );
     program
 }
 
@@ -108,7 +112,8 @@ impl Home {
 
     pub(crate) fn json(&self, args: &[&str]) -> Value {
         let ran = self.run(args).expect(0);
-        serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("{args:?} printed no JSON: {e}\n{}", ran.stdout))
+        serde_json::from_str(&ran.stdout)
+            .unwrap_or_else(|e| panic!("{args:?} printed no JSON: {e}\n{}", ran.stdout))
     }
 
     /// Where a step of the newest run stands.
@@ -129,7 +134,8 @@ impl Home {
     pub(crate) fn mutating_calls(&self) -> u64 {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
-            let world = dssflow_sandbox::find(&self.store().join("sandbox")).await.expect("asks").expect("alive");
+            let world =
+                dssflow_sandbox::find(&self.store().join("sandbox")).await.expect("asks").expect("alive");
             let report = dssflow_sandbox::calls(&world).await.expect("answers");
             report.mutating
         })
@@ -167,11 +173,26 @@ pub(crate) fn differences(before: &Value, after: &Value) -> Vec<String> {
     out
 }
 
-/// What a rollback on an adopted host leaves by rule, and prints: packages with their programs, and the data
-/// directory, moved aside.
+/// What a rollback on an adopted host leaves by rule, and prints: packages with their programs, the data directory,
+/// moved aside, and AWS's own service-linked roles, which the whole account shares.
 pub(crate) fn kept_by_rule(difference: &str) -> bool {
     const PROGRAMS: [&str; 5] = ["git", "java", "python3.11", "unzip", "nginx"];
     difference.starts_with("world > host > packages:")
+        || only_service_linked_roles(difference)
         || difference.starts_with("world > host > files > /data")
-        || PROGRAMS.iter().any(|p| difference.starts_with(&format!("world > host > files > /usr/bin/{p}: added")))
+        || PROGRAMS
+            .iter()
+            .any(|p| difference.starts_with(&format!("world > host > files > /usr/bin/{p}: added")))
+}
+
+/// Whether all that was added to the roles are service-linked ones.
+fn only_service_linked_roles(difference: &str) -> bool {
+    let Some(lists) = difference.strip_prefix("world > aws > iam > roles: ") else { return false };
+    let roles = |text: &str| -> Vec<Value> { serde_json::from_str(text).expect("a list of roles") };
+    let (before, after) = lists.split_once(" -> ").expect("a change");
+    let (before, after) = (roles(before), roles(after));
+    before.iter().all(|role| after.contains(role))
+        && after.iter().all(|role| {
+            before.contains(role) || role["name"].as_str().is_some_and(|n| n.starts_with("AWSServiceRoleFor"))
+        })
 }

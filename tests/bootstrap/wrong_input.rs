@@ -16,7 +16,8 @@ fn a_wrong_site_file_is_told_all_at_once() {
     let file = home.path().join("wrong.yaml");
     std::fs::write(&file, &wrong).expect("a file of ours");
     let before = home.snapshot();
-    let ran = home.run(&["run", "bootstrap", "--sandbox", "-f", file.to_str().expect("plain path")]).expect(64);
+    let ran =
+        home.run(&["run", "bootstrap", "--sandbox", "-f", file.to_str().expect("plain path")]).expect(64);
     let ran = ran.says("regoin").says("region").says("subnets").says("admin_password");
     assert!(!ran.stderr.contains("hunter2"), "a secret is on the screen:\n{}", ran.stderr);
     assert!(differences(&before, &home.snapshot()).is_empty());
@@ -28,7 +29,8 @@ fn a_wrong_site_file_is_told_all_at_once() {
 fn a_world_that_does_not_fit_is_found_before_anything_is_made() {
     let home = Home::with_sandbox();
     let before = home.snapshot();
-    let unknown = ["run", "bootstrap", "--sandbox", "--set", "cluster.security_groups=[sg-0123456789abcdef0]"];
+    let unknown =
+        ["run", "bootstrap", "--sandbox", "--set", "cluster.security_groups=[sg-0123456789abcdef0]"];
     home.run(&unknown).expect(5).says("sg-0123456789abcdef0");
     assert!(differences(&before, &home.snapshot()).is_empty());
 }

@@ -252,6 +252,8 @@ impl Activity for AwsCredentials {
         }
         let mut made = Vec::new();
         for file in wanted(ctx, input).await? {
+            // What a killed attempt left may hold the keys.
+            host.clear_unfinished(&user, &file.path).await?;
             let text = read_text(&*host, &user, &file.path).await?;
             if text.as_ref().is_some_and(|text| holds(text, &file.lines)) {
                 continue;

@@ -2,7 +2,9 @@
 //!
 //! The script is a constant; paths and modes are positional parameters, contents travel by stdin and stdout. The
 //! scripts use coreutils only and name no absolute path, so that a wrapper can map the parameters. Writes are
-//! durable when they return: temporary file 0600, sync, rename, sync of the directory.
+//! durable when they return: temporary file 0600 of a name of its own (steps may write the same file at once), sync,
+//! rename, sync of the directory. The name ends in the writer's pid, so that the next write or removal can clear away
+//! what a killed one left.
 
 use zeroize::Zeroizing;
 
@@ -13,7 +15,9 @@ const MISSING: i32 = 44;
 
 const READ: &str = r#"[ -e "$1" ] || exit 44; exec cat "$1""#;
 const WRITE: &str = r#"set -eu; umask 077
-path=$1 mode=$2 owner=$3 size=$4 tmp=$1.dssflow-new
+path=$1 mode=$2 owner=$3 size=$4 tmp=$1.dssflow-new.$$
+trap 'rm -f "$tmp"' EXIT; trap 'exit 143' TERM HUP INT
+for old in "$1".dssflow-new.*; do kill -0 "${old##*.}" 2>/dev/null || rm -f "$old"; done
 [ ! -d "$path" ] || { echo "it is a directory" >&2; exit 45; }
 [ -d "${path%/*}/" ] || mkdir -p "${path%/*}/"
 rm -f "$tmp"; set -C; cat > "$tmp"; set +C
@@ -33,9 +37,15 @@ const SHA256: &str = r#"[ -f "$1" ] || exit 44; sha256sum < "$1""#;
 const MOVE: &str = r#"set -eu; [ -e "$1" ] || exit 44
 [ ! -e "$2" ] || { echo "the target exists" >&2; exit 47; }
 mv "$1" "$2"; sync "${2%/*}/""#;
-const COPY: &str = r#"set -eu; umask 077; [ -e "$1" ] || exit 44
-cat "$1" > "$2.dssflow-new"; sync "$2.dssflow-new"; mv -f "$2.dssflow-new" "$2"; sync "${2%/*}/""#;
-const REMOVE: &str = r#"set -eu; [ -e "$1" ] || [ -L "$1" ] || exit 44; rm -f "$1"; sync "${1%/*}/""#;
+const COPY: &str = r#"set -eu; umask 077; [ -e "$1" ] || exit 44; tmp=$2.dssflow-new.$$
+trap 'rm -f "$tmp"' EXIT; trap 'exit 143' TERM HUP INT
+for old in "$2".dssflow-new.*; do kill -0 "${old##*.}" 2>/dev/null || rm -f "$old"; done
+cat "$1" > "$tmp"; sync "$tmp"; mv -f "$tmp" "$2"; sync "${2%/*}/""#;
+const CLEAR: &str = r#"set -eu
+for old in "$1".dssflow-new.*; do kill -0 "${old##*.}" 2>/dev/null || rm -f "$old"; done"#;
+const REMOVE: &str = r#"set -eu
+for old in "$1".dssflow-new.*; do kill -0 "${old##*.}" 2>/dev/null || rm -f "$old"; done
+[ -e "$1" ] || [ -L "$1" ] || exit 44; rm -f "$1"; sync "${1%/*}/""#;
 const REMOVE_TREE: &str = r#"set -eu; [ -e "$1" ] || exit 44; rm -rf "$1"; sync "${1%/*}/""#;
 const REMOVE_EMPTY: &str = r#"[ -d "$1" ] || exit 0; rmdir "$1" 2>/dev/null || :"#;
 const LIST: &str = r#"[ -d "$1" ] || exit 44; ls -A "$1""#;
@@ -102,6 +112,14 @@ impl dyn Host + '_ {
         path: &str,
     ) -> Result<Option<Zeroizing<Vec<u8>>>, HostError> {
         Ok(self.script(user, READ, &[path], None).await?.map(|o| o.stdout))
+    }
+
+    /// Removes what killed writers of this file left beside it. Writing and removing the file does so as well.
+    ///
+    /// # Errors
+    /// What [`Host::exec`] gives, and [`HostError::Failed`] when they cannot be removed.
+    pub async fn clear_unfinished(&self, user: &HostUser, path: &str) -> Result<(), HostError> {
+        self.script(user, CLEAR, &[path], None).await.map(drop)
     }
 
     /// Replaces a file durably and atomically. `mode` is octal text as `0600`; `owner` is `user:group`, changed

@@ -58,6 +58,8 @@ pub struct InstallDssOutput {
 pub struct InstallDss;
 
 const DATA_DIR: &str = "host:data-dir";
+/// What is put behind the name of a data directory that an undo moves aside.
+const UNDONE: &str = "dssflow-undone";
 
 /// The value of `KEY = VALUE` in an ini file.
 pub(super) fn ini_value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
@@ -117,6 +119,19 @@ async fn move_aside(host: &dyn Host, path: &str, what: &str) -> ActivityResult<O
     }
     Err(ActivityError::needs_human("TooManyOldDirectories", format!("{path} has been moved aside 99 times"))
         .help("remove those that are no longer needed"))
+}
+
+/// The last name under which a directory was moved aside.
+async fn last_aside(host: &dyn Host, path: &str, what: &str) -> ActivityResult<Option<String>> {
+    let mut last = None;
+    for number in 1..100 {
+        let target = format!("{path}.{what}-{number}");
+        if !host.exists(&HostUser::Root, &target).await? {
+            break;
+        }
+        last = Some(target);
+    }
+    Ok(last)
 }
 
 impl Activity for InstallDss {
@@ -209,17 +224,25 @@ impl Activity for InstallDss {
             if entries == Some(0) {
                 host.remove_empty_dir(&HostUser::Root, &input.data_dir).await?;
                 undo = Undo::Undone;
-            } else if let Some(aside) = move_aside(&*host, &input.data_dir, "dssflow-undone").await? {
-                undo = Undo::Kept {
-                    reason: format!("the data directory was moved to {aside}; it may hold user data"),
+            } else {
+                // An undo that was cut off has moved it already.
+                let aside = match move_aside(&*host, &input.data_dir, UNDONE).await? {
+                    Some(aside) => Some(aside),
+                    None => last_aside(&*host, &input.data_dir, UNDONE).await?,
                 };
+                if let Some(aside) = aside {
+                    undo = Undo::Kept {
+                        reason: format!("the data directory was moved to {aside}; it may hold user data"),
+                    };
+                }
             }
         }
-        host.remove_file(&HostUser::Root, &intent_path(ctx, input)?).await?;
         owned_dir::remove_empty(ctx, &*host, &input.data_dir).await?;
         if matches!(undo, Undo::Kept { .. }) {
             owned_dir::forget_parents(ctx, &*host, &input.data_dir).await?;
         }
+        // Last: as long as the intent is there, a repetition knows whose the directory was.
+        host.remove_file(&HostUser::Root, &intent_path(ctx, input)?).await?;
         marker::remove(ctx, &*host, input).await?;
         Ok(undo)
     }

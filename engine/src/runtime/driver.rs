@@ -88,6 +88,8 @@ pub(crate) struct Driver {
     report_to: mpsc::UnboundedSender<Report>,
     asks: mpsc::UnboundedReceiver<Asked>,
     rng: StdRng,
+    /// Scale of all waiting.
+    patience: f64,
     /// When attempts that do not answer a pause are left behind.
     grace_ends: Option<tokio::time::Instant>,
     halted: bool,
@@ -110,6 +112,7 @@ impl Driver {
         committed: u64,
         asks: mpsc::UnboundedReceiver<Asked>,
         seed: u64,
+        patience: f64,
     ) -> Self {
         let (report_to, reports) = mpsc::unbounded_channel();
         let released = inner.locks.released.subscribe();
@@ -128,6 +131,7 @@ impl Driver {
             report_to,
             asks,
             rng: StdRng::seed_from_u64(seed),
+            patience,
             grace_ends: None,
             halted: false,
             settled_at: Timestamp::default(),
@@ -172,7 +176,7 @@ impl Driver {
 
     /// A waiting time, scaled as the engine's options say.
     fn scaled(&self, wait: Duration) -> Duration {
-        let patience = self.inner.options.patience;
+        let patience = self.patience;
         if patience < 1.0 { wait.mul_f64(patience.max(MIN_PATIENCE)) } else { wait }
     }
 
@@ -374,8 +378,8 @@ impl Driver {
             let limit = attempt_limit(&self.state, ix, self.now());
             let mut deadline = limit.map(|limit| self.now() + limit);
             let mut clock = Arc::clone(&self.inner.clock);
-            if self.inner.options.patience < 1.0 {
-                let hurried = HurriedClock::new(clock, self.inner.options.patience.max(MIN_PATIENCE));
+            if self.patience < 1.0 {
+                let hurried = HurriedClock::new(clock, self.patience.max(MIN_PATIENCE));
                 deadline = deadline.map(|at| hurried.hurried(at));
                 clock = Arc::new(hurried);
             }

@@ -114,16 +114,11 @@ pub struct EngineOptions {
     pub pause_grace: Duration,
     /// Seed of the chance in retry delays; drawn when not set.
     pub seed: Option<u64>,
-    /// Scale of all waiting: retry delays, settle times, polls, [`ActivityContext::sleep`]. Default 1; less for a
-    /// simulated world that is consistent and quick. Never 0, so that a retry is never a busy loop.
-    ///
-    /// [`ActivityContext::sleep`]: crate::ActivityContext::sleep
-    pub patience: f64,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { heartbeat_throttle: Duration::from_secs(5), pause_grace: Duration::from_secs(10), seed: None, patience: 1.0 }
+        Self { heartbeat_throttle: Duration::from_secs(5), pause_grace: Duration::from_secs(10), seed: None }
     }
 }
 
@@ -261,6 +256,7 @@ impl EngineBuilder {
                 live: Mutex::new(BTreeMap::new()),
             }),
             resources: self.resources,
+            patience: 1.0,
         }
     }
 }
@@ -270,6 +266,7 @@ impl EngineBuilder {
 pub struct Engine {
     inner: Arc<Inner>,
     resources: Resources,
+    patience: f64,
 }
 
 impl std::fmt::Debug for Engine {
@@ -332,7 +329,15 @@ impl Engine {
     /// The same engine with other things injected, for runs started or resumed through the new handle.
     #[must_use]
     pub fn with_resources(&self, resources: Resources) -> Self {
-        Self { inner: Arc::clone(&self.inner), resources }
+        Self { inner: Arc::clone(&self.inner), resources, patience: self.patience }
+    }
+
+    /// The same engine with all waiting scaled, for runs started or resumed through the new handle: retry delays,
+    /// settle times, polls, and the time activities see. 1 is as written; less is for a simulated world that is
+    /// consistent and quick. Values under 0.001 count as 0.001, so that a retry is never a busy loop.
+    #[must_use]
+    pub fn with_patience(&self, patience: f64) -> Self {
+        Self { patience, ..self.clone() }
     }
 
     /// The store.
@@ -427,7 +432,8 @@ impl Engine {
     ) -> Result<RunHandle, EngineError> {
         let refuse_keep = || EngineError::Illegal {
             run: run.clone(),
-            why: "what to keep can only be said of a run that stands still and goes forward; pause it first".to_owned(),
+            why: "what to keep can only be said of a run that stands still and goes forward; pause it first"
+                .to_owned(),
         };
         if let Some(handle) = self.handle(run) {
             if !keep.is_empty() {
@@ -629,7 +635,8 @@ impl Engine {
             run.as_str().bytes().fold(seed, |a, b| a.wrapping_mul(0x0100_0000_01b3) ^ u64::from(b))
         });
         let inner = Arc::clone(&self.inner);
-        let mut driver = Driver::new(inner, self.resources.clone(), state, committed, receiver, seed);
+        let mut driver =
+            Driver::new(inner, self.resources.clone(), state, committed, receiver, seed, self.patience);
         prepare(&mut driver)?;
         let (ended_to, ended) = watch::channel(None);
         let live = Live { asks, ended };

@@ -65,7 +65,13 @@ fn owners(root: &Path) -> BTreeMap<String, String> {
         let Some((owner, path)) = line.split_once('\t') else { continue };
         if let Ok(path) = Path::new(path).strip_prefix(root) {
             let path = format!("/{}", path.display());
-            owners.insert(path.trim_end_matches(".dssflow-new").to_owned(), owner.to_owned());
+            // A user's own group goes without saying.
+            let owner = match owner.split_once(':') {
+                Some((user, group)) if user == group => user,
+                _ => owner,
+            };
+            let path = path.split(".dssflow-new").next().unwrap_or_default();
+            owners.insert(path.to_owned(), owner.to_owned());
         }
     }
     owners
