@@ -81,17 +81,13 @@ impl Clock for Jumping {
 fn aws(cloud: MemoryCloud) -> Router {
     async fn describe(State(cloud): State<MemoryCloud>, Segment(name): Segment<String>) -> impl IntoResponse {
         let json = [(header::CONTENT_TYPE, "application/json")];
-        match cloud.seen().clusters.get(&name) {
-            Some(spec) => {
-                let arn = format!("arn:aws:eks:eu-west-1:123456789012:cluster/{name}");
-                let cluster = json!({"name": name, "arn": arn, "status": "ACTIVE", "tags": spec.tags});
-                (StatusCode::OK, json, json!({"cluster": cluster}).to_string())
-            }
-            None => {
-                let error = json!({"__type": "ResourceNotFoundException", "message": "No cluster found"});
-                (StatusCode::NOT_FOUND, json, error.to_string())
-            }
-        }
+        let Some(spec) = cloud.seen().clusters.get(&name).cloned() else {
+            let error = json!({"__type": "ResourceNotFoundException", "message": "No cluster found"});
+            return (StatusCode::NOT_FOUND, json, error.to_string());
+        };
+        let arn = format!("arn:aws:eks:eu-west-1:123456789012:cluster/{name}");
+        let cluster = json!({"name": name, "arn": arn, "status": "ACTIVE", "tags": spec.tags});
+        (StatusCode::OK, json, json!({"cluster": cluster}).to_string())
     }
     async fn stacks() -> impl IntoResponse {
         let empty = r#"<DescribeStacksResponse xmlns="http://cloudformation.amazonaws.com/doc/2010-05-15/">

@@ -127,7 +127,10 @@ impl Access {
         }
         let known = self.list(page(None, SUGGEST_AMONG)).await?.runs;
         let error = CommandError::new(Code::NoSuchRun, format!("there is no run {selector}"));
-        Err(match suggest::nearest(selector, known.iter().map(|r| r.run.as_str())) {
+        let names = || known.iter().map(|r| r.run.as_str());
+        let near =
+            suggest::nearest(selector, names()).or_else(|| suggest::nearest_beginning(selector, names()));
+        Err(match near {
             Some(near) => error.hint(format!("did you mean {near}?")),
             None => error.hint("`dssflow runs ls` lists the runs of this store"),
         })

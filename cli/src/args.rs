@@ -89,7 +89,7 @@ pub(crate) struct RunArgs {
     /// The site file [default: site.yaml; with --sandbox the one that comes with it]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
-    /// Set a value of the site file, as cluster.mode=sdk or connections[0].bucket=b; the value is YAML
+    /// Set a value of the site file, as cluster.mode=sdk or `connections[0].bucket=b`; the value is YAML
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
     /// The run's id [default: made from workflow and site]
@@ -293,8 +293,12 @@ pub(crate) enum SandboxCommand {
         #[arg(long, value_name = "FACTOR", value_parser = latency)]
         latency: Option<f64>,
     },
-    /// End it
-    Down,
+    /// End it, with everything in it
+    Down {
+        /// Do not ask, even when runs in it can then never be resumed
+        #[arg(short, long)]
+        yes: bool,
+    },
     /// Whether it runs, and where
     Status {
         /// How it is printed

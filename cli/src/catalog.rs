@@ -49,9 +49,14 @@ pub(crate) fn find(name: &str) -> CommandResult<&'static Entry> {
 /// Everything that is wrong with it.
 pub(crate) fn read_site(file: &Path, set: &[String]) -> CommandResult<Site> {
     let text = std::fs::read_to_string(file).map_err(|e| {
-        CommandError::new(Code::File, format!("the site file {} cannot be read", file.display()))
-            .why(e)
-            .hint("`dssflow init bootstrap -o site.yaml` writes one to start from")
+        let error = CommandError::new(Code::File, format!("the site file {} cannot be read", file.display()));
+        match e.kind() {
+            std::io::ErrorKind::InvalidData => error.why("it is no text").hint("is this the right file?"),
+            std::io::ErrorKind::IsADirectory => {
+                error.why("it is a directory").hint("is this the right file?")
+            }
+            _ => error.why(e).hint("`dssflow init bootstrap -o site.yaml` writes one to start from"),
+        }
     })?;
     parse_site(&text, &file.display().to_string(), set)
 }

@@ -68,7 +68,57 @@ pub(crate) fn error(error: &ActivityError) -> String {
     text
 }
 
-/// Details of a heartbeat: the text itself, the member `message` or `state`, or the JSON.
+/// A state of a run or step, as people write it.
+pub(crate) fn words(state: &str) -> String {
+    state.replace('_', " ")
+}
+
+/// The headings of the reference architecture, in its order.
+const HEADINGS: [&str; 10] = [
+    "Prepare the instance",
+    "Setup connectivity to AWS",
+    "Install DSS",
+    "Setup container configuration in DSS",
+    "Setup Spark and Metastore in DSS",
+    "Setup S3 connections",
+    "Setup Athena connections",
+    "Install EKS plugin",
+    "Create your first cluster",
+    "Use it",
+];
+
+/// Where a heading stands; those of other workflows come last, as they are met.
+pub(crate) fn place_of(heading: &str) -> usize {
+    HEADINGS.iter().position(|h| *h == heading).unwrap_or(HEADINGS.len())
+}
+
+/// The last sign of life of a step behind a colon, or nothing.
+pub(crate) fn pulse(heartbeat: Option<&Value>) -> String {
+    heartbeat
+        .map(details)
+        .filter(|text| !text.is_empty())
+        .map_or_else(String::new, |text| format!(": {text}"))
+}
+
+/// Whether the last rollback of a history was asked for by a person, and not by the run's own `on_failure`.
+pub(crate) fn was_asked_back(history: &[Event]) -> bool {
+    let (mut asked, mut turned, mut rolling) = (false, false, false);
+    for event in history {
+        match &event.kind {
+            EventKind::CancelRequested { mode: CancelMode::Rollback, .. } if !rolling => asked = true,
+            // The engine turns a run round in its own name, and says why.
+            EventKind::RollbackStarted { request, .. } => {
+                turned = asked || request.by != "dssflow" || request.reason.is_empty();
+                rolling = true;
+            }
+            _ => {}
+        }
+    }
+    turned || (asked && !rolling)
+}
+
+/// Details of a heartbeat in words: the text itself, or the members that activities are known to give; nothing for
+/// what is not known.
 pub(crate) fn details(details: &Value) -> String {
     let short = |text: &str| {
         let line = one_line(text);
@@ -76,12 +126,33 @@ pub(crate) fn details(details: &Value) -> String {
     };
     match details {
         Value::String(text) => short(text),
-        Value::Object(map) => ["message", "detail", "state", "status"]
-            .iter()
-            .find_map(|key| map.get(*key).and_then(Value::as_str))
-            .map_or_else(|| short(&details.to_string()), short),
-        Value::Null => String::new(),
-        other => short(&other.to_string()),
+        Value::Array(items) if !items.is_empty() => format!("{} still there", items.len()),
+        Value::Object(map) => {
+            let text = |key: &str| map.get(key).and_then(Value::as_str);
+            let number = |key: &str| map.get(key).and_then(Value::as_u64);
+            let seconds = |s| duration(Duration::from_secs(s));
+            if let Some(said) =
+                ["text", "message", "detail", "state", "status", "waiting"].into_iter().find_map(text)
+            {
+                short(said)
+            } else if let (Some(action), Some(cluster)) = (text("action"), text("cluster")) {
+                short(&format!("{action} of cluster {cluster}"))
+            } else if let Some(s) = number("building_s") {
+                format!("building, {}", seconds(s))
+            } else if let Some(s) = number("waiting_s") {
+                format!("waiting, {}", seconds(s))
+            } else if let Some(n) = number("ready") {
+                format!("{n} ready")
+            } else if let Some(file) = text("file") {
+                let size = number("bytes").map_or_else(String::new, |b| format!(", {} MiB", b >> 20));
+                short(&format!("{file}{size}"))
+            } else if let Some(job) = text("jobId") {
+                short(&format!("job {job}"))
+            } else {
+                String::new()
+            }
+        }
+        _ => String::new(),
     }
 }
 
@@ -125,9 +196,9 @@ pub(crate) fn event(event: &Event) -> String {
             format!("run taken over after {} without an owner", duration(Duration::from_millis(*gap_ms)))
         }
         EventKind::AttemptStarted { attempt, phase, .. } => {
-            // Attempts are counted over all phases, so the number says something of the first phase only.
+            // Attempts are counted over all phases: the number is no number of tries.
             match phase {
-                Phase::Execute if *attempt > 1 => format!("started (attempt {attempt})"),
+                Phase::Execute if *attempt > 1 => "started again".to_owned(),
                 Phase::Execute => "started".to_owned(),
                 Phase::Probe => "finding out what the last attempt did".to_owned(),
                 Phase::Compensate => "taking back".to_owned(),
@@ -160,7 +231,7 @@ pub(crate) fn event(event: &Event) -> String {
             let keys: Vec<String> = values.keys().map(|k| one_line(k)).collect();
             format!("noted the old values of {}", keys.join(", "))
         }
-        EventKind::HeartbeatRecorded { details: d, .. } => format!("alive: {}", details(d)),
+        EventKind::HeartbeatRecorded { details: d, .. } => format!("alive{}", pulse(Some(d))),
         EventKind::StepSkipped { .. } => "skipped: its condition is false".to_owned(),
         EventKind::PauseRequested { request } => format!("pause asked for{}", by(request)),
         EventKind::RunPaused { reason } => format!("run paused: {}", one_line(&reason.message)),
@@ -186,7 +257,7 @@ pub(crate) fn event(event: &Event) -> String {
             format!("could not be taken back: {}{}", error(why), then(*next, event.at))
         }
         EventKind::RollbackRetried { request } => format!("rollback tried again{}", by(request)),
-        EventKind::RunFinished { status } => format!("run ended: {status}"),
+        EventKind::RunFinished { status } => format!("run ended: {}", words(status.as_str())),
     }
 }
 
@@ -213,6 +284,34 @@ mod tests {
     #[test]
     fn heartbeats_from_outside_stay_on_one_line() {
         assert_eq!(details(&serde_json::json!({ "state": "CREATING\n\u{1b}[2J" })), "CREATING \\u001b[2J");
-        assert_eq!(details(&serde_json::json!({ "n": 1 })), "{\"n\":1}");
+        for (value, text) in [
+            (serde_json::json!({ "n": 1 }), ""),
+            (serde_json::json!({ "building_s": 20 }), "building, 20 s"),
+            (serde_json::json!({ "action": "stop", "cluster": "eks-main" }), "stop of cluster eks-main"),
+            (serde_json::json!("cluster DELETING"), "cluster DELETING"),
+        ] {
+            assert_eq!(details(&value), text);
+        }
+    }
+
+    #[test]
+    fn who_asked_for_a_rollback_is_known() {
+        let history = |kinds: Vec<EventKind>| -> Vec<Event> {
+            (1..).zip(kinds).map(|(seq, kind)| Event { seq, at: Timestamp::from_millis(0), kind }).collect()
+        };
+        let turned = |by: &str, reason: &str| EventKind::RollbackStarted {
+            keep: Vec::new(),
+            request: Request { by: by.to_owned(), reason: reason.to_owned() },
+        };
+        let cancelled = || EventKind::CancelRequested {
+            mode: CancelMode::Rollback,
+            request: Request::by("ada".to_owned()),
+        };
+        assert!(was_asked_back(&history(vec![turned("ada", "")])));
+        assert!(!was_asked_back(&history(vec![turned("dssflow", "step x failed")])));
+        assert!(was_asked_back(&history(vec![cancelled(), turned("dssflow", "cancelled")])));
+        assert!(was_asked_back(&history(vec![cancelled()])), "ended before it turned round");
+        assert!(!was_asked_back(&history(vec![turned("dssflow", "step x failed"), cancelled()])));
+        assert!(!was_asked_back(&[]));
     }
 }

@@ -8,6 +8,7 @@ use dssflow_engine::id::RunId;
 use dssflow_engine::run::resolve::FunctionRegistry;
 use dssflow_engine::run::view::RunView;
 use dssflow_engine::run::{RunStatus, StepStatus};
+use dssflow_engine::time::Timestamp;
 use dssflow_engine::{ActivityRegistry, Engine, RunHandle};
 use dssflow_store::SledStore;
 use dssflow_workflows::Site;
@@ -145,6 +146,7 @@ impl<'a> Session<'a> {
         let run = handle.id().clone();
         let mut news = engine.subscribe();
         let mut progress = Progress::new(self.ui);
+        progress.learn(&engine.history(&run, 0).await?);
         if let Ok(view) = engine.view(&run).await {
             progress.tick(self.ui, &view);
         }
@@ -188,90 +190,95 @@ impl<'a> Session<'a> {
                     .hint(format!("go on with: {} resume {run}", self.settings.command())));
             }
         };
+        let turned = progress.undo().turned();
         progress.finish(self.ui, &view);
         let exit = exit_of(&view, aim, stopped);
         match stream.format {
-            FollowFormat::Table => self.summary(&view, exit, site),
+            FollowFormat::Table => summary(self.ui, self.settings, &view, exit, Some(site), turned),
             FollowFormat::Json => self.ui.json(&view, true),
             FollowFormat::Jsonl => {}
             FollowFormat::Name => self.ui.out(view.run.as_str()),
         }
         if stream.format != FollowFormat::Table {
-            self.epilogue(&view, exit);
+            // For people, when stdout belongs to a program.
+            let mut lines = vec![headline(self.ui, &view, turned)];
+            lines.extend(remains(&view));
+            lines.extend(commands(self.settings, &view, exit));
+            self.ui.note(&lines.join("\n"));
         }
         Ok(exit)
     }
+}
 
-    /// What became of the run, as data on stdout.
-    fn summary(&self, view: &RunView, exit: Exit, site: &Site) {
-        let mut lines = vec![self.headline(view)];
-        if view.status == RunStatus::Succeeded {
-            lines.push("wired, not exercised:".to_owned());
-            lines.extend(
-                dssflow_workflows::wired_not_exercised(site)
-                    .into_iter()
-                    .map(|l| format!("  {}", one_line(&l))),
-            );
-        }
-        lines.extend(remains(view));
-        lines.extend(self.commands(view, exit));
-        self.ui.out(&lines.join("\n"));
-    }
-
-    /// The same for people, when stdout belongs to a program.
-    fn epilogue(&self, view: &RunView, exit: Exit) {
-        let mut lines = vec![self.headline(view)];
-        lines.extend(remains(view));
-        lines.extend(self.commands(view, exit));
-        self.ui.note(&lines.join("\n"));
-    }
-
-    fn headline(&self, view: &RunView) -> String {
-        let count = |wanted: &[StepStatus]| view.steps.iter().filter(|s| wanted.contains(&s.status)).count();
-        let style = match view.status {
-            RunStatus::Succeeded | RunStatus::RolledBack => Style::Green,
-            RunStatus::Paused => Style::Yellow,
-            _ => Style::Red,
-        };
-        let took = describe::duration(view.updated.since(view.created));
-        let mut counts = Vec::new();
-        for (word, statuses) in [
-            ("done", &[StepStatus::Succeeded][..]),
-            ("adopted", &[StepStatus::Adopted]),
-            ("skipped", &[StepStatus::Skipped]),
-            ("failed", &[StepStatus::Failed, StepStatus::CompensationFailed]),
-            ("taken back", &[StepStatus::Compensated]),
-            ("kept", &[StepStatus::Kept]),
-            ("open", &[StepStatus::Pending, StepStatus::Ready, StepStatus::Backoff, StepStatus::Waiting]),
-        ] {
-            let n = count(statuses);
-            if n > 0 {
-                counts.push(format!("{n} {word}"));
-            }
-        }
-        let status = self.ui.mark(style, &view.status.as_str().replace('_', " "));
-        format!("run {}: {status} after {took} ({} steps: {})", view.run, view.steps.len(), counts.join(", "))
-    }
-
-    /// The commands that come next.
-    fn commands(&self, view: &RunView, exit: Exit) -> Vec<String> {
-        let (dssflow, run) = (self.settings.command(), &view.run);
-        let mut lines = Vec::new();
-        let resumes = matches!(
-            view.status,
-            RunStatus::Paused | RunStatus::Failed | RunStatus::Cancelled | RunStatus::TimedOut
+/// What became of the run, as data on stdout. `turned` is when its rollback began.
+pub(crate) fn summary(
+    ui: &Ui,
+    settings: &Settings,
+    view: &RunView,
+    exit: Exit,
+    site: Option<&Site>,
+    turned: Option<Timestamp>,
+) {
+    let mut lines = vec![headline(ui, view, turned)];
+    if let Some(site) = site.filter(|_| view.status == RunStatus::Succeeded) {
+        lines.push("wired, not exercised:".to_owned());
+        lines.extend(
+            dssflow_workflows::wired_not_exercised(site).into_iter().map(|l| format!("  {}", one_line(&l))),
         );
-        if resumes {
-            lines.push(format!("go on:     {dssflow} resume {run}"));
-        }
-        if view.status == RunStatus::RollbackStuck || (view.live && !view.rolling_back) {
-            lines.push(format!("take back: {dssflow} rollback {run}"));
-        }
-        if exit != Exit::Ok {
-            lines.push(format!("details:   {dssflow} why {run}"));
-        }
-        lines
     }
+    lines.extend(remains(view));
+    lines.extend(commands(settings, view, exit));
+    ui.out(&lines.join("\n"));
+}
+
+fn headline(ui: &Ui, view: &RunView, turned: Option<Timestamp>) -> String {
+    let count = |wanted: &[StepStatus]| view.steps.iter().filter(|s| wanted.contains(&s.status)).count();
+    let style = match view.status {
+        RunStatus::Succeeded | RunStatus::RolledBack => Style::Green,
+        RunStatus::Paused => Style::Yellow,
+        _ => Style::Red,
+    };
+    // A rollback is timed from where the run was turned round: that may be days after it was made.
+    let begin =
+        turned.filter(|_| view.rolling_back || view.status == RunStatus::RolledBack).unwrap_or(view.created);
+    let took = describe::duration(view.updated.since(begin));
+    let mut counts = Vec::new();
+    for (word, statuses) in [
+        ("done", &[StepStatus::Succeeded][..]),
+        ("adopted", &[StepStatus::Adopted]),
+        ("skipped", &[StepStatus::Skipped]),
+        ("failed", &[StepStatus::Failed, StepStatus::CompensationFailed]),
+        ("taken back", &[StepStatus::Compensated]),
+        ("kept", &[StepStatus::Kept]),
+        ("open", &[StepStatus::Pending, StepStatus::Ready, StepStatus::Backoff, StepStatus::Waiting]),
+    ] {
+        let n = count(statuses);
+        if n > 0 {
+            counts.push(format!("{n} {word}"));
+        }
+    }
+    let status = ui.mark(style, &describe::words(view.status.as_str()));
+    format!("run {}: {status} after {took} ({} steps: {})", view.run, view.steps.len(), counts.join(", "))
+}
+
+/// The commands that come next.
+fn commands(settings: &Settings, view: &RunView, exit: Exit) -> Vec<String> {
+    let (dssflow, run) = (settings.command(), &view.run);
+    let mut lines = Vec::new();
+    let resumes = matches!(
+        view.status,
+        RunStatus::Paused | RunStatus::Failed | RunStatus::Cancelled | RunStatus::TimedOut
+    );
+    if resumes {
+        lines.push(format!("go on:     {dssflow} resume {run}"));
+    }
+    if view.status == RunStatus::RollbackStuck || (view.live && !view.rolling_back) {
+        lines.push(format!("take back: {dssflow} rollback {run}"));
+    }
+    if exit != Exit::Ok {
+        lines.push(format!("details:   {dssflow} why {run}"));
+    }
+    lines
 }
 
 /// What went wrong, and what is still out there.
@@ -285,7 +292,8 @@ fn remains(view: &RunView) -> Vec<String> {
         let failed = matches!(step.status, StepStatus::Failed | StepStatus::CompensationFailed);
         if let Some(error) = step.error.as_ref().filter(|_| failed) {
             lines.push(format!("failed: {}: {}", step.step, describe::error(error)));
-            if let Some(help) = &error.help {
+            // What is rolled back cannot be gone on with.
+            if let Some(help) = error.help.as_ref().filter(|_| view.status != RunStatus::RolledBack) {
                 lines.push(format!("  help: {}", one_line(help)));
             }
         }

@@ -164,7 +164,7 @@ codes! {
     /// A run was made by another version.
     RunForeign = "DF0016", Run, Failed;
     /// An earlier run of the site is in the way.
-    RunInTheWay = "DF0017", Run, Failed;
+    RunInTheWay = "DF0017", Run, Waiting;
     /// Credentials are missing or denied.
     Credentials = "DF0020", Config, Credentials;
     /// The account or principal is another one.

@@ -11,7 +11,10 @@ use crate::error::{Code, CommandError, CommandResult};
 /// # Errors
 /// When `level` is neither a level nor a list of `target=level`.
 pub(crate) fn start(level: &str) -> CommandResult<()> {
-    let filter = EnvFilter::try_new(level).map_err(|e| {
+    // Every place that was looked in for credentials and had none is a warning there; the command's own error says
+    // it once.
+    let quiet = if level == "warn" { "warn,aws_config=error" } else { level };
+    let filter = EnvFilter::try_new(quiet).map_err(|e| {
         CommandError::new(Code::Usage, format!("{level:?} is no log level: {e}"))
             .hint("--log takes error, warn, info, debug, trace, or a list as dssflow_engine=debug,warn")
     })?;

@@ -4,16 +4,72 @@ mod live;
 mod plain;
 pub(crate) mod tree;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use dssflow_engine::event::Event;
-use dssflow_engine::run::view::RunView;
+use dssflow_engine::event::{Event, EventKind};
+use dssflow_engine::id::StepName;
+use dssflow_engine::run::StepStatus;
+use dssflow_engine::run::view::{RunView, StepView};
 use dssflow_engine::time::Timestamp;
 
 use crate::ui::Ui;
 
+/// When a run was turned round, and when the undo of each step began. A view knows the first start of a step only.
+#[derive(Debug, Default)]
+pub(crate) struct Undo {
+    turned: Option<Timestamp>,
+    begun: BTreeMap<StepName, Timestamp>,
+}
+
+impl Undo {
+    /// What a whole history says.
+    pub(crate) fn of(history: &[Event]) -> Self {
+        let mut undo = Self::default();
+        for event in history {
+            undo.note(event);
+        }
+        undo
+    }
+
+    /// Takes one event in; one that was seen before changes nothing.
+    fn note(&mut self, event: &Event) {
+        match &event.kind {
+            EventKind::RollbackStarted { .. } if self.turned.is_none_or(|at| at < event.at) => {
+                self.turned = Some(event.at);
+                self.begun.clear();
+            }
+            EventKind::AttemptStarted { step, .. } if self.turned.is_some_and(|at| at <= event.at) => {
+                self.begun.entry(step.clone()).or_insert(event.at);
+            }
+            _ => {}
+        }
+    }
+
+    /// When the run was turned round last.
+    pub(crate) fn turned(&self) -> Option<Timestamp> {
+        self.turned
+    }
+
+    /// When what a step is at began: its undo when it is taken back, else its first start.
+    pub(crate) fn begin(&self, step: &StepView) -> Option<Timestamp> {
+        match step.status {
+            StepStatus::Compensating
+            | StepStatus::Compensated
+            | StepStatus::CompensationFailed
+            | StepStatus::Kept => self.begun.get(&step.step).copied(),
+            _ => step.started,
+        }
+    }
+}
+
 /// Progress of one run on stderr.
-pub(crate) enum Progress {
+pub(crate) struct Progress {
+    undo: Undo,
+    kind: Kind,
+}
+
+enum Kind {
     /// Redrawn in place.
     Live(live::Live),
     /// One line a change.
@@ -23,54 +79,67 @@ pub(crate) enum Progress {
 impl Progress {
     /// The kind that fits the terminal.
     pub(crate) fn new(ui: &Ui) -> Self {
-        if ui.is_live() { Self::Live(live::Live::new()) } else { Self::Plain(plain::Plain::default()) }
+        let kind =
+            if ui.is_live() { Kind::Live(live::Live::new()) } else { Kind::Plain(plain::Plain::default()) };
+        Self { undo: Undo::default(), kind }
     }
 
     /// One line a change, whatever the terminal.
     pub(crate) fn plain() -> Self {
-        Self::Plain(plain::Plain::default())
+        Self { undo: Undo::default(), kind: Kind::Plain(plain::Plain::default()) }
+    }
+
+    /// Takes in what happened before it is shown.
+    pub(crate) fn learn(&mut self, history: &[Event]) {
+        self.undo = Undo::of(history);
+    }
+
+    /// What is known of the way back.
+    pub(crate) fn undo(&self) -> &Undo {
+        &self.undo
     }
 
     /// How often [`Progress::tick`] wants to be called.
     pub(crate) fn interval(&self) -> Duration {
-        match self {
-            Self::Live(_) => Duration::from_millis(200),
-            Self::Plain(_) => Duration::from_secs(1),
+        match &self.kind {
+            Kind::Live(_) => Duration::from_millis(200),
+            Kind::Plain(_) => Duration::from_secs(1),
         }
     }
 
     /// Something happened.
     pub(crate) fn event(&mut self, ui: &Ui, event: &Event) {
-        match self {
-            Self::Live(live) => live.event(event),
-            Self::Plain(plain) => plain.event(ui, event),
+        self.undo.note(event);
+        match &mut self.kind {
+            Kind::Live(live) => live.event(ui, event),
+            Kind::Plain(plain) => plain.event(ui, event),
         }
     }
 
     /// Time went by.
     pub(crate) fn tick(&mut self, ui: &Ui, view: &RunView) {
-        match self {
-            Self::Live(live) => live.draw(ui, view, now()),
-            Self::Plain(plain) => plain.tick(ui, view, now()),
+        match &mut self.kind {
+            Kind::Live(live) => live.draw(ui, view, &self.undo, now()),
+            Kind::Plain(plain) => plain.tick(ui, view, &self.undo, now()),
         }
     }
 
     /// A note that must not tear the tree.
-    pub(crate) fn note(&self, ui: &Ui, text: &str) {
-        match self {
-            Self::Live(live) => live.above(text),
-            Self::Plain(_) => ui.note(text),
+    pub(crate) fn note(&mut self, ui: &Ui, text: &str) {
+        match &mut self.kind {
+            Kind::Live(live) => live.above(ui, text),
+            Kind::Plain(_) => ui.note(text),
         }
     }
 
     /// The run stands: leaves the whole tree behind on a terminal.
     pub(crate) fn finish(self, ui: &Ui, view: &RunView) {
-        match self {
-            Self::Live(live) => {
-                live.clear();
-                ui.note(&tree::whole(view, now()).join("\n"));
+        match self.kind {
+            Kind::Live(mut live) => {
+                live.clear(ui);
+                ui.note(&tree::whole(view, &self.undo, now()).join("\n"));
             }
-            Self::Plain(_) => {}
+            Kind::Plain(_) => {}
         }
     }
 }

@@ -11,6 +11,24 @@ pub(crate) fn nearest<'a>(typed: &str, names: impl IntoIterator<Item = &'a str>)
         .map(|(_, name)| name)
 }
 
+/// The name that begins nearly as what was typed: a slip in the beginning of an id.
+pub(crate) fn nearest_beginning<'a>(
+    typed: &str,
+    names: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    let length = typed.chars().count();
+    let limit = (length / 4).clamp(1, 3);
+    names
+        .into_iter()
+        .filter_map(|name| {
+            let starts = (length.saturating_sub(1)..=length + 1).filter(|n| *n > 0);
+            let nearest = starts.map(|n| distance(typed, &name.chars().take(n).collect::<String>())).min();
+            nearest.filter(|d| length >= 4 && *d <= limit).map(|d| (d, name))
+        })
+        .min()
+        .map(|(_, name)| name)
+}
+
 /// Edits between two words: insertions, deletions, substitutions and swaps of neighbours.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
@@ -40,6 +58,8 @@ mod tests {
         assert_eq!(nearest("bootsrtap-lab", names), Some("bootstrap-lab"));
         assert_eq!(nearest("main", names), Some("bootstrap-main"));
         assert_eq!(nearest("zzzzzz", names), None);
+        assert_eq!(nearest_beginning("bootstrp", names), Some("bootstrap-lab"));
+        assert_eq!(nearest_beginning("nosuch", names), None);
         assert_eq!(distance("ab", "ba"), 1);
     }
 }

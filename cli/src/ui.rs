@@ -122,6 +122,25 @@ impl Ui {
         drop(writeln!(io::stderr().lock(), "{}", guard(text, self.live)));
     }
 
+    /// Columns and rows of the terminal people read; 80 and 24 when it does not say.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        match rustix::termios::tcgetwinsize(io::stderr()) {
+            Ok(size) if self.live && size.ws_col > 0 && size.ws_row > 0 => {
+                (usize::from(size.ws_col), usize::from(size.ws_row))
+            }
+            _ => (80, 24),
+        }
+    }
+
+    /// Takes the last `height` lines of a live terminal away and writes `text` in their place, in one go.
+    pub(crate) fn redraw(&self, height: usize, text: &str) {
+        let mut frame = if height > 0 { format!("\x1b[{height}A\r\x1b[J") } else { String::new() };
+        frame.push_str(&guard(text, self.live));
+        let mut stderr = io::stderr().lock();
+        // Nobody to tell when stderr is gone.
+        drop(stderr.write_all(frame.as_bytes()).and_then(|()| stderr.flush()));
+    }
+
     /// Writes an error.
     pub(crate) fn error(&self, error: &CommandError, json: bool) {
         if json {

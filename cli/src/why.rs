@@ -102,6 +102,9 @@ pub(crate) fn diagnose(view: &RunView, driven: bool, now: Timestamp, command: &s
         steps.insert(0, Reason { step: step.to_string(), status: StepStatus::Ready, why, help: None });
     }
     let summary = match paused {
+        Some(reason) if reason.kind == PauseKind::Requested && !reason.message.is_empty() => {
+            one_line(&reason.message)
+        }
         Some(reason) if reason.step.is_none() && !reason.message.is_empty() => {
             format!("{summary} ({})", one_line(&reason.message))
         }
@@ -141,8 +144,7 @@ fn reason(step: &StepView, view: &RunView, driven: bool, now: Timestamp) -> Opti
                 .map_or_else(String::new, |at| format!(" for {}", describe::duration(now.since(at))));
             let usual =
                 step.expected_ms.map_or_else(String::new, |ms| format!(" ({})", describe::usually(ms)));
-            let pulse =
-                step.heartbeat.as_ref().map_or_else(String::new, |h| format!(": {}", describe::details(h)));
+            let pulse = describe::pulse(step.heartbeat.as_ref());
             format!("under way{since}{usual}{pulse}")
         }
         StepStatus::Running | StepStatus::Compensating => {
@@ -161,7 +163,12 @@ fn reason(step: &StepView, view: &RunView, driven: bool, now: Timestamp) -> Opti
 
 /// As lines for people.
 pub(crate) fn lines(diagnosis: &Diagnosis) -> String {
-    let mut text = format!("run {} is {}: {}", diagnosis.run, diagnosis.status, diagnosis.summary);
+    let mut text = format!(
+        "run {} is {}: {}",
+        diagnosis.run,
+        describe::words(diagnosis.status.as_str()),
+        diagnosis.summary
+    );
     for reason in &diagnosis.steps {
         put!(text, "\n  {} {}: {}", describe::sign(reason.status), reason.step, reason.why);
         if let Some(help) = &reason.help {

@@ -1,9 +1,11 @@
 //! What a run works on: clients and host made from the site, the sandbox it may belong to, and the checks that come
 //! before anything is made.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use dssflow_activities::aws::bucket::check_bucket;
 use dssflow_activities::aws::identity::{self, Identity, identify};
 use dssflow_activities::aws::instance::{InstanceInput, MIN_MEMORY_MIB, instance_facts};
 use dssflow_activities::aws::network::{NetworkInput, check_network};
@@ -15,7 +17,7 @@ use dssflow_engine::id::RunId;
 use dssflow_engine::run::view::RunView;
 use dssflow_sandbox::World as Sandbox;
 use dssflow_workflows::Site;
-use dssflow_workflows::site::{Credentials, Transport};
+use dssflow_workflows::site::{ApiKey, Credentials, Transport};
 
 use crate::error::{Code, CommandError, CommandResult, Exit};
 
@@ -141,6 +143,37 @@ async fn with_credentials(site: &Site, plain: ClientsConfig, name: &str) -> Comm
     })
 }
 
+/// The references to this machine's environment and files that cannot be read: each once, never with a value.
+async fn unreadable_secrets(site: &Site) -> Vec<(String, String)> {
+    let mut references: Vec<(String, &SecretRef)> =
+        vec![("dss.admin_password".to_owned(), &site.dss.admin_password)];
+    if let Some(license) = &site.dss.license {
+        references.push(("dss.license".to_owned(), license));
+    }
+    if let ApiKey::Ref(key) = &site.dss.api_key {
+        references.push(("dss.api_key".to_owned(), key));
+    }
+    for (name, set) in &site.credentials {
+        if let Credentials::Static { access_key_id, secret_access_key } = set {
+            references.push((format!("credentials.{name}.access_key_id"), access_key_id));
+            references.push((format!("credentials.{name}.secret_access_key"), secret_access_key));
+        }
+    }
+    let mut problems = Vec::new();
+    for (path, reference) in references {
+        let help = match reference {
+            SecretRef::Env { env } => format!("set the variable {env} for this command"),
+            SecretRef::File { .. } => "name a file of mode 0600 with the secret in it".to_owned(),
+            // Those lie where the run's own credentials lead.
+            SecretRef::SecretsManager { .. } | SecretRef::Ssm { .. } => continue,
+        };
+        if let Err(error) = secret::resolve(reference, SecretClients::default()).await {
+            problems.push((format!("{path}: {error}"), help));
+        }
+    }
+    problems
+}
+
 async fn read_secret(reference: &SecretRef, clients: &AwsClients) -> CommandResult<secret::Secret> {
     let clients = SecretClients { secrets_manager: Some(clients.secretsmanager()), ssm: Some(clients.ssm()) };
     secret::resolve(reference, clients).await.map_err(|e| CommandError::from(ActivityError::from(e)))
@@ -172,7 +205,9 @@ impl World {
     /// When there are no credentials, or they are of another account.
     pub(crate) async fn identify(&self, site: &Site) -> CommandResult<Identity> {
         let identity = identify(&self.clients).await.map_err(|error| {
-            let made = CommandError::from(error);
+            let mut made = CommandError::from(error);
+            // Those of the error are for a run that waits; here is none yet.
+            made.hints.clear();
             made.why("nothing was created")
                 .hint("AWS_PROFILE, `aws sso login` or an instance role give credentials")
         })?;
@@ -211,12 +246,12 @@ impl World {
         }
     }
 
-    /// Looks at the instance and the network before anything is made.
+    /// Looks at the secrets of this machine, the instance, the network and the buckets before anything is made.
     ///
     /// # Errors
     /// Everything that does not fit.
     pub(crate) async fn preflight(&self, site: &Site) -> CommandResult<()> {
-        let mut problems: Vec<(String, String)> = Vec::new();
+        let mut problems = unreadable_secrets(site).await;
         let input =
             InstanceInput { instance_id: Some(site.host.instance.clone()), min_memory_mib: MIN_MEMORY_MIB };
         let vpc_id = match Box::pin(instance_facts(&self.clients, &input)).await {
@@ -236,6 +271,7 @@ impl World {
                 None
             }
         };
+        let lost = vpc_id.is_none();
         let input = NetworkInput {
             vpc_id,
             subnets: site.cluster.subnets.clone(),
@@ -246,11 +282,27 @@ impl World {
             for problem in found {
                 match problem.error {
                     Some(error) if error.class == ErrorClass::Credentials => return Err(error.into()),
-                    _ => problems.push((
-                        format!("[{}] {}: {}", problem.code, problem.subject, problem.message),
-                        problem.help,
-                    )),
+                    _ => {
+                        // Without the instance there is no VPC to look in.
+                        let help = if lost && problem.help.contains("Values=`") {
+                            "correct region, or the id in the site file".to_owned()
+                        } else {
+                            problem.help
+                        };
+                        let what = format!("[{}] {}: {}", problem.code, problem.subject, problem.message);
+                        problems.push((what, help));
+                    }
                 }
+            }
+        }
+        let buckets: BTreeSet<&str> = site.connections.iter().map(|c| c.bucket.as_str()).collect();
+        for bucket in buckets {
+            // What else may go wrong with the look, the run meets with its retries.
+            if let Err(error) = Box::pin(check_bucket(&self.clients, bucket)).await
+                && error.class == ErrorClass::Terminal
+            {
+                let help = error.help.clone().unwrap_or_else(|| "correct connections[].bucket".to_owned());
+                problems.push((error.to_string(), help));
             }
         }
         if problems.is_empty() {

@@ -1,8 +1,6 @@
 //! The main job, whole: the built command, the real workflow and the real SDKs against the sandbox. What is checked is
 //! the world and what the command printed, never the engine's own state.
 
-#![expect(clippy::print_stdout, reason = "harnesses print their figures")]
-
 mod faults;
 mod kills;
 mod paths;

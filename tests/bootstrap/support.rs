@@ -145,7 +145,7 @@ impl Home {
 impl Drop for Home {
     fn drop(&mut self) {
         // A test that failed has printed why already.
-        drop(self.command(&["sandbox", "down"]).output());
+        drop(self.command(&["sandbox", "down", "--yes"]).output());
     }
 }
 

@@ -6,6 +6,7 @@ use crate::access::Access;
 use crate::args::{CancelArgs, PauseArgs};
 use crate::config::{self, Settings};
 use crate::control::Demand;
+use crate::describe;
 use crate::error::{Code, CommandError, CommandResult, Exit};
 use crate::ui::Ui;
 use crate::world::SANDBOX_LABEL;
@@ -42,14 +43,14 @@ async fn ask(
         let view = found?;
         let (run, command) = (&view.run, settings.command());
         if verb == "pause" && !matches!(view.status, RunStatus::Running | RunStatus::Pending) {
-            ui.note(&format!("run {run} is {}: nothing to do", view.status));
+            ui.note(&format!("run {run} is {}: nothing to do", describe::words(view.status.as_str())));
             return Ok(Exit::Ok);
         }
         return Err(CommandError::new(
             Code::RunRefused,
             format!("no process drives run {run}, so it stands still already"),
         )
-        .why(format!("it is {}", view.status))
+        .why(format!("it is {}", describe::words(view.status.as_str())))
         .hint(format!("go on with it: {command} resume {run}"))
         .hint(format!("or take it back: {command} rollback {run}")));
     };

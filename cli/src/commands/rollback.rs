@@ -10,7 +10,8 @@ use crate::args::RollbackArgs;
 use crate::config::{self, Settings};
 use crate::control::Demand;
 use crate::control::client::Client;
-use crate::drive::{Aim, Session, Stream, exit_of};
+use crate::describe;
+use crate::drive::{Aim, Session, Stream, exit_of, summary};
 use crate::error::{Code, CommandError, CommandResult, Exit};
 use crate::progress::Progress;
 use crate::suggest;
@@ -41,7 +42,7 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RollbackArgs) -> Com
         ui.confirm(&format!("This deletes everything run {} made, and", view.run)).map_err(|error| {
             match error.code {
                 Code::NotConfirmed => error,
-                _ => error.why(format!("run {} is {}", view.run, view.status)),
+                _ => error.why(format!("run {} is {}", view.run, describe::words(view.status.as_str()))),
             }
         })?;
     }
@@ -59,7 +60,7 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RollbackArgs) -> Com
     let world = world::connect(&site, sandbox).await?;
     let identity = world.identify(&site).await?;
     World::same_principal(&view, &identity)?;
-    ui.note(&format!("taking back run {}, which is {}", view.run, view.status));
+    ui.note(&format!("taking back run {}, which is {}", view.run, describe::words(view.status.as_str())));
     world.hold(&view.run).await;
     let engine = session.engine_in(&world);
     let stream = Stream::new(ui, args.output.output, &view.run, view.seq);
@@ -95,10 +96,15 @@ async fn ask_owner(
     view: &RunView,
     keep: Vec<String>,
 ) -> CommandResult {
-    let demand = Demand { by: config::user(), keep, ..Demand::default() };
-    client.demand(&view.run, "rollback", &demand).await?;
-    ui.note(&format!("the process that drives run {} takes it back", view.run));
     let mut progress = Progress::plain();
+    progress.learn(&client.events(&view.run, 0).await?);
+    if view.rolling_back && keep.is_empty() {
+        ui.note(&format!("run {} is being taken back already", view.run));
+    } else {
+        let demand = Demand { by: config::user(), keep, ..Demand::default() };
+        client.demand(&view.run, "rollback", &demand).await?;
+        ui.note(&format!("the process that drives run {} takes it back", view.run));
+    }
     let mut last = view.seq;
     client
         .follow(&view.run, view.seq, &mut |event| {
@@ -111,6 +117,7 @@ async fn ask_owner(
     let end = access.view(&view.run).await;
     access.close().await?;
     let end = end?;
-    ui.out(&format!("run {}: {}", end.run, end.status));
-    Ok(exit_of(&end, Aim::Back, None))
+    let exit = exit_of(&end, Aim::Back, None);
+    summary(ui, settings, &end, exit, None, progress.undo().turned());
+    Ok(exit)
 }

@@ -14,6 +14,7 @@ use dssflow_workflows::{Site, Workflow};
 use crate::args::{FollowFormat, RunArgs};
 use crate::catalog;
 use crate::config::{self, Settings};
+use crate::describe;
 use crate::drive::{Aim, Session, Stream};
 use crate::error::{Code, CommandError, CommandResult};
 use crate::ui::{Ui, one_line};
@@ -175,7 +176,7 @@ async fn attach(
             Code::RunInTheWay,
             format!("run {run} of site {} is being taken back", workflow.site),
         )
-        .why(format!("it is {}", earlier.status))
+        .why(format!("it is {}", describe::words(earlier.status.as_str())))
         .hint(format!("finish that first: {command} rollback {run}")));
     }
     let recorded = session.site_of(run).await?;
@@ -187,13 +188,16 @@ async fn attach(
                 workflow.site
             ),
         )
-        .why(format!("it is {}; a run keeps the site it was created with", earlier.status))
+        .why(format!(
+            "it is {}; a run keeps the site it was created with",
+            describe::words(earlier.status.as_str())
+        ))
         .hint(format!("finish it as it was: {command} resume {run}"))
         .hint(format!("or take it back, then run again: {command} rollback {run}")));
     }
     let identity = world.identify(site).await?;
     World::same_principal(earlier, &identity)?;
-    ui.note(&format!("going on with run {run}, which is {}", earlier.status));
+    ui.note(&format!("going on with run {run}, which is {}", describe::words(earlier.status.as_str())));
     world.hold(run).await;
     let engine = session.engine_in(world);
     let stream = Stream::new(ui, format, run, earlier.seq);

@@ -14,9 +14,9 @@ use crate::args::{
 };
 use crate::config::Settings;
 use crate::describe;
-use crate::drive::{Aim, exit_of, version_line};
+use crate::drive::{exit_of, version_line};
 use crate::error::{Code, CommandError, CommandResult, Exit};
-use crate::progress::{Progress, now, tree};
+use crate::progress::{Progress, Undo, now, tree};
 use crate::suggest;
 use crate::ui::{Ui, one_line, table};
 
@@ -111,7 +111,7 @@ fn summaries(runs: &[RunSummary], wide: bool) -> String {
         .map(|run| {
             let mut row = vec![
                 run.run.to_string(),
-                run.status.to_string(),
+                describe::words(run.status.as_str()),
                 format!("{}/{}", run.done, run.total),
                 describe::when(run.created),
                 describe::when(run.updated),
@@ -134,8 +134,10 @@ async fn get(ui: &Ui, access: &Access, args: &GetArgs) -> CommandResult {
     let run = access.resolve(&args.run.run).await?;
     let view = access.view(&run).await?;
     match args.output {
-        ListFormat::Table => ui.out(&picture(&view, false)),
-        ListFormat::Wide => ui.out(&picture(&view, true)),
+        ListFormat::Table | ListFormat::Wide => {
+            let undo = Undo::of(&access.events(&run, 0).await?);
+            ui.out(&picture(&view, &undo, args.output == ListFormat::Wide));
+        }
         ListFormat::Json => ui.json(&view, true),
         ListFormat::Jsonl => ui.json(&view, false),
         ListFormat::Yaml => ui.yaml(&view),
@@ -144,12 +146,12 @@ async fn get(ui: &Ui, access: &Access, args: &GetArgs) -> CommandResult {
     Ok(Exit::Ok)
 }
 
-fn picture(view: &RunView, wide: bool) -> String {
+fn picture(view: &RunView, undo: &Undo, wide: bool) -> String {
     let mut lines = vec![
         format!("run       {}", view.run),
         format!("workflow  {}", one_line(&view.workflow)),
         format!("site      {}", one_line(&view.site)),
-        format!("status    {}", view.status),
+        format!("status    {}", describe::words(view.status.as_str())),
         format!("created   {} by {}", describe::when(view.created), one_line(&view.request.by)),
         format!("updated   {}", describe::when(view.updated)),
         format!("live      {}", if view.live { "yes: something it made may be out there" } else { "no" }),
@@ -161,7 +163,7 @@ fn picture(view: &RunView, wide: bool) -> String {
         lines.push(format!("paused    {}", one_line(&reason.message)));
     }
     lines.push(String::new());
-    lines.extend(tree::whole(view, now()));
+    lines.extend(tree::whole(view, undo, now()));
     if wide {
         let rows: Vec<Vec<String>> = view
             .steps
@@ -219,9 +221,11 @@ async fn events(ui: &Ui, access: &Access, args: &EventsArgs) -> CommandResult {
 /// Shows a run as its owner's terminal does, until it stands.
 async fn watch(ui: &Ui, settings: &Settings, access: &Access, args: &RunRef) -> CommandResult {
     let run = access.resolve(&args.run).await?;
-    let mut view = access.view(&run).await?;
+    let (mut view, aim) = super::resume::look(access, &run).await?;
+    let mut history = access.events(&run, 0).await?;
     if let Access::Owner(client) = access {
         let mut progress = Progress::new(ui);
+        progress.learn(&history);
         while client.owner().await.is_ok_and(|owner| owner.live.contains(&run)) {
             for event in client.events(&run, view.seq).await? {
                 progress.event(ui, &event);
@@ -235,15 +239,16 @@ async fn watch(ui: &Ui, settings: &Settings, access: &Access, args: &RunRef) -> 
         }
         if let Ok(store) = Access::open(&settings.store).await {
             let last = store.view(&run).await;
+            let all = store.events(&run, 0).await;
             store.close().await?;
-            view = last?;
+            (view, history) = (last?, all?);
         }
         progress.finish(ui, &view);
     }
-    let mut lines = tree::whole(&view, now());
-    lines.push(format!("run {}: {}", view.run, view.status));
+    let mut lines = tree::whole(&view, &Undo::of(&history), now());
+    lines.push(format!("run {}: {}", view.run, describe::words(view.status.as_str())));
     ui.out(&lines.join("\n"));
-    Ok(exit_of(&view, Aim::Forward, None))
+    Ok(exit_of(&view, aim, None))
 }
 
 async fn graph(ui: &Ui, access: &Access, args: &RunGraphArgs) -> CommandResult {

@@ -18,11 +18,7 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, command: SandboxCommand) -
     let dir = sandbox_dir(&settings.store);
     match command {
         SandboxCommand::Up { faults, latency } => up(ui, settings, faults.as_deref(), latency).await,
-        SandboxCommand::Down => {
-            let was = dssflow_sandbox::down(&dir).await?;
-            ui.note(if was { "the sandbox is gone, with everything in it" } else { "there was no sandbox" });
-            Ok(Exit::Ok)
-        }
+        SandboxCommand::Down { yes } => down(ui, &dir, yes).await,
         SandboxCommand::Status { output } => status(ui, &dir, output).await,
         SandboxCommand::Snapshot => {
             let world = dssflow_sandbox::find(&dir).await?.ok_or_else(none)?;
@@ -34,6 +30,35 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, command: SandboxCommand) -
 
 fn none() -> CommandError {
     CommandError::new(Code::NoSandbox, "there is no sandbox").hint("`dssflow sandbox up` starts one")
+}
+
+/// Ends the sandbox; what stands still in it can then never go on, so that wants a yes.
+async fn down(ui: &Ui, dir: &Path, yes: bool) -> CommandResult {
+    // A sandbox that does not answer is what this command is for.
+    let holds = dssflow_sandbox::status(dir).await.map(|status| status.holds).unwrap_or_default();
+    let runs = one_line(&holds.join(", "));
+    let lost = match holds.len() {
+        0 => String::new(),
+        1 => format!("run {runs} can then neither be resumed nor rolled back"),
+        _ => format!("runs {runs} can then neither be resumed nor rolled back"),
+    };
+    if !holds.is_empty() && !yes {
+        if !ui.can_ask() {
+            return Err(CommandError::new(
+                Code::NotConfirmed,
+                "the sandbox still holds runs that are not finished",
+            )
+            .why(lost)
+            .hint("add --yes to end it all the same"));
+        }
+        ui.confirm(&format!("The sandbox ends with everything in it; {lost}."))?;
+    }
+    let was = dssflow_sandbox::down(dir).await?;
+    ui.note(if was { "the sandbox is gone, with everything in it" } else { "there was no sandbox" });
+    for run in &holds {
+        ui.note(&format!("run {} can no longer be resumed or rolled back", one_line(run)));
+    }
+    Ok(Exit::Ok)
 }
 
 async fn up(ui: &Ui, settings: &Settings, faults: Option<&Path>, latency: Option<f64>) -> CommandResult {

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use dssflow_engine::event::{Event, EventKind};
+use dssflow_engine::activity::ErrorClass;
+use dssflow_engine::event::{Event, EventKind, Phase};
 use dssflow_engine::id::StepName;
 use dssflow_engine::run::StepStatus;
 use dssflow_engine::run::view::RunView;
 use dssflow_engine::time::Timestamp;
 
+use super::Undo;
 use crate::describe;
 use crate::ui::{Ui, one_line};
 
@@ -23,6 +25,10 @@ pub(crate) struct Plain {
     knows_titles: bool,
     started: BTreeMap<StepName, Timestamp>,
     said: BTreeMap<StepName, Timestamp>,
+    /// Failed tries of the present budget, and how many there may be.
+    tries: BTreeMap<StepName, (u32, u32)>,
+    /// The last event those tries know of.
+    known: u64,
 }
 
 impl Plain {
@@ -45,8 +51,37 @@ impl Plain {
             return None;
         }
         let time = describe::time_of_day(event.at);
+        if matches!(
+            event.kind,
+            EventKind::RunResumed { .. }
+                | EventKind::RollbackStarted { .. }
+                | EventKind::RollbackRetried { .. }
+        ) {
+            // Fresh budgets.
+            self.tries.values_mut().for_each(|(failures, _)| *failures = 0);
+        }
         let Some(step) = event.kind.step() else { return Some(format!("{time}  {text}")) };
         self.said.insert(step.clone(), event.at);
+        match &event.kind {
+            // As the engine counts: waiting for credentials or a quieter service uses up no try.
+            EventKind::AttemptFailed { error, .. }
+                if event.seq > self.known
+                    && matches!(
+                        error.class,
+                        ErrorClass::Retryable | ErrorClass::Terminal | ErrorClass::NeedsHuman
+                    ) =>
+            {
+                self.tries.entry(step.clone()).or_default().0 += 1;
+            }
+            EventKind::AttemptStarted { phase: Phase::Execute, .. } => {
+                if let Some((failures @ 1.., most)) = self.tries.get(step)
+                    && failures < most
+                {
+                    text = format!("started (try {} of {most})", failures + 1);
+                }
+            }
+            _ => {}
+        }
         if matches!(event.kind, EventKind::AttemptStarted { .. }) {
             self.started.insert(step.clone(), event.at);
             if let Some(title) = self.titles.remove(step).filter(|t| !t.is_empty()) {
@@ -58,7 +93,9 @@ impl Plain {
         Some(format!("{time}  {step}  {text}"))
     }
 
-    pub(crate) fn tick(&mut self, ui: &Ui, view: &RunView, now: Timestamp) {
+    pub(crate) fn tick(&mut self, ui: &Ui, view: &RunView, undo: &Undo, now: Timestamp) {
+        self.known = view.seq;
+        self.tries = view.steps.iter().map(|s| (s.step.clone(), (s.failures, s.maximum_attempts))).collect();
         if !self.knows_titles {
             self.titles = view.steps.iter().map(|s| (s.step.clone(), s.title.clone())).collect();
             self.knows_titles = true;
@@ -67,7 +104,7 @@ impl Plain {
             if !matches!(step.status, StepStatus::Running | StepStatus::Compensating) {
                 continue;
             }
-            let Some(begin) = step.started else { continue };
+            let Some(begin) = undo.begin(step) else { continue };
             let last = self.said.entry(step.step.clone()).or_insert(begin);
             if now.since(*last) < SILENCE {
                 continue;
@@ -75,8 +112,7 @@ impl Plain {
             *last = now;
             let usual =
                 step.expected_ms.map_or_else(String::new, |ms| format!(" ({})", describe::usually(ms)));
-            let pulse =
-                step.heartbeat.as_ref().map_or_else(String::new, |h| format!(": {}", describe::details(h)));
+            let pulse = describe::pulse(step.heartbeat.as_ref());
             let elapsed = describe::duration(now.since(begin));
             ui.note(&format!(
                 "{}  {}  still running, {elapsed}{usual}{pulse}",

@@ -6,10 +6,11 @@ use dssflow_engine::run::StepStatus;
 use dssflow_engine::run::view::{RunView, StepView};
 use dssflow_engine::time::Timestamp;
 
+use super::Undo;
 use crate::describe;
 use crate::ui::one_line;
 
-/// Steps under their headings, in the order in which the first of each can run.
+/// Steps under their headings, in the order of the reference architecture.
 fn groups(view: &RunView) -> Vec<(&str, Vec<&StepView>)> {
     let mut groups: Vec<(&str, Vec<&StepView>)> = Vec::new();
     let mut places: BTreeMap<&str, usize> = BTreeMap::new();
@@ -20,6 +21,7 @@ fn groups(view: &RunView) -> Vec<(&str, Vec<&StepView>)> {
         });
         groups[place].1.push(step);
     }
+    groups.sort_by_key(|(group, _)| describe::place_of(group));
     groups
 }
 
@@ -50,7 +52,7 @@ fn is_active(step: &StepView) -> bool {
 }
 
 /// Headings with what is under way below them, and a line on the whole.
-pub(crate) fn live(view: &RunView, now: Timestamp) -> Vec<String> {
+pub(crate) fn live(view: &RunView, undo: &Undo, now: Timestamp) -> Vec<String> {
     let mut lines = Vec::new();
     for (group, steps) in groups(view) {
         let over = steps.iter().filter(|s| is_over(s, view.rolling_back)).count();
@@ -66,17 +68,23 @@ pub(crate) fn live(view: &RunView, now: Timestamp) -> Vec<String> {
             "·"
         };
         lines.push(format!("{sign} {}  {over}/{}", heading(group), steps.len()));
-        lines.extend(steps.iter().filter(|s| is_active(s)).map(|s| format!("    {}", active(s, now))));
+        lines.extend(steps.iter().filter(|s| is_active(s)).map(|s| format!("    {}", active(s, undo, now))));
     }
     let over = view.steps.iter().filter(|s| is_over(s, view.rolling_back)).count();
     let word = if view.rolling_back { "taken back" } else { "done" };
-    let elapsed = describe::duration(now.since(view.created));
-    lines.push(format!("{} {}: {over}/{} {word}, {elapsed}", view.run, view.status, view.steps.len()));
+    let elapsed =
+        describe::duration(now.since(undo.turned().filter(|_| view.rolling_back).unwrap_or(view.created)));
+    lines.push(format!(
+        "{} {}: {over}/{} {word}, {elapsed}",
+        view.run,
+        describe::words(view.status.as_str()),
+        view.steps.len()
+    ));
     lines
 }
 
 /// One step that is under way, with elapsed and usual time and its last sign of life.
-fn active(step: &StepView, now: Timestamp) -> String {
+fn active(step: &StepView, undo: &Undo, now: Timestamp) -> String {
     let mut line = format!("{} {}", describe::sign(step.status), step.step);
     match step.status {
         StepStatus::Failed | StepStatus::CompensationFailed => {}
@@ -86,7 +94,7 @@ fn active(step: &StepView, now: Timestamp) -> String {
             }
         }
         _ => {
-            if let Some(at) = step.started {
+            if let Some(at) = undo.begin(step) {
                 put!(line, "  {}", describe::duration(now.since(at)));
             }
             if let Some(ms) = step.expected_ms.filter(|ms| *ms >= 10_000) {
@@ -103,14 +111,14 @@ fn active(step: &StepView, now: Timestamp) -> String {
 }
 
 /// Every step under its heading, as it stands at the end.
-pub(crate) fn whole(view: &RunView, now: Timestamp) -> Vec<String> {
+pub(crate) fn whole(view: &RunView, undo: &Undo, now: Timestamp) -> Vec<String> {
     let width = view.steps.iter().map(|s| s.step.as_str().len()).max().unwrap_or(0);
     let mut lines = Vec::new();
     for (group, steps) in groups(view) {
         lines.push(heading(group));
         for step in steps {
-            let took = match (step.started, step.ended) {
-                (Some(from), Some(to)) => describe::duration(to.since(from)),
+            let took = match (undo.begin(step), step.ended) {
+                (Some(from), Some(to)) if from <= to => describe::duration(to.since(from)),
                 (Some(from), None) if is_active(step) => describe::duration(now.since(from)),
                 _ => String::new(),
             };
@@ -118,7 +126,7 @@ pub(crate) fn whole(view: &RunView, now: Timestamp) -> Vec<String> {
                 "  {} {:<width$}  {:<11}  {took:>9}  {}",
                 describe::sign(step.status),
                 step.step.as_str(),
-                step.status.as_str(),
+                describe::words(step.status.as_str()),
                 one_line(&step.title),
             );
             line.truncate(line.trim_end().len());
