@@ -4,6 +4,8 @@
 //! The program is its own sandbox daemon (`__sandbox ...`), so it has no test harness: `main` runs the cases in turn
 //! and names each. The engine is not here; contexts are made by hand.
 
+#![expect(clippy::print_stdout, reason = "a test program without a harness prints its own lines")]
+
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::process::ExitCode;
@@ -157,7 +159,7 @@ async fn all() {
     let exe = std::env::current_exe().expect("this program has a path");
     let mut options = SandboxOptions::new(dir.path().join("sandbox"), exe);
     options.latency = 0.0;
-    options.idle = Duration::from_secs(600);
+    options.idle = Duration::from_mins(10);
     let world =
         dssflow_sandbox::up(&options, &|line: &str| println!("{line}")).await.expect("the sandbox starts");
     let mut spec = ClientsConfig::new(world.region.clone());

@@ -21,6 +21,8 @@ use crate::time::{BoxFuture, Clock, Timestamp};
 
 /// The most an input or output may have, in bytes of JSON.
 pub const MAX_PAYLOAD_BYTES: usize = 16 * 1024 * 1024;
+/// How deep an input or output may be nested. Stored events could not be read beyond some 120.
+pub const MAX_PAYLOAD_DEPTH: usize = 64;
 /// The most heartbeat details may have, in bytes of JSON.
 pub const MAX_HEARTBEAT_BYTES: usize = 4 * 1024;
 
@@ -445,6 +447,33 @@ pub trait ErasedActivity: Send + Sync {
     /// # Errors
     /// What does not fit.
     fn check_input(&self, input: &Value) -> Result<(), String>;
+}
+
+/// About how many bytes of JSON a value has.
+///
+/// # Errors
+/// When it is over a limit.
+pub(crate) fn check_payload(value: &Value) -> Result<usize, String> {
+    fn weigh(value: &Value, depth: usize) -> Result<usize, String> {
+        if depth > MAX_PAYLOAD_DEPTH {
+            return Err(format!("is nested more than {MAX_PAYLOAD_DEPTH} deep"));
+        }
+        Ok(match value {
+            Value::Null | Value::Bool(_) | Value::Number(_) => 8,
+            Value::String(text) => text.len() + 3,
+            Value::Array(list) => {
+                list.iter().try_fold(2, |n, v| Ok::<_, String>(n + 1 + weigh(v, depth + 1)?))?
+            }
+            Value::Object(map) => {
+                map.iter().try_fold(2, |n, (k, v)| Ok::<_, String>(n + k.len() + 4 + weigh(v, depth + 1)?))?
+            }
+        })
+    }
+    let size = weigh(value, 0)?;
+    if size > MAX_PAYLOAD_BYTES {
+        return Err(format!("has {size} bytes, at most {MAX_PAYLOAD_BYTES} are allowed"));
+    }
+    Ok(size)
 }
 
 struct Erased<A>(A);

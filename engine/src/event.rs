@@ -179,7 +179,7 @@ pub enum EventKind {
         /// Whether the activity can be probed.
         probed: bool,
         /// The resolved input, when it differs from the one recorded last.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "there")]
         input: Option<Value>,
         /// When the attempt is ended by its timeout.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -344,6 +344,11 @@ impl EventKind {
             | Self::RunFinished { .. } => None,
         }
     }
+}
+
+/// A field that is there is `Some`, also when it is null.
+fn there<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
 }
 
 /// Stored events that cannot be read.

@@ -444,7 +444,12 @@ impl Graph {
                 file.format
             )));
         }
-        check(file.steps)
+        let mut graph = check(file.steps)?;
+        // The hash is of the bytes as stored: another version, or another reading of a float, may write them otherwise.
+        let inner = Arc::get_mut(&mut graph.inner).expect("made a moment ago");
+        inner.hash = GraphHash(hex::encode(Sha256::digest(bytes)));
+        inner.encoded = bytes.to_vec();
+        Ok(graph)
     }
 
     /// The stored form.

@@ -252,7 +252,13 @@ impl Trial<'_> {
             }
             Verb::Rollback | Verb::RollbackAgain => {
                 *self.out.verbs.entry("rollback").or_default() += 1;
-                engine.rollback(&self.run, self.keep(), request).await
+                match engine.rollback(&self.run, self.keep(), request.clone()).await {
+                    // A run that goes backwards already takes no wishes; asked again without.
+                    Err(EngineError::Illegal { why, .. }) if why.starts_with("what to keep") => {
+                        engine.rollback(&self.run, Vec::new(), request).await
+                    }
+                    other => other,
+                }
             }
         };
         let handle = match started {
@@ -294,7 +300,7 @@ impl Trial<'_> {
                 }
                 Act::Rollback => {
                     *self.out.verbs.entry("rollback live").or_default() += 1;
-                    let rolled = engine.rollback(&self.run, self.keep(), request).await.map(drop);
+                    let rolled = engine.rollback(&self.run, Vec::new(), request).await.map(drop);
                     if rolled.is_ok() {
                         self.rollback_typed = true;
                         self.acked_cancel = Some(CancelMode::Rollback);

@@ -16,7 +16,7 @@ use dssflow_engine::activity::{
 use serde::{Deserialize, Serialize};
 
 use super::marker;
-use super::step::{self, Download, SCRATCH, SETTLE, host, root};
+use super::step::{self, Download, SETTLE, host, root, scratch};
 use super::transport::{Host, HostUser};
 
 /// What is wanted.
@@ -79,8 +79,9 @@ impl Activity for AwsCli {
                     made.push(path.to_owned());
                 }
             }
-            host.make_dir(&user, SCRATCH, "0700", None).await?;
-            let (file, unpacked) = (format!("{SCRATCH}/awscli.zip"), format!("{SCRATCH}/awscli"));
+            let scratch = scratch("awscli");
+            host.make_dir(&user, &scratch, "0700", None).await?;
+            let (file, unpacked) = (format!("{scratch}/awscli.zip"), format!("{scratch}/awscli"));
             let wanted =
                 Download { url: &input.url, sha256: input.sha256.as_deref(), path: &file, user: &user };
             step::download(ctx, &*host, wanted).await?;
@@ -144,8 +145,9 @@ impl Activity for AwsCli {
 /// Removes what the installation left in the scratch directory.
 async fn clear(host: &dyn Host) -> ActivityResult<()> {
     let user = HostUser::Root;
-    host.remove_tree(&user, &format!("{SCRATCH}/awscli")).await?;
-    host.remove_file(&user, &format!("{SCRATCH}/awscli.zip")).await?;
-    host.remove_file(&user, &format!("{SCRATCH}/awscli.zip.part")).await?;
-    Ok(host.remove_empty_dir(&user, SCRATCH).await?)
+    let scratch = scratch("awscli");
+    host.remove_tree(&user, &format!("{scratch}/awscli")).await?;
+    host.remove_file(&user, &format!("{scratch}/awscli.zip")).await?;
+    host.remove_file(&user, &format!("{scratch}/awscli.zip.part")).await?;
+    Ok(host.remove_empty_dir(&user, &scratch).await?)
 }

@@ -19,8 +19,10 @@ pub(super) const SETTLE: Duration = Duration::from_secs(2);
 pub(super) const PACKAGES_STAY: &str = "packages stay on an adopted host";
 /// Package installation, by facts/dss.md section 14.
 pub(super) const PACKAGE_TIMEOUT: Duration = Duration::from_mins(30);
-/// Where downloads of tools are unpacked.
-pub(super) const SCRATCH: &str = "/var/lib/dssflow/scratch";
+/// Where the download of a tool is unpacked: a directory of its own, because tools are installed side by side.
+pub(super) fn scratch(tool: &str) -> String {
+    format!("/var/lib/dssflow/scratch-{tool}")
+}
 
 /// The injected host.
 pub(super) fn host(ctx: &ActivityContext) -> ActivityResult<Arc<dyn Host>> {

@@ -17,7 +17,7 @@ use dssflow_engine::activity::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::step::{self, Download, SCRATCH, SETTLE, host, root};
+use super::step::{self, Download, SETTLE, host, root, scratch};
 use super::transport::{Host, HostUser};
 use super::{check_path, marker};
 
@@ -136,15 +136,17 @@ impl Activity for Tool {
         let mut made = Vec::new();
         if reported(&*host, input.tool).await?.as_deref() != Some(&input.version) {
             let name = input.tool.name();
-            host.make_dir(&user, SCRATCH, "0700", None).await?;
+            let scratch = scratch(name);
+            host.make_dir(&user, &scratch, "0700", None).await?;
             let archive = step::has_extension(&input.url, "gz") || step::has_extension(&input.url, "tgz");
-            let file = format!("{SCRATCH}/{name}{}", if archive { ".tar.gz" } else { "" });
+            let file = format!("{scratch}/{name}{}", if archive { ".tar.gz" } else { "" });
             let wanted =
                 Download { url: &input.url, sha256: input.sha256.as_deref(), path: &file, user: &user };
             step::download(ctx, &*host, wanted).await?;
-            let program = format!("{SCRATCH}/{name}");
+            let program = format!("{scratch}/{name}");
             if archive {
-                step::run_root(&*host, ["tar", "xzf", &file, "--no-same-owner", "-C", SCRATCH, name]).await?;
+                step::run_root(&*host, ["tar", "xzf", &file, "--no-same-owner", "-C", &scratch, name])
+                    .await?;
             }
             step::run_root(&*host, ["chmod", "0755", &program]).await?;
             let hash = host.sha256(&user, &program).await?.unwrap_or_default();
@@ -158,7 +160,7 @@ impl Activity for Tool {
             host.remove_file(&user, &path).await?;
             host.move_path(&user, &program, &path).await?;
             host.remove_file(&user, &file).await?;
-            host.remove_empty_dir(&user, SCRATCH).await?;
+            host.remove_empty_dir(&user, &scratch).await?;
             made.push(path);
             let now = reported(&*host, input.tool).await?;
             if now.as_deref() != Some(&input.version) {
@@ -198,15 +200,16 @@ impl Activity for Tool {
         }
         if !ids.is_empty() {
             let name = input.tool.name();
+            let scratch = scratch(name);
             for left in [
-                format!("{SCRATCH}/{name}"),
-                format!("{SCRATCH}/{name}.part"),
-                format!("{SCRATCH}/{name}.tar.gz"),
-                format!("{SCRATCH}/{name}.tar.gz.part"),
+                format!("{scratch}/{name}"),
+                format!("{scratch}/{name}.part"),
+                format!("{scratch}/{name}.tar.gz"),
+                format!("{scratch}/{name}.tar.gz.part"),
             ] {
                 host.remove_file(&HostUser::Root, &left).await?;
             }
-            host.remove_empty_dir(&HostUser::Root, SCRATCH).await?;
+            host.remove_empty_dir(&HostUser::Root, &scratch).await?;
         }
         marker::remove(ctx, &*host, input).await?;
         Ok(undo)

@@ -148,6 +148,9 @@ fn check(state: &RunState, event: &Event) -> Result<(), String> {
             None => Err(format!("no attempt of {} is under way", name(state, ix))),
         }
     };
+    if let EventKind::RollbackStarted { keep, .. } = &event.kind {
+        keep.iter().try_for_each(|step| find(state, step).map(drop))?;
+    }
     if let Some(end) = state.finished {
         let allowed = match &event.kind {
             EventKind::RunResumed { .. } => {
@@ -205,8 +208,14 @@ fn check(state: &RunState, event: &Event) -> Result<(), String> {
         EventKind::AttemptLost { attempt, .. } | EventKind::HeartbeatRecorded { attempt, .. } => {
             in_flight(*attempt, &[Phase::Execute, Phase::Probe, Phase::Compensate])
         }
+        EventKind::CompensationSucceeded { .. } if !state.rolling_back => {
+            Err("the run is not being rolled back".to_owned())
+        }
         EventKind::CompensationSucceeded { attempt, .. } => {
             in_flight(*attempt, &[Phase::Compensate, Phase::Probe])
+        }
+        EventKind::CompensationFailed { .. } if !state.rolling_back => {
+            Err("the run is not being rolled back".to_owned())
         }
         EventKind::CompensationFailed { attempt, .. } => {
             in_flight(*attempt, &[Phase::Compensate, Phase::Probe])
@@ -214,7 +223,7 @@ fn check(state: &RunState, event: &Event) -> Result<(), String> {
         EventKind::StepSkipped { .. } => {
             let ix = step.expect("has a step");
             let s = &state.steps[ix as usize];
-            if s.status == StepStatus::Ready && !s.intent {
+            if s.status == StepStatus::Ready && s.input.is_none() {
                 Ok(())
             } else {
                 Err(format!("{} is {} and cannot be skipped", name(state, ix), s.status))
@@ -225,8 +234,11 @@ fn check(state: &RunState, event: &Event) -> Result<(), String> {
             if state.paused.is_some() { Err("the run is paused already".to_owned()) } else { Ok(()) }
         }
         EventKind::RunResumed { .. } => {
+            // A crash may have come between the wish to stop and the stop.
             if state.paused.is_some() {
                 Ok(())
+            } else if matches!(state.halt, Some(Halt::Pause | Halt::Fail)) {
+                idle(state)
             } else {
                 Err("the run is not paused".to_owned())
             }
@@ -266,7 +278,7 @@ fn change(state: &mut RunState, event: &Event) {
         EventKind::RunRecovered { gap_ms, .. } => {
             // A pause counts from its start to its end, whoever owned the run meanwhile.
             if state.paused.is_none() && state.finished.is_none() {
-                state.suspended_ms += gap_ms;
+                state.suspended_ms = state.suspended_ms.saturating_add(*gap_ms);
             }
             // The clock may have been set meanwhile: "absent" has to settle within one ownership.
             for s in &mut state.steps {
@@ -315,7 +327,7 @@ fn change(state: &mut RunState, event: &Event) {
             s.ledger = if ours { Ledger::Done } else { Ledger::NotOurs };
             if state.rolling_back {
                 // A probe before the undo: now it is known what there is to take back.
-                if ours {
+                if ours || s.has_records() {
                     schedule(state, ix);
                 } else {
                     let s = &mut state.steps[ix as usize];
@@ -459,8 +471,13 @@ fn change(state: &mut RunState, event: &Event) {
         EventKind::RollbackStarted { keep, .. } => {
             state.paused = None;
             state.paused_at = None;
-            state.pause_reason = None;
-            state.halt = None;
+            // Somebody asked for a pause while the run was about to turn round: it pauses before the first undo.
+            let pause = matches!(state.halt, Some(Halt::Rollback | Halt::Cancel(_)))
+                && state.pause_reason.as_ref().is_some_and(|r| r.kind == PauseKind::Requested);
+            if !pause {
+                state.pause_reason = None;
+            }
+            state.halt = pause.then_some(Halt::Pause);
             state.finished = None;
             compensate::start(state, keep);
         }

@@ -15,9 +15,15 @@ use crate::run::state::{Ledger, RunState, StepState, UndoRole};
 
 /// Whether a step has to be looked at in a rollback.
 fn participates(s: &StepState) -> bool {
-    s.intent && s.effect != Effect::Read && !matches!(s.ledger, Ledger::Untouched | Ledger::NotOurs) && {
-        s.ledger != Ledger::NoEffect || s.replacing || !s.resources.is_empty() || !s.before.is_empty()
-    }
+    s.intent
+        && s.effect != Effect::Read
+        && match s.ledger {
+            Ledger::Untouched => false,
+            Ledger::NoEffect => s.replacing || s.has_records(),
+            // What is there now is not ours; what was recorded before it was seen may still be.
+            Ledger::NotOurs => s.has_records(),
+            Ledger::Intent | Ledger::Done | Ledger::Unknown { .. } => true,
+        }
 }
 
 /// Turns the run round. Costs as much as the graph is large, once.
@@ -101,7 +107,7 @@ fn pass_on(state: &mut RunState, ix: StepIx) {
 pub(super) fn after_probe(state: &mut RunState, ix: StepIx, next: Next) {
     let s = &mut state.steps[ix as usize];
     match s.ledger {
-        Ledger::NotOurs => {
+        Ledger::NotOurs if !s.has_records() => {
             s.status = StepStatus::Adopted;
             resolve(state, ix);
         }
@@ -110,7 +116,7 @@ pub(super) fn after_probe(state: &mut RunState, ix: StepIx, next: Next) {
             s.status = StepStatus::Compensated;
             resolve(state, ix);
         }
-        Ledger::NoEffect | Ledger::Done => schedule(state, ix),
+        Ledger::NotOurs | Ledger::NoEffect | Ledger::Done => schedule(state, ix),
         Ledger::Untouched | Ledger::Intent | Ledger::Unknown { .. } => match next {
             Next::At { at } => {
                 s.status = StepStatus::Compensating;

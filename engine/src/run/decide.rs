@@ -168,7 +168,7 @@ fn retry_at(policy: &RetryPolicy, failures: u32, error: &ActivityError, now: Tim
 }
 
 /// Whether all attempts together have had their time.
-fn over_time(state: &RunState, ix: StepIx, now: Timestamp) -> bool {
+pub fn over_time(state: &RunState, ix: StepIx, now: Timestamp) -> bool {
     let step = &state.steps[ix as usize];
     match (state.graph.step(ix).timeouts.schedule_to_close_ms, step.budget_start_ms) {
         (Some(limit), Some(start)) => state.active_ms(now).saturating_sub(start) >= limit,

@@ -71,7 +71,9 @@ pub fn resolve(
                 .by_name
                 .get(name)
                 .ok_or_else(|| bad(format!("function {name} was not given to the engine")))?;
-            function(&argument).map_err(|e| bad(format!("function {name}: {e}")))?
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| function(&argument)))
+                .unwrap_or_else(|_| Err("it panicked".to_owned()))
+                .map_err(|e| bad(format!("function {name}: {e}")))?
         }
         Binding::Object { fields } => {
             let mut object = serde_json::Map::new();

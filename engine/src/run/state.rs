@@ -115,13 +115,19 @@ impl StepState {
         }
     }
 
+    /// Whether any attempt recorded something it made or changed.
+    pub fn has_records(&self) -> bool {
+        !self.resources.is_empty() || !self.before.is_empty()
+    }
+
     /// Whether something of this run may be out there because of the step.
     pub fn may_have_effect(&self) -> bool {
         if !self.intent || self.effect == Effect::Read {
             return false;
         }
         match self.ledger {
-            Ledger::Untouched | Ledger::NotOurs => false,
+            Ledger::Untouched => false,
+            Ledger::NotOurs => self.undo != UndoRole::Resolved && self.has_records(),
             Ledger::NoEffect => self.replacing || !self.resources.is_empty() || !self.before.is_empty(),
             Ledger::Intent | Ledger::Done | Ledger::Unknown { .. } => self.undo != UndoRole::Resolved,
         }

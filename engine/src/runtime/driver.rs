@@ -14,12 +14,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::activity::{
     ActivityContext, ActivityError, ActivityResult, ContextInner, Effect, ErasedActivity, Owner, Probe,
-    Resources,
+    Resources, check_payload,
 };
 use crate::event::{self, CancelMode, Event, EventKind, LostCause, Next, Phase, Request};
 use crate::graph::{StepIx, StepKind, truthy};
 use crate::id::{RunId, StepName};
-use crate::run::decide::{after_absent, after_failure, attempt_limit, exhausted_by_one_more};
+use crate::run::decide::{after_absent, after_failure, attempt_limit, exhausted_by_one_more, over_time};
 use crate::run::resolve::resolve;
 use crate::run::state::{Halt, RunState};
 use crate::run::{Command, RunStatus, apply, decide, view};
@@ -59,6 +59,13 @@ struct Running {
     _locks: LockGuard,
 }
 
+impl Drop for Running {
+    /// Whatever ends the driver, a panic included, ends its attempts.
+    fn drop(&mut self) {
+        self.abort.abort();
+    }
+}
+
 /// Answers to give when the next commit is durable.
 enum Answer {
     Recorder(oneshot::Sender<ActivityResult<()>>),
@@ -93,6 +100,10 @@ pub(crate) struct Driver {
     /// When attempts that do not answer a pause are left behind.
     grace_ends: Option<tokio::time::Instant>,
     halted: bool,
+    /// Bytes of inputs and outputs in the transition that is being put together.
+    weight: usize,
+    /// Set when steps were left for the next transition because this one is heavy.
+    more: bool,
     /// The time by which `settle` last decided. A timer that falls due after it, while the commit is on its way, has
     /// not been looked at.
     settled_at: Timestamp,
@@ -101,6 +112,8 @@ pub(crate) struct Driver {
 
 /// The least a waiting time is scaled to: a retry is never a busy loop.
 const MIN_PATIENCE: f64 = 0.001;
+/// A transition that has so many bytes takes nothing more in; the store's limit is four times as much.
+const MAX_WEIGHT: usize = crate::activity::MAX_PAYLOAD_BYTES;
 /// The most reports taken into one transition.
 const MAX_BATCH: usize = 256;
 
@@ -134,6 +147,8 @@ impl Driver {
             patience,
             grace_ends: None,
             halted: false,
+            weight: 0,
+            more: false,
             settled_at: Timestamp::default(),
         }
     }
@@ -229,6 +244,9 @@ impl Driver {
                 return Ok(());
             }
             self.stop_what_should_not_run();
+            if std::mem::take(&mut self.more) {
+                continue;
+            }
             if self.wait().await? == Flow::Stop {
                 return Ok(());
             }
@@ -247,6 +265,10 @@ impl Driver {
             };
             let before = self.staged.len();
             for command in commands {
+                if self.weight > MAX_WEIGHT && matches!(command, Command::StartAttempt { .. }) {
+                    self.more = true;
+                    return Ok(());
+                }
                 match command {
                     Command::StartAttempt { step, phase } => self.intend(step, phase)?,
                     Command::Pause(reason) => self.stage(EventKind::RunPaused { reason })?,
@@ -294,8 +316,18 @@ impl Driver {
                     Err(error) => return self.refuse_to_start(ix, error),
                 }
             }
-            match resolve(&self.state, &self.inner.functions, binding) {
-                Ok(value) => {
+            let resolved = resolve(&self.state, &self.inner.functions, binding).and_then(|value| {
+                match check_payload(&value) {
+                    Ok(size) => Ok((value, size)),
+                    Err(why) => {
+                        let why = format!("the input {why}");
+                        Err(ActivityError::terminal("InputTooLarge", why).no_effect())
+                    }
+                }
+            });
+            match resolved {
+                Ok((value, size)) => {
+                    self.weight += size;
                     if s.input.as_deref() != Some(&value) {
                         input = Some(value);
                     }
@@ -345,6 +377,7 @@ impl Driver {
     async fn commit(&mut self) -> Result<(), EngineError> {
         if !self.staged.is_empty() {
             let events = std::mem::take(&mut self.staged);
+            self.weight = 0;
             let expect = if self.committed == 0 { Expect::New } else { Expect::At { seq: self.committed } };
             let transition = Transition {
                 run: self.state.id.clone(),
@@ -417,6 +450,7 @@ impl Driver {
                 recorded: s.recorded(),
                 replacing: s.replacing,
                 adopt: step.adopt,
+                undoing: self.state.rolling_back,
                 limit,
                 silence: step.timeouts.heartbeat_ms.map(Duration::from_millis),
                 pulse: Arc::clone(&pulse),
@@ -497,6 +531,9 @@ impl Driver {
                 let report = report.expect("this driver holds a sender");
                 self.take(report)?;
                 for _ in 1..MAX_BATCH {
+                    if self.weight > MAX_WEIGHT {
+                        break;
+                    }
                     let Ok(report) = self.reports.try_recv() else { break };
                     self.take(report)?;
                 }
@@ -528,7 +565,12 @@ impl Driver {
     fn asked(&mut self, asked: Asked) -> Flow {
         let Asked { ask, done } = asked;
         let staged = match ask {
-            Ask::Pause(request) => self.stage(EventKind::PauseRequested { request }),
+            Ask::Pause(request) => {
+                if self.halted && self.grace_ends.is_none() {
+                    self.grace_ends = Some(tokio::time::Instant::now() + self.inner.options.pause_grace);
+                }
+                self.stage(EventKind::PauseRequested { request })
+            }
             Ask::Cancel(mode, request) => {
                 self.halted = false;
                 self.stage(EventKind::CancelRequested { mode, request })
@@ -568,7 +610,19 @@ impl Driver {
         match report {
             Report::Ended { step: ix, attempt, outcome } => {
                 if self.current(ix, attempt) {
-                    self.running.remove(&ix);
+                    let told = self.running.remove(&ix).is_some_and(|r| r.cancel.is_cancelled());
+                    let outcome = match outcome {
+                        // Nobody told it to stop: without a budget this would go on for ever.
+                        Outcome::Failed(error)
+                            if !told && error.class == crate::activity::ErrorClass::Cancelled =>
+                        {
+                            Outcome::Failed(ActivityError {
+                                class: crate::activity::ErrorClass::Retryable,
+                                ..error
+                            })
+                        }
+                        outcome => outcome,
+                    };
                     self.ended(ix, attempt, outcome)?;
                 }
             }
@@ -601,8 +655,16 @@ impl Driver {
         let now = self.now();
         let phase = self.state.in_flight[&ix].phase;
         let undoing = self.state.rolling_back;
+        let outcome = match outcome {
+            // Waiting for it is part of all attempts' time together.
+            Outcome::Answer(Probe::InProgress { detail }) if over_time(&self.state, ix, now) => {
+                Outcome::Failed(ActivityError::retryable("StillInProgress", detail))
+            }
+            outcome => outcome,
+        };
         match outcome {
             Outcome::Done { output, found } => {
+                self.weight += check_payload(&output).unwrap_or(MAX_WEIGHT);
                 self.stage(EventKind::AttemptSucceeded { step, attempt, output, found })
             }
             Outcome::Undone(undo) => self.stage(EventKind::CompensationSucceeded { step, attempt, undo }),

@@ -12,6 +12,7 @@ use crate::event::{self, CancelMode, DecodeError, EVENT_FORMAT, Event, EventKind
 use crate::graph::{Graph, GraphError, StepKind};
 use crate::id::{RunId, StepName, WorkflowName};
 use crate::run::resolve::FunctionRegistry;
+use crate::run::state::Halt;
 use crate::run::view::{RunView, view};
 use crate::run::{IllegalEvent, RunOptions, RunState, RunStatus, apply, create};
 use crate::runtime::SystemClock;
@@ -180,6 +181,13 @@ pub(crate) struct Inner {
 struct Live {
     asks: mpsc::UnboundedSender<Asked>,
     ended: watch::Receiver<Option<Ended>>,
+}
+
+impl Live {
+    /// Whether nobody drives it any more; a driver that panicked left no result.
+    fn is_over(&self) -> bool {
+        self.ended.borrow().is_some() || self.ended.has_changed().is_err()
+    }
 }
 
 type Ended = Arc<Result<RunView, EngineError>>;
@@ -398,11 +406,17 @@ impl Engine {
     /// When there is no such run, it is driven already, has ended for good, or cannot be read; or an activity is
     /// missing.
     pub async fn resume(&self, run: &RunId, request: Request) -> Result<RunHandle, EngineError> {
+        self.drive_on(run, request, true).await
+    }
+
+    /// `wanted` is set when a person asks: a pause or failure that a crash cut short is over then.
+    async fn drive_on(&self, run: &RunId, request: Request, wanted: bool) -> Result<RunHandle, EngineError> {
         let state = self.load_idle(run).await?;
         let seq = state.seq;
         self.launch(state, seq, |driver| {
             let state = driver.state();
-            let stopped = state.paused.is_some();
+            let stopped =
+                state.paused.is_some() || wanted && matches!(state.halt, Some(Halt::Pause | Halt::Fail));
             match state.finished {
                 None => {
                     driver.recover()?;
@@ -481,7 +495,7 @@ impl Engine {
             let query = ListQuery { statuses: statuses.clone(), cursor, ..ListQuery::default() };
             let page = self.list(query).await?;
             for summary in page.runs {
-                match self.resume(&summary.run, Request::by("recovery")).await {
+                match self.drive_on(&summary.run, Request::by("recovery"), false).await {
                     Ok(handle) => found.runs.push(handle),
                     Err(EngineError::Live(_)) => {}
                     Err(error) => found.parked.push((summary.run, error)),
@@ -520,17 +534,12 @@ impl Engine {
     /// The handle of a run that is being driven from here.
     pub fn handle(&self, run: &RunId) -> Option<RunHandle> {
         let live = self.inner.live().get(run).cloned()?;
-        if live.ended.borrow().is_some() { None } else { Some(RunHandle { run: run.clone(), live }) }
+        if live.is_over() { None } else { Some(RunHandle { run: run.clone(), live }) }
     }
 
     /// Runs that are being driven from here.
     pub fn live_runs(&self) -> Vec<RunId> {
-        self.inner
-            .live()
-            .iter()
-            .filter(|(_, l)| l.ended.borrow().is_none())
-            .map(|(run, _)| run.clone())
-            .collect()
+        self.inner.live().iter().filter(|(_, l)| !l.is_over()).map(|(run, _)| run.clone()).collect()
     }
 
     /// Shows a run, with live heartbeats when it is driven from here.
@@ -642,7 +651,7 @@ impl Engine {
         let live = Live { asks, ended };
         {
             let mut all = self.inner.live();
-            if all.get(&run).is_some_and(|l| l.ended.borrow().is_none()) {
+            if all.get(&run).is_some_and(|l| !l.is_over()) {
                 return Err(EngineError::Live(run));
             }
             all.insert(run.clone(), live.clone());
