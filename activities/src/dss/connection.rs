@@ -202,7 +202,18 @@ async fn dataset_on(client: &DssClient, connection: &str) -> ActivityResult<Opti
     let projects = client.get(&["projects", ""]).await?;
     for project in projects.as_array().into_iter().flatten() {
         let Some(key) = project["projectKey"].as_str() else { continue };
-        let datasets = client.get_with(&["projects", key, "datasets", ""], &[("foreign", "False")]).await?;
+        let datasets =
+            match client.get_with(&["projects", key, "datasets", ""], &[("foreign", "False")]).await {
+                Ok(datasets) => datasets,
+                // The project may have gone since it was listed: its own undo runs beside this one.
+                Err(error) => {
+                    let now = client.get(&["projects", ""]).await?;
+                    if now.as_array().into_iter().flatten().any(|p| p["projectKey"] == key) {
+                        return Err(error);
+                    }
+                    continue;
+                }
+            };
         let used = datasets
             .as_array()
             .into_iter()

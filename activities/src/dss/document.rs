@@ -3,7 +3,7 @@
 //!
 //! The document has no version and the last writer wins, so the workflow holds a lock on it. It is read, only our
 //! keys are changed, what they held is recorded first, it is written, and it is read again: DSS drops what it does
-//! not know without a word, and a dropped key is an error that names it. The undo puts back the keys that still hold
+//! not know without a word, and a dropped key is an error that names it; the old document is put back then. The undo puts back the keys that still hold
 //! our value, and fails naming the others.
 
 use std::marker::PhantomData;
@@ -139,12 +139,16 @@ impl<I: DocumentInput> Activity for DocumentUpdate<I> {
             return Ok(input.output(&document));
         }
         ctx.record_before(tree::recorded(&changes)).await?;
+        let mut original = document.clone();
         tree::apply(&mut document, &changes);
         input.complete(ctx, &mut document).await?;
         place.write(&client, &document).await?;
         let stored = place.read(&client).await?.ok_or_else(|| place.missing())?;
         let dropped = tree::changes(&stored, &patch);
         if !dropped.is_empty() {
+            // Half of our settings serve nobody, and an undo could not tell them from somebody else's: they go at once.
+            input.complete(ctx, &mut original).await?;
+            place.write(&client, &original).await?;
             return Err(dropped_keys(&place, &stored, &dropped));
         }
         Ok(input.output(&stored))
@@ -201,7 +205,7 @@ impl<I: DocumentInput> Activity for DocumentUpdate<I> {
                     plan.changed.join(", ")
                 ),
             )
-            .help("look at these keys in DSS, set them as they should be, then mark the step undone"));
+            .help("look at these keys in DSS, set them as they should be, then roll back again"));
         }
         Ok(if plan.restore.is_empty() { Undo::NothingToDo } else { Undo::Undone })
     }
