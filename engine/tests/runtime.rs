@@ -288,3 +288,139 @@ async fn mistakes_are_told_before_anything_starts() {
     assert!(matches!(mismatch, EngineError::InputMismatch { .. }), "{mismatch}");
     assert!(engine.list(Default::default()).await.unwrap().runs.is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_stored_is_what_is_read() {
+    let mut activities = ActivityRegistry::new();
+    activities.add_fn("same", |_, value: Value| async move { Ok(value) }).unwrap();
+    let engine = engine(activities);
+    // Floats whose shortest text is read back one unit off by a plain parser; a graph is hashed as it was stored.
+    let mut x: u64 = 88_172_645_463_325_252;
+    for _ in 0..2000 {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        let float = f64::from(u32::try_from(x >> 32).unwrap()) / 4_294_967.296
+            + f64::from(u32::try_from(x & 0xff).unwrap()) / 3.0;
+        let graph = Graph::builder().step(step("a", "same", json!({ "x": float }))).build().unwrap();
+        assert_eq!(Graph::decode(graph.encode()).unwrap().hash(), graph.hash(), "{float}");
+    }
+    let handle = engine.start(run_of(vec![step("a", "same", json!(null))])).await.unwrap();
+    handle.wait().await.unwrap();
+    assert!(engine.load(handle.id()).await.unwrap().steps[0].input.is_some(), "an input of null is an input");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_output_that_could_never_be_read_is_refused() {
+    let mut activities = ActivityRegistry::new();
+    activities
+        .add_fn(
+            "deep",
+            |_, depth: usize| async move { Ok((0..depth).fold(json!(1), |value, _| json!([value]))) },
+        )
+        .unwrap();
+    let engine = engine(activities);
+    for (depth, expected) in [(60, RunStatus::Succeeded), (200, RunStatus::Failed)] {
+        let handle = engine.start(run_of(vec![step("a", "deep", json!(depth))])).await.unwrap();
+        assert_eq!(handle.wait().await.unwrap().status, expected, "depth {depth}");
+        engine.load(handle.id()).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn resume_after_a_crash_between_the_wish_to_pause_and_the_pause_goes_on() {
+    let mut activities = ActivityRegistry::new();
+    activities
+        .add_fn("slow", |_, (): ()| async move {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            Ok(json!(1))
+        })
+        .unwrap();
+    let store = MemoryStore::new(StoreId::generate([7; 16]));
+    let open = |store: MemoryStore| {
+        Engine::builder(Arc::new(store))
+            .clock(Arc::new(TokioClock::starting_at(Timestamp::from_millis(1_000_000))))
+            .activities(activities.clone())
+            .build()
+    };
+    let reopened = store.share();
+    let first = open(store);
+    let handle = first
+        .start(run_of(vec![step("a", "slow", json!(null)), step("b", "slow", json!(null))]))
+        .await
+        .unwrap();
+    first.pause(handle.id(), Request::by("ann")).await.unwrap();
+    first.stop();
+    handle.wait().await.unwrap();
+    let second = open(reopened.reopen());
+    let resumed = second.resume(handle.id(), Request::by("ann")).await.unwrap();
+    assert_eq!(resumed.wait().await.unwrap().status, RunStatus::Succeeded);
+}
+
+/// Makes its thing, and finds every time that it is not good enough.
+struct NeverGood;
+
+impl Activity for NeverGood {
+    type Input = String;
+    type Output = String;
+    const HAS_PROBE: bool = true;
+
+    fn effect(&self) -> Effect {
+        Effect::Create
+    }
+
+    async fn execute(&self, ctx: &ActivityContext, name: &String) -> ActivityResult<String> {
+        Make.execute(ctx, name).await
+    }
+
+    async fn probe(&self, ctx: &ActivityContext, name: &String) -> ActivityResult<Probe<String>> {
+        Make.probe(ctx, name).await
+    }
+
+    async fn verify(&self, _: &ActivityContext, _: &String, _: &String) -> ActivityResult<()> {
+        Err(ActivityError::terminal("NotGood", "the post-condition does not hold"))
+    }
+
+    async fn compensate(
+        &self,
+        ctx: &ActivityContext,
+        name: &String,
+        recorded: &Recorded,
+    ) -> ActivityResult<Undo> {
+        Make.compensate(ctx, name, recorded).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_never_good_can_still_be_taken_back() {
+    let mut activities = ActivityRegistry::new();
+    activities.add("never-good", NeverGood).unwrap();
+    let mut resources = dssflow_engine::activity::Resources::default();
+    resources.insert(World::default());
+    let engine = engine(activities).with_resources(resources);
+    let mut run = run_of(vec![step("a", "never-good", json!("x"))]);
+    run.options.on_failure = OnTrouble::Rollback;
+    let view = engine.start(run).await.unwrap().wait().await.unwrap();
+    assert_eq!((view.status, status(&view, "a")), (RunStatus::RolledBack, StepStatus::Compensated));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_cancels_itself_uses_up_its_budget() {
+    let mut activities = ActivityRegistry::new();
+    let calls = Arc::new(AtomicU32::new(0));
+    let seen = Arc::clone(&calls);
+    activities
+        .add_fn("quits", move |_, (): ()| {
+            seen.fetch_add(1, Ordering::SeqCst);
+            async move { Err::<Value, _>(ActivityError::cancelled()) }
+        })
+        .unwrap();
+    let view = engine(activities)
+        .start(run_of(vec![step("a", "quits", json!(null))]))
+        .await
+        .unwrap()
+        .wait()
+        .await
+        .unwrap();
+    assert_eq!((view.status, calls.load(Ordering::SeqCst)), (RunStatus::Failed, 8));
+}

@@ -69,8 +69,15 @@ impl Place {
                 _ => Path::new("."),
             };
             let make = || -> io::Result<()> {
+                let missing = |dir: &&Path| std::fs::symlink_metadata(dir).is_err();
+                let new: Vec<&Path> = parent.ancestors().take_while(missing).collect();
                 std::fs::DirBuilder::new().recursive(true).mode(disk::DIR_MODE).create(parent)?;
                 disk::make_dir(path)?;
+                // The entry of each new directory must be as durable as what will lie in it.
+                for dir in new {
+                    let above = dir.parent().filter(|above| !above.as_os_str().is_empty());
+                    disk::sync_dir(disk, above.unwrap_or(Path::new(".")))?;
+                }
                 disk::sync_dir(disk, parent)
             };
             make().map_err(OpenError::io("create", path))?;

@@ -417,7 +417,12 @@ impl Store for SledStore {
             if !self.with_running(|running| running.queue.send(request))? {
                 return Err(self.gone());
             }
-            answer.await.unwrap_or_else(|_| Err(self.gone()))
+            answer.await.unwrap_or_else(|_| {
+                // It was taken and never answered: whether it is written only the head can tell.
+                Err(self.poison.check().err().unwrap_or_else(|| {
+                    StoreError::Unknown("the store was closed while the change was on its way".to_owned())
+                }))
+            })
         })
     }
 
