@@ -1,5 +1,5 @@
-//! One run: its state as a fold over its history ([`state`], [`apply`]), what comes next ([`decide`]), the order of
-//! undo ([`compensate`]), and what people see of it ([`view`]). Pure: no clock, chance, IO or tokio in here.
+//! One run: its state as a fold over its history ([`state`], `apply`), what comes next (`decide`), the order of
+//! undo (`compensate`), and what people see of it ([`view`]). Pure: no clock, chance, IO or tokio in here.
 
 mod apply;
 mod compensate;

@@ -1,7 +1,7 @@
 //! The state of one run, as [`apply`](super::apply) leaves it.
 //!
 //! Besides what each step went through it keeps the ready set, the timer queue and the attempts in flight, so that
-//! [`decide`](super::decide) never has to look at the whole graph.
+//! `decide` never has to look at the whole graph.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
