@@ -24,7 +24,7 @@ use crate::error::{Code, CommandError, CommandResult, Exit};
 use crate::owner;
 use crate::progress::Progress;
 use crate::ui::{Style, Ui, one_line};
-use crate::world::World;
+use crate::world::{self, World};
 
 /// The most leftovers that are listed.
 const MAX_LEFT: usize = 30;
@@ -74,6 +74,28 @@ impl<'a> Session<'a> {
             .build();
         let server = server::start(&engine, &store);
         Ok(Self { ui, settings, store, engine, server })
+    }
+
+    /// Takes the store to drive a run that is there, and makes its world: the same sandbox or none, the same principal.
+    ///
+    /// # Errors
+    /// When the run's sandbox is gone, another process owns the store, the site cannot be read, or somebody else asks.
+    pub(crate) async fn of_run(
+        ui: &'a Ui,
+        settings: &'a Settings,
+        verb: &str,
+        view: &RunView,
+    ) -> CommandResult<(Self, Site, World)> {
+        let sandbox = world::sandbox_of(&settings.store, view).await?;
+        let session = Self::open(ui, settings, &format!("dssflow {verb} {}", view.run), false).await?;
+        let site = session.site_of(&view.run).await?;
+        if let Some(sandbox) = &sandbox {
+            world::must_be_inside(&site, sandbox)?;
+        }
+        let world = world::connect(&site, sandbox).await?;
+        let identity = world.identify(&site).await?;
+        World::same_principal(view, &identity)?;
+        Ok((session, site, world))
     }
 
     /// The engine without a world: for looking.

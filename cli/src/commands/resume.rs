@@ -13,7 +13,6 @@ use crate::drive::{Aim, Session, Stream};
 use crate::error::{CommandResult, Exit};
 use crate::owner;
 use crate::ui::Ui;
-use crate::world::{self, World};
 
 /// Resumes, then follows.
 pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &ResumeArgs) -> CommandResult {
@@ -29,15 +28,7 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &ResumeArgs) -> Comm
         ui.note(&format!("run {} is {}: nothing to do", view.run, describe::words(view.status.as_str())));
         return Ok(Exit::Ok);
     }
-    let sandbox = world::sandbox_of(&settings.store, &view).await?;
-    let session = Session::open(ui, settings, &format!("dssflow resume {}", view.run), false).await?;
-    let site = session.site_of(&view.run).await?;
-    if let Some(sandbox) = &sandbox {
-        world::must_be_inside(&site, sandbox)?;
-    }
-    let world = world::connect(&site, sandbox).await?;
-    let identity = world.identify(&site).await?;
-    World::same_principal(&view, &identity)?;
+    let (session, site, world) = Session::of_run(ui, settings, "resume", &view).await?;
     ui.note(&format!("run {}, which is {}", view.run, describe::words(view.status.as_str())));
     world.hold(&view.run).await;
     let engine = session.engine_in(&world);

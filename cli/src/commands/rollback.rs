@@ -16,7 +16,7 @@ use crate::error::{Code, CommandError, CommandResult, Exit};
 use crate::progress::Progress;
 use crate::suggest;
 use crate::ui::Ui;
-use crate::world::{self, SANDBOX_LABEL, World};
+use crate::world::SANDBOX_LABEL;
 
 /// Rolls back, then follows.
 pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RollbackArgs) -> CommandResult {
@@ -51,15 +51,7 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RollbackArgs) -> Com
     }
     access.close().await?;
 
-    let sandbox = world::sandbox_of(&settings.store, &view).await?;
-    let session = Session::open(ui, settings, &format!("dssflow rollback {}", view.run), false).await?;
-    let site = session.site_of(&view.run).await?;
-    if let Some(sandbox) = &sandbox {
-        world::must_be_inside(&site, sandbox)?;
-    }
-    let world = world::connect(&site, sandbox).await?;
-    let identity = world.identify(&site).await?;
-    World::same_principal(&view, &identity)?;
+    let (session, site, world) = Session::of_run(ui, settings, "rollback", &view).await?;
     ui.note(&format!("taking back run {}, which is {}", view.run, describe::words(view.status.as_str())));
     world.hold(&view.run).await;
     let engine = session.engine_in(&world);
