@@ -94,6 +94,8 @@ impl Lab {
             deadline: None,
             last_heartbeat: None,
             cancel: CancellationToken::new(),
+            stop: Default::default(),
+            fence: None,
             recorder: Arc::<Ledger>::clone(&ledger),
             resources,
             clock: Arc::new(SystemClock),

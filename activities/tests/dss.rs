@@ -185,6 +185,8 @@ impl Lab {
             deadline: None,
             last_heartbeat: ledger.heartbeat.lock().unwrap().clone(),
             cancel: CancellationToken::new(),
+            stop: Default::default(),
+            fence: None,
             recorder: Arc::clone(ledger) as Arc<dyn Recorder>,
             resources,
             clock: Arc::new(Jumping::default()),

@@ -297,7 +297,10 @@ impl From<StoreError> for CommandError {
         match error {
             StoreError::Corrupt(_) => Self::new(Code::StoreDamaged, message)
                 .hint("`dssflow store verify` reads everything and names the first bad record"),
-            StoreError::NotFound(_) | StoreError::Exists(_) => Self::new(Code::RunRefused, message),
+            StoreError::NotFound(_)
+            | StoreError::Exists(_)
+            | StoreError::Held { .. }
+            | StoreError::Invalid(_) => Self::new(Code::RunRefused, message),
             StoreError::Conflict { .. }
             | StoreError::Fenced { .. }
             | StoreError::TooLarge { .. }

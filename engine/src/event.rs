@@ -6,20 +6,22 @@
 //!
 //! # Format changelog
 //! - 1: the first.
+//! - 2: waits (gates, sleeps, signals), maps, sub-workflows, what a run returns, the operator's verbs, upgrades; a run's
+//!   parent, source and shapes of types. Fields that are new have defaults, so format 1 reads as it was.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::activity::{ActivityError, Effect, Owner, Probe, Resource, Undo};
-use crate::id::{StepName, WorkflowName};
+use crate::activity::{ActivityError, Effect, Owner, Probe, Resource, Shapes, Undo};
+use crate::id::{ActivityName, RunId, StepName, WorkflowName};
 use crate::run::{RunOptions, RunStatus};
 use crate::store::GraphHash;
 use crate::time::Timestamp;
 
 /// The format of events that this version writes. It reads all up to this one.
-pub const EVENT_FORMAT: u16 = 1;
+pub const EVENT_FORMAT: u16 = 2;
 
 /// What an attempt is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -50,6 +52,8 @@ pub enum Next {
     Fail,
     /// The step failed for good, and the run takes back what it made.
     Rollback,
+    /// The step failed for good, and its map goes on without it.
+    Tolerate,
     /// The compensation failed for good; the rest goes on.
     Stuck,
 }
@@ -89,7 +93,52 @@ pub enum CancelMode {
     Keep,
     /// Takes it back.
     Rollback,
+    /// Leaves it, and ends at once: attempts under way are not waited for, and a rollback is left as it is.
+    Terminate,
 }
+
+/// How an operator closes the undo of a step that could not be taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UndoMark {
+    /// It was taken back by hand.
+    Undone,
+    /// It stays where it is.
+    Abandoned,
+}
+
+/// What an operator wants of steps that are run again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Again {
+    /// A step that failed or waits is tried at once, with a fresh budget.
+    Retry,
+    /// Steps are done again, whatever they were.
+    Rerun,
+}
+
+/// The step of another run that started a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parent {
+    /// The run.
+    pub run: RunId,
+    /// Its step.
+    pub step: StepName,
+}
+
+/// The run that a run took its first steps from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForkedFrom {
+    /// The run.
+    pub run: RunId,
+    /// Its last event at that moment.
+    pub seq: u64,
+    /// The step that is done again first.
+    pub from: StepName,
+}
+
+/// Hashes of the types that activities took and gave when the run was made; see [`crate::shape`].
+pub type ActivityShapes = BTreeMap<ActivityName, Shapes>;
 
 /// Why a run paused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,6 +152,8 @@ pub enum PauseKind {
     Credentials,
     /// A person has to decide something.
     NeedsHuman,
+    /// It was recovered over and over without getting on: perhaps it is what ends the process.
+    CrashLoop,
 }
 
 /// Why a run paused, in full.
@@ -156,6 +207,15 @@ pub enum EventKind {
         /// Who asked.
         #[serde(default)]
         request: Request,
+        /// The run that started it as a step of its own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        parent: Option<Parent>,
+        /// The run it took its first steps from.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        forked_from: Option<ForkedFrom>,
+        /// Shapes of the types that its activities take and give.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        shapes: ActivityShapes,
     },
     /// Another process (or the same one, later) took the run over.
     RunRecovered {
@@ -163,6 +223,9 @@ pub enum EventKind {
         epoch: u64,
         /// How long nobody owned it, in milliseconds; timeouts do not count it.
         gap_ms: u64,
+        /// [`EVENT_FORMAT`] of the new owner.
+        #[serde(default = "first_format")]
+        format: u16,
     },
     /// An attempt is about to act: the intent. Durable before anything is done.
     AttemptStarted {
@@ -251,11 +314,115 @@ pub enum EventKind {
         /// Details, for people and the next attempt.
         details: Value,
     },
-    /// The step's condition was false.
+    /// The step's condition was false, or somebody wants it left out.
     StepSkipped {
         /// The step.
         step: StepName,
+        /// Who and why, when somebody asked.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        request: Option<Request>,
     },
+    /// Somebody says that the step is done, and with what output.
+    StepCompleted {
+        /// The step.
+        step: StepName,
+        /// Its output.
+        output: Value,
+        /// Who and why.
+        request: Request,
+    },
+    /// The step failed without an attempt: its input could not be resolved, it waited too long to start or for
+    /// somebody's decision.
+    StepFailed {
+        /// The step.
+        step: StepName,
+        /// Why.
+        error: ActivityError,
+        /// What follows.
+        next: Next,
+    },
+    /// Somebody wants steps run again.
+    StepsReset {
+        /// The step asked for, first, and for a rerun everything that depends on it.
+        steps: Vec<StepName>,
+        /// What is wanted.
+        again: Again,
+        /// Who and why.
+        request: Request,
+    },
+    /// A gate, sleep or signal step waits.
+    WaitStarted {
+        /// The step.
+        step: StepName,
+        /// Until when at most.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<Timestamp>,
+    },
+    /// The time a step waited for has come: a sleep is over, or a default is taken.
+    WaitEnded {
+        /// The step.
+        step: StepName,
+        /// Its output.
+        output: Value,
+    },
+    /// Somebody decided at a gate, or its time was over and its default decided.
+    GateDecided {
+        /// The step.
+        step: StepName,
+        /// What was decided.
+        approved: bool,
+        /// Who and why.
+        request: Request,
+        /// What follows when the step fails by it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        next: Option<Next>,
+    },
+    /// Somebody sent the run a signal. The first step that waits for it takes it, or the next that will.
+    SignalReceived {
+        /// Its name.
+        signal: String,
+        /// What it carries.
+        payload: Value,
+        /// Who and why.
+        request: Request,
+    },
+    /// The list of a map is known.
+    MapExpanded {
+        /// The map.
+        step: StepName,
+        /// The part of each child's name in brackets.
+        keys: Vec<String>,
+        /// The input of each child.
+        items: Vec<Value>,
+    },
+    /// The children of a map are done; its output is theirs.
+    MapCollected {
+        /// The map.
+        step: StepName,
+    },
+    /// The run follows another definition from here on.
+    RunUpgraded {
+        /// The new graph, stored apart under its hash.
+        graph: GraphHash,
+        /// The new definition's version.
+        workflow_version: u32,
+        /// Steps that are done again because they or their inputs changed, with all that depends on them.
+        reset: Vec<StepName>,
+        /// Shapes of the types that its activities take and give now.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        shapes: ActivityShapes,
+        /// Who and why.
+        request: Request,
+    },
+    /// The output of a step that is done was brought to the type that its activity gives now.
+    OutputMigrated {
+        /// The step.
+        step: StepName,
+        /// The output in its new form.
+        output: Value,
+    },
+    /// The run had no time left.
+    RunTimedOut {},
     /// Somebody wants the run to pause.
     PauseRequested {
         /// Who and why.
@@ -283,6 +450,9 @@ pub enum EventKind {
         /// Steps that are left alone on request.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         keep: Vec<StepName>,
+        /// Only what depends on this step is taken back; everything when not given.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<StepName>,
         /// Who and why.
         request: Request,
     },
@@ -311,10 +481,25 @@ pub enum EventKind {
         /// Who and why.
         request: Request,
     },
+    /// Somebody closes the undo of a step that could not be taken back.
+    UndoMarked {
+        /// The step.
+        step: StepName,
+        /// How.
+        mark: UndoMark,
+        /// Who and why.
+        request: Request,
+    },
     /// The run ended.
     RunFinished {
         /// How: always an end.
         status: RunStatus,
+        /// What it returns, when it succeeded and its graph says what.
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "there")]
+        output: Option<Value>,
+        /// Why it could not return that.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<ActivityError>,
     },
 }
 
@@ -330,7 +515,16 @@ impl EventKind {
             | Self::ResourceRecorded { step, .. }
             | Self::BeforeRecorded { step, .. }
             | Self::HeartbeatRecorded { step, .. }
-            | Self::StepSkipped { step }
+            | Self::StepSkipped { step, .. }
+            | Self::StepCompleted { step, .. }
+            | Self::StepFailed { step, .. }
+            | Self::WaitStarted { step, .. }
+            | Self::WaitEnded { step, .. }
+            | Self::GateDecided { step, .. }
+            | Self::MapExpanded { step, .. }
+            | Self::MapCollected { step }
+            | Self::OutputMigrated { step, .. }
+            | Self::UndoMarked { step, .. }
             | Self::CompensationSucceeded { step, .. }
             | Self::CompensationFailed { step, .. } => Some(step),
             Self::RunCreated { .. }
@@ -341,9 +535,17 @@ impl EventKind {
             | Self::CancelRequested { .. }
             | Self::RollbackStarted { .. }
             | Self::RollbackRetried { .. }
+            | Self::StepsReset { .. }
+            | Self::SignalReceived { .. }
+            | Self::RunUpgraded { .. }
+            | Self::RunTimedOut {}
             | Self::RunFinished { .. } => None,
         }
     }
+}
+
+fn first_format() -> u16 {
+    1
 }
 
 /// A field that is there is `Some`, also when it is null.
@@ -384,19 +586,26 @@ pub fn encode(events: &[Event]) -> Vec<u8> {
 /// When the bytes are no events, the numbers do not fit, or a later version wrote them.
 pub fn decode(first_seq: u64, bytes: &[u8]) -> Result<Vec<Event>, DecodeError> {
     let unreadable = |why: String| DecodeError::Unreadable { seq: first_seq, why };
-    // The format number is looked at first, so that a newer run is named as such and not as damage.
-    if first_seq == 1 {
+    let events: Vec<Event> = serde_json::from_slice(bytes).map_err(|e| {
+        // A newer run is named as such and not as damage.
         #[derive(Deserialize)]
         struct Peek {
             #[serde(default)]
             format: Option<u16>,
         }
-        let peek: Vec<Peek> = serde_json::from_slice(bytes).map_err(|e| unreadable(e.to_string()))?;
-        if let Some(found) = peek.first().and_then(|p| p.format).filter(|f| *f > EVENT_FORMAT) {
-            return Err(DecodeError::Newer { found });
+        let formats = serde_json::from_slice::<Vec<Peek>>(bytes).unwrap_or_default();
+        match formats.iter().filter_map(|p| p.format).find(|f| *f > EVENT_FORMAT) {
+            Some(found) => DecodeError::Newer { found },
+            None => unreadable(e.to_string()),
         }
+    })?;
+    let formats = events.iter().filter_map(|e| match &e.kind {
+        EventKind::RunCreated { format, .. } | EventKind::RunRecovered { format, .. } => Some(*format),
+        _ => None,
+    });
+    if let Some(found) = formats.into_iter().find(|f| *f > EVENT_FORMAT) {
+        return Err(DecodeError::Newer { found });
     }
-    let events: Vec<Event> = serde_json::from_slice(bytes).map_err(|e| unreadable(e.to_string()))?;
     for (expected, event) in (first_seq..).zip(&events) {
         if event.seq != expected {
             return Err(unreadable(format!("event {expected} is missing, {} stands there", event.seq)));

@@ -5,178 +5,29 @@
 
 mod binding;
 pub mod render;
+mod step;
 
 pub use binding::{Binding, OutputRef, truthy};
+pub use step::{LockMode, LockUse, OnParentClose, OnReject, Step, StepKind, Timeouts};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use petgraph::Direction;
 use petgraph::algo::{tarjan_scc, toposort};
 use petgraph::graph::{DiGraph, NodeIndex};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::activity::MAX_PAYLOAD_BYTES;
-use crate::id::{ActivityName, LockName, StepName};
-use crate::retry::RetryPolicy;
+use crate::activity::check_payload;
+use crate::id::StepName;
 use crate::store::GraphHash;
 
 /// The most steps a graph may have.
 pub const MAX_STEPS: usize = 20_000;
 /// The most dependencies a graph may have.
 pub const MAX_EDGES: usize = 200_000;
-
-/// How a step holds a lock while it runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
-#[serde(rename_all = "snake_case")]
-pub enum LockMode {
-    /// Nobody else holds it.
-    #[default]
-    Exclusive,
-    /// Others may share it.
-    Shared,
-}
-
-/// A lock that a step holds while it runs or is undone.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LockUse {
-    /// The lock.
-    pub name: LockName,
-    /// How it is held.
-    #[serde(default)]
-    pub mode: LockMode,
-}
-
-/// Limits on time. They count only while the run is owned and not paused.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
-pub struct Timeouts {
-    /// One attempt, in milliseconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub start_to_close_ms: Option<u64>,
-    /// All attempts together, in milliseconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub schedule_to_close_ms: Option<u64>,
-    /// The longest silence between two heartbeats, in milliseconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub heartbeat_ms: Option<u64>,
-}
-
-impl Timeouts {
-    /// A limit on each attempt.
-    pub fn per_attempt(limit: Duration) -> Self {
-        Self { start_to_close_ms: Some(millis(limit)), ..Self::default() }
-    }
-}
-
-fn millis(d: Duration) -> u64 {
-    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// What a step does. The format carries more kinds than this version runs: see [`GraphError::Unsupported`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "kind")]
-pub enum StepKind {
-    /// Calls an activity.
-    Activity {
-        /// Its name.
-        activity: ActivityName,
-        /// Its input.
-        input: Binding,
-    },
-    /// Waits for a person.
-    Gate {
-        /// What is asked.
-        question: String,
-    },
-    /// Runs a step for each item of a list known at run time.
-    Map {
-        /// The list.
-        items: Binding,
-        /// Called for each.
-        activity: ActivityName,
-        /// How many at once; 0 means all.
-        #[serde(default)]
-        max_concurrency: u32,
-    },
-    /// Runs another workflow.
-    SubWorkflow {
-        /// Its name.
-        workflow: String,
-        /// Its input.
-        input: Binding,
-    },
-}
-
-/// One step.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Step {
-    /// Its name, unique in the graph.
-    pub name: StepName,
-    /// What it does.
-    #[serde(flatten)]
-    pub kind: StepKind,
-    /// Steps that must be done first, besides those whose output is used.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub after: Vec<StepName>,
-    /// The step is skipped unless this is true (or, for other values, neither null, false, 0, "" nor empty).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub when: Option<Binding>,
-    /// Locks it holds.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub locks: Vec<LockUse>,
-    /// How it is retried.
-    #[serde(default)]
-    pub retry: RetryPolicy,
-    /// How its compensation is retried; by default the step's own policy with twice the attempts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub undo_retry: Option<RetryPolicy>,
-    /// Its limits on time.
-    #[serde(default)]
-    pub timeouts: Timeouts,
-    /// Whether something that is there and not ours may be taken as it is. It is never undone then.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub adopt: bool,
-    /// Whether rollback leaves it alone.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub protect: bool,
-    /// A heading under which people see it.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub group: String,
-    /// One line for people.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub title: String,
-    /// How long it usually takes, in milliseconds; for progress only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expected_ms: Option<u64>,
-}
-
-impl Step {
-    /// A step that calls `activity` with `input`.
-    pub fn activity(name: StepName, activity: ActivityName, input: Binding) -> Self {
-        Self {
-            name,
-            kind: StepKind::Activity { activity, input },
-            after: Vec::new(),
-            when: None,
-            locks: Vec::new(),
-            retry: RetryPolicy::default(),
-            undo_retry: None,
-            timeouts: Timeouts::default(),
-            adopt: false,
-            protect: false,
-            group: String::new(),
-            title: String::new(),
-            expected_ms: None,
-        }
-    }
-
-    /// The retry policy of the compensation.
-    pub fn undo_policy(&self) -> RetryPolicy {
-        self.undo_retry.clone().unwrap_or_else(|| self.retry.for_undo())
-    }
-}
 
 /// What is wrong with a graph. One clear error each; the builder keeps the first.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -197,6 +48,14 @@ pub enum GraphError {
         /// The nearest name there is.
         suggestion: Option<StepName>,
     },
+    /// What the run returns is the output of a step that does not exist.
+    #[error("the run is to return the output of {missing}, which is not in the graph{}", suggestion.as_ref().map(|s| format!("; did you mean {s}?")).unwrap_or_default())]
+    UnknownOutput {
+        /// The step that is not there.
+        missing: StepName,
+        /// The nearest name there is.
+        suggestion: Option<StepName>,
+    },
     /// Steps wait for each other.
     #[error("steps wait for each other: {}", .0.iter().map(StepName::as_str).collect::<Vec<_>>().join(" -> "))]
     Cycle(Vec<StepName>),
@@ -213,24 +72,24 @@ pub enum GraphError {
         /// The limit.
         limit: usize,
     },
-    /// An input is over the limit.
-    #[error("the literal input of step {step} has {size} bytes, at most {MAX_PAYLOAD_BYTES} are allowed")]
-    InputTooLarge {
+    /// A value written into the graph is over a limit.
+    #[error("a value in step {step} {why}")]
+    BadLiteral {
         /// The step.
         step: StepName,
-        /// Its size.
-        size: usize,
+        /// Which limit.
+        why: String,
     },
     /// A name breaks a rule.
     #[error("{0}")]
     Name(String),
-    /// The format knows it, this version does not run it.
-    #[error("step {step} is a {what}, which this version cannot run")]
-    Unsupported {
-        /// The step.
-        step: StepName,
-        /// What it is.
-        what: &'static str,
+    /// The children of a map are named after it, and another step has such a name or they would be too long.
+    #[error("the children of the map {map} need names like {map}[key]: {why}")]
+    MapName {
+        /// The map.
+        map: StepName,
+        /// Why it cannot be.
+        why: String,
     },
     /// Stored bytes are not a graph.
     #[error("the stored graph cannot be read: {0}")]
@@ -241,9 +100,17 @@ pub enum GraphError {
 struct GraphFile {
     format: u16,
     steps: Vec<Step>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    output: Option<Binding>,
 }
 
-const GRAPH_FORMAT: u16 = 1;
+/// The format of graphs that this version writes. It reads all up to this one.
+///
+/// - 1: the first; activities only.
+/// - 2: gates, maps, sub-workflows, sleeps, signals; what the run returns; classes of retry, keyed locks, rates.
+const GRAPH_FORMAT: u16 = 2;
+/// The longest name a map may have, so that its children can be named.
+const MAX_MAP_NAME_LEN: usize = 80;
 
 /// A step's place in its graph. Stable for the life of the graph.
 pub type StepIx = u32;
@@ -254,9 +121,12 @@ pub struct Graph {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Inner {
     steps: Vec<Step>,
+    /// How many of them the stored form has; the rest are children of maps.
+    own: usize,
+    output: Option<Binding>,
     by_name: BTreeMap<StepName, StepIx>,
     dependencies: Vec<Vec<StepIx>>,
     dependents: Vec<Vec<StepIx>>,
@@ -264,7 +134,7 @@ struct Inner {
     rank: Vec<u32>,
     order: Vec<StepIx>,
     hash: GraphHash,
-    encoded: Vec<u8>,
+    encoded: Arc<[u8]>,
 }
 
 impl PartialEq for Graph {
@@ -286,17 +156,17 @@ impl Graph {
     pub fn decode(bytes: &[u8]) -> Result<Self, GraphError> {
         let file: GraphFile =
             serde_json::from_slice(bytes).map_err(|e| GraphError::Unreadable(e.to_string()))?;
-        if file.format != GRAPH_FORMAT {
+        if !(1..=GRAPH_FORMAT).contains(&file.format) {
             return Err(GraphError::Unreadable(format!(
-                "format {} is not known, {GRAPH_FORMAT} is",
+                "format {} is not known, 1 to {GRAPH_FORMAT} are",
                 file.format
             )));
         }
-        let mut graph = check(file.steps)?;
+        let mut graph = check(file.steps, file.output)?;
         // The hash is of the bytes as stored: another version, or another reading of a float, may write them otherwise.
         let inner = Arc::get_mut(&mut graph.inner).expect("made a moment ago");
         inner.hash = GraphHash(hex::encode(Sha256::digest(bytes)));
-        inner.encoded = bytes.to_vec();
+        inner.encoded = bytes.into();
         Ok(graph)
     }
 
@@ -330,9 +200,54 @@ impl Graph {
         self.inner.steps.is_empty()
     }
 
+    /// How many steps it was built with; those after them are children of maps.
+    pub fn own_len(&self) -> usize {
+        self.inner.own
+    }
+
+    /// What a run returns.
+    pub fn output(&self) -> Option<&Binding> {
+        self.inner.output.as_ref()
+    }
+
+    /// The same graph with children of a map. They wait for what the map waits for, and the map waits for them. Those
+    /// that are there already stay as they are, but for their input. Indexes and ranks of other steps do not change.
+    pub(crate) fn with_children(&self, map: StepIx, items: &[(StepName, Value)]) -> Self {
+        let mut inner = Inner::clone(&self.inner);
+        let waits_for: Vec<StepIx> =
+            inner.dependencies[map as usize].iter().copied().filter(|&d| (d as usize) < inner.own).collect();
+        let mut new = Vec::new();
+        for (name, item) in items {
+            let step = inner.steps[map as usize].child(name.clone(), item.clone());
+            if let Some(&there) = inner.by_name.get(name) {
+                inner.steps[there as usize] = step;
+                continue;
+            }
+            let ix = StepIx::try_from(inner.steps.len()).expect("limited by MAX_STEPS");
+            inner.steps.push(step);
+            inner.by_name.insert(name.clone(), ix);
+            inner.dependencies.push(waits_for.clone());
+            inner.dependents.push(vec![map]);
+            inner.rank.push(inner.rank[map as usize]);
+            for &dependency in &waits_for {
+                inner.dependents[dependency as usize].push(ix);
+            }
+            inner.dependencies[map as usize].push(ix);
+            new.push(ix);
+        }
+        let at = inner.order.iter().position(|&ix| ix == map).expect("the map is in the graph");
+        inner.order.splice(at..at, new);
+        Self { inner: Arc::new(inner) }
+    }
+
     /// A step by name.
     pub fn index_of(&self, name: &StepName) -> Option<StepIx> {
         self.inner.by_name.get(name).copied()
+    }
+
+    /// The step whose name is nearest, when one is near.
+    pub fn nearest(&self, name: &StepName) -> Option<StepName> {
+        nearest(name, self.inner.by_name.keys())
     }
 
     /// What a step waits for.
@@ -374,8 +289,11 @@ impl Serialize for Graph {
         struct File<'a> {
             format: u16,
             steps: &'a [Step],
+            #[serde(skip_serializing_if = "Option::is_none")]
+            output: Option<&'a Binding>,
         }
-        File { format: GRAPH_FORMAT, steps: self.steps() }.serialize(serializer)
+        let steps = &self.steps()[..self.inner.own];
+        File { format: GRAPH_FORMAT, steps, output: self.output() }.serialize(serializer)
     }
 }
 
@@ -383,6 +301,7 @@ impl Serialize for Graph {
 #[derive(Debug, Default)]
 pub struct GraphBuilder {
     steps: Vec<Step>,
+    output: Option<Binding>,
 }
 
 impl GraphBuilder {
@@ -398,12 +317,19 @@ impl GraphBuilder {
         self.steps.push(step);
     }
 
+    /// Says what a run of the graph returns.
+    #[must_use]
+    pub fn output(mut self, output: Binding) -> Self {
+        self.output = Some(output);
+        self
+    }
+
     /// Checks the whole.
     ///
     /// # Errors
     /// The first thing that is wrong; see [`GraphError`].
     pub fn build(self) -> Result<Graph, GraphError> {
-        check(self.steps)
+        check(self.steps, self.output)
     }
 }
 
@@ -411,7 +337,7 @@ fn always_false(when: Option<&Binding>) -> bool {
     matches!(when, Some(Binding::Literal { value }) if !truthy(value))
 }
 
-fn check(steps: Vec<Step>) -> Result<Graph, GraphError> {
+fn check(steps: Vec<Step>, output: Option<Binding>) -> Result<Graph, GraphError> {
     if steps.is_empty() {
         return Err(GraphError::Empty);
     }
@@ -437,22 +363,21 @@ fn check(steps: Vec<Step>) -> Result<Graph, GraphError> {
         let mut note = |name| {
             wanted.insert(name);
         };
-        match &step.kind {
-            StepKind::Activity { input, .. } => {
-                if let Binding::Literal { value } = input {
-                    let size = value.to_string().len();
-                    if size > MAX_PAYLOAD_BYTES {
-                        return Err(GraphError::InputTooLarge { step: step.name.clone(), size });
-                    }
-                }
-                input.outputs(&mut note);
-            }
-            StepKind::Gate { .. } => return Err(unsupported(step, "gate")),
-            StepKind::Map { .. } => return Err(unsupported(step, "map")),
-            StepKind::SubWorkflow { .. } => return Err(unsupported(step, "sub-workflow")),
+        if let StepKind::Map { .. } = &step.kind {
+            check_map_name(step, &by_name)?;
         }
-        if let Some(when) = &step.when {
-            when.outputs(&mut note);
+        let keys = step.locks.iter().filter_map(|l| l.key.as_ref());
+        for binding in step.kind.bindings().into_iter().chain(&step.when).chain(keys) {
+            let mut wrong = None;
+            binding.literals(&mut |value| {
+                if let Err(why) = check_payload(value) {
+                    wrong.get_or_insert(why);
+                }
+            });
+            if let Some(why) = wrong {
+                return Err(GraphError::BadLiteral { step: step.name.clone(), why });
+            }
+            binding.outputs(&mut note);
         }
         if always_false(step.when.as_ref()) {
             return Err(GraphError::Unreachable(step.name.clone()));
@@ -494,17 +419,49 @@ fn check(steps: Vec<Step>) -> Result<Graph, GraphError> {
         rank[ix as usize] = u32::try_from(position).expect("MAX_STEPS fits 32 bits");
     }
 
-    let file = GraphFile { format: GRAPH_FORMAT, steps };
+    if let Some(output) = &output {
+        let mut unknown = None;
+        output.outputs(&mut |name| {
+            if !by_name.contains_key(name) {
+                unknown.get_or_insert_with(|| name.clone());
+            }
+        });
+        if let Some(missing) = unknown {
+            return Err(GraphError::UnknownOutput { suggestion: nearest(&missing, by_name.keys()), missing });
+        }
+    }
+    let file = GraphFile { format: GRAPH_FORMAT, steps, output };
     let encoded = serde_json::to_vec(&file).map_err(|e| GraphError::Unreadable(e.to_string()))?;
     let hash = GraphHash(hex::encode(Sha256::digest(&encoded)));
-    let steps = file.steps;
+    let GraphFile { steps, output, .. } = file;
+    let own = steps.len();
     Ok(Graph {
-        inner: Arc::new(Inner { steps, by_name, dependencies, dependents, rank, order, hash, encoded }),
+        inner: Arc::new(Inner {
+            steps,
+            own,
+            output,
+            by_name,
+            dependencies,
+            dependents,
+            rank,
+            order,
+            hash,
+            encoded: encoded.into(),
+        }),
     })
 }
 
-fn unsupported(step: &Step, what: &'static str) -> GraphError {
-    GraphError::Unsupported { step: step.name.clone(), what }
+/// Children are named `map[key]`: no other step may be.
+fn check_map_name(map: &Step, by_name: &BTreeMap<StepName, StepIx>) -> Result<(), GraphError> {
+    let refuse = |why: String| Err(GraphError::MapName { map: map.name.clone(), why });
+    if map.name.as_str().len() > MAX_MAP_NAME_LEN {
+        return refuse(format!("its own name may have {MAX_MAP_NAME_LEN} bytes at most"));
+    }
+    let prefix = format!("{}[", map.name);
+    match by_name.keys().find(|name| name.as_str().starts_with(&prefix)) {
+        Some(other) => refuse(format!("step {other} is named so")),
+        None => Ok(()),
+    }
 }
 
 /// Kahn's algorithm with the order of definition as tie-break, so that lists read as they were written.
@@ -576,6 +533,7 @@ pub fn edit_distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::ActivityName;
 
     fn step(name: &str, after: &[&str]) -> Step {
         let mut step = Step::activity(
@@ -628,10 +586,34 @@ mod tests {
     }
 
     #[test]
-    fn what_this_version_cannot_run_is_refused() {
-        let mut gate = step("g", &[]);
-        gate.kind = StepKind::Gate { question: "go on?".into() };
-        let error = Graph::builder().step(gate).build().unwrap_err();
-        assert_eq!(error.to_string(), "step g is a gate, which this version cannot run");
+    fn children_stand_between_the_map_and_what_it_waits_for() {
+        let kind = StepKind::Map {
+            items: Binding::output(&StepName::new("a").unwrap(), ""),
+            activity: ActivityName::new("noop").unwrap(),
+            max_concurrency: 0,
+            tolerated_failures: 0,
+        };
+        let map = Step::new(StepName::new("m").unwrap(), kind);
+        let graph = Graph::builder().step(step("a", &[])).step(map).step(step("z", &["m"])).build().unwrap();
+        let child = |name: &str| (StepName::new(name).unwrap(), Value::from(1));
+        let grown = graph.with_children(1, &[child("m[0]"), child("m[1]")]);
+        assert_eq!(grown.order(), &[0, 3, 4, 1, 2]);
+        assert_eq!(grown.dependencies(1), &[0, 3, 4]);
+        assert_eq!(grown.dependencies(4), &[0]);
+        assert_eq!(grown.dependents(0), &[1, 3, 4]);
+        let again = grown.with_children(1, &[child("m[1]"), child("m[2]")]);
+        assert_eq!((again.len(), again.own_len(), again.hash()), (6, 3, graph.hash()));
+        assert_eq!(again.dependencies(5), &[0]);
+        let taken = Graph::builder().step(step("m[0]", &[])).step(graph.step(1).clone()).step(step("a", &[]));
+        assert!(matches!(taken.build().unwrap_err(), GraphError::MapName { .. }));
+    }
+
+    #[test]
+    fn a_graph_of_the_first_format_is_read() {
+        let stored = br#"{"format":1,"steps":[{"name":"a","kind":"activity","activity":"noop","input":{"from":"literal","value":1}}]}"#;
+        let graph = Graph::decode(stored).unwrap();
+        assert_eq!(graph.encode(), stored);
+        let newer = br#"{"format":3,"steps":[]}"#;
+        assert!(Graph::decode(newer).unwrap_err().to_string().contains("format 3 is not known"));
     }
 }

@@ -1,7 +1,8 @@
 //! Names and identifiers: runs, steps, activities, stores, tokens.
 //!
 //! Every name is checked when it is made, so that code further in never has to. Nothing here draws randomness
-//! except [`RunId::generate`] and [`StoreId::generate`], which take the random bits from the caller.
+//! except [`RunId::generate`], [`StoreId::generate`] and [`WorkerId::generate`], which take the random bits from the
+//! caller.
 
 use std::fmt;
 use std::str::FromStr;
@@ -163,6 +164,29 @@ impl fmt::Display for StoreId {
     }
 }
 
+/// One engine instance that works on a store with others. Random, made when the engine is built, so that a process
+/// that starts again is another worker.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct WorkerId(String);
+
+impl WorkerId {
+    /// Makes an id of 32 hex characters from 16 random bytes.
+    pub fn generate(random: [u8; 16]) -> Self {
+        Self(hex::encode(random))
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for WorkerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// An idempotency token: 64 hex characters, which fits EC2's limit of 64 and Athena's of 32 to 128.
 ///
 /// It is the SHA-256 over the length-prefixed parts (store, run, step, generation, label), so it is the same in
@@ -218,6 +242,15 @@ mod tests {
         assert!(a < b);
         assert_eq!(a.as_str().len(), 16);
         assert!(RunId::new(a.as_str()).is_ok());
+    }
+
+    #[test]
+    fn a_worker_is_told_by_its_random_bytes() {
+        let worker = WorkerId::generate([0xab; 16]);
+        assert_eq!(worker.to_string(), "ab".repeat(16));
+        assert_ne!(worker, WorkerId::generate([0xac; 16]));
+        let text = serde_json::to_string(&worker).unwrap();
+        assert_eq!(serde_json::from_str::<WorkerId>(&text).unwrap(), worker);
     }
 
     #[test]

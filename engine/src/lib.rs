@@ -42,8 +42,10 @@ pub mod id;
 pub mod retry;
 pub mod run;
 pub mod runtime;
+pub mod shape;
 pub mod store;
 pub mod time;
+pub mod workflow;
 
 pub use activity::{Activity, ActivityContext, ActivityError, ActivityRegistry, ActivityResult};
 pub use graph::{Binding, Graph, GraphBuilder, Step};

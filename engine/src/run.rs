@@ -10,10 +10,14 @@ pub mod state;
 mod status;
 #[cfg(test)]
 mod tests;
+pub mod verbs;
+pub mod versions;
 pub mod view;
 
 pub use apply::{IllegalEvent, apply, create};
+pub(crate) use apply::{child_name, collect};
 pub use decide::{Command, decide};
 pub use options::{OnTrouble, RunOptions};
 pub use state::RunState;
 pub use status::{RunStatus, StepStatus};
+pub use verbs::Verb;

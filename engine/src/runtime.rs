@@ -1,13 +1,34 @@
 //! The edge: where the pure core meets time, tasks and the store.
 //!
-//! [`Engine`] is the handle, `driver` owns one run at a time, `worker` runs one attempt, `locks` is the table
-//! of locks that all runs of a process share, [`clock`] reads real time.
+//! [`Engine`] is the handle: [`engine`] reads and lets go, [`start`] makes runs, [`go_on`] drives them on and turns
+//! them round, [`handle`] is one run for whoever waits for it. `driver` owns one run at a time, `worker` runs one
+//! attempt, `sub` one sub-workflow; `admission` says who may start an attempt now, `lease` who owns a run, [`clock`]
+//! reads real time, [`metrics`] is the hook for measurements.
 
+mod admission;
+mod builder;
 pub mod clock;
 mod driver;
 pub mod engine;
-mod locks;
+pub mod error;
+pub mod go_on;
+pub mod handle;
+mod lease;
+mod load;
+pub mod metrics;
+pub mod start;
+mod sub;
 mod worker;
 
+pub use admission::{Obstacle, ObstacleKind, Rate};
+pub use builder::EngineBuilder;
 pub use clock::SystemClock;
-pub use engine::{Engine, EngineBuilder, EngineError, EngineOptions, RunHandle, StartRun};
+pub use engine::{Engine, EngineOptions};
+pub use error::EngineError;
+pub use go_on::Recovered;
+pub use handle::RunHandle;
+pub use lease::LEASE_TTL;
+pub use load::{history, load};
+pub use metrics::{AttemptEnd, Measure, Metrics};
+pub use start::{Conflict, Reuse, StartRun};
+pub use sub::sub_run_id;

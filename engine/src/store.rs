@@ -15,14 +15,33 @@
 //!   [`StoreError::Poisoned`]. A sync is never repeated.
 //! - Opening a store bumps its epoch durably. A commit that names an older epoch is [`StoreError::Fenced`].
 //!
+//! # Who drives a run
+//! A single-process store has one owner, who drives every run in the store's epoch; [`Store::claim`] and its
+//! siblings have nothing to do there and need not be implemented. A store that says [`StoreCaps::multi_worker`] has
+//! several, and promises:
+//! - A run is claimed by one worker at a time. A worker has one lease for all its runs: claimed or renewed at `t`, it
+//!   is over at `t + ttl`. Until then a claim by anybody else is [`StoreError::Held`].
+//! - A claim that changes hands gives the run a higher epoch than it ever had, and each commit must name the epoch
+//!   of the run's claim: anything else is [`StoreError::Fenced`]. The epoch is checked inside the commit, so that a
+//!   worker that was away for long cannot write over its successor. A new run is claimed before its first commit.
+//! - A lease that is over and that nobody took over still writes: its epoch is the last one given, and nobody else
+//!   can have written. What ends a claim is the next claim, [`Store::release`] or a new epoch of the store, never
+//!   the clock alone.
+//! - Times are those that the workers hand in. Clocks that differ make a claim early or late; the epoch keeps the
+//!   history whole even so.
+//!
 //! [`conformance`] is the suite that any store must pass; [`memory::MemoryStore`] is the reference.
 
 pub mod conformance;
 pub mod memory;
+mod rules;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{RunId, StoreId};
+use crate::id::{RunId, StoreId, WorkerId};
 use crate::run::RunStatus;
 use crate::time::{BoxFuture, Timestamp};
 
@@ -52,7 +71,8 @@ pub struct Transition {
     pub run: RunId,
     /// The head it was decided on.
     pub expect: Expect,
-    /// The store epoch under which it was decided; see [`Store::epoch`].
+    /// The epoch of the run's claim under which it was decided; see [`Store::claim`]. On a single-process store
+    /// that is [`Store::epoch`].
     pub epoch: u64,
     /// How many events the record holds; they get the next `events` sequence numbers. At least one.
     pub events: u32,
@@ -71,7 +91,8 @@ pub struct Transition {
 #[serde(transparent)]
 pub struct GraphHash(pub String);
 
-/// What lists show of a run without reading its history. At most [`MAX_SUMMARY_BYTES`] as JSON: `note` is cut.
+/// What lists show of a run without reading its history. At most [`MAX_SUMMARY_BYTES`] as JSON: `note` is cut, and
+/// names and labels never are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunSummary {
     /// The run.
@@ -96,6 +117,9 @@ pub struct RunSummary {
     /// A word on the status, as the step that failed.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
+    /// What it was started with, to find it by.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// A committed run's head.
@@ -118,7 +142,20 @@ pub struct Record {
     pub bytes: Vec<u8>,
 }
 
-/// Which runs to list. Newest first by creation.
+/// Which runs to list: those for which all of it holds. Newest first by creation.
+///
+/// ```
+/// use dssflow_engine::store::ListQuery;
+/// use dssflow_engine::time::Timestamp;
+///
+/// let query = ListQuery {
+///     labels: [("team".to_owned(), "data".to_owned())].into(),
+///     created_from: Some(Timestamp::from_millis(1_700_000_000_000)),
+///     limit: 20,
+///     ..ListQuery::default()
+/// };
+/// # assert_eq!(query.page_size(), 20);
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct ListQuery {
     /// Only these statuses; empty means all.
@@ -129,6 +166,12 @@ pub struct ListQuery {
     pub site: Option<String>,
     /// Only run ids that start so.
     pub prefix: Option<String>,
+    /// Only runs that have each of these labels with this value.
+    pub labels: BTreeMap<String, String>,
+    /// Only runs created then or later. A store does not read the older ones.
+    pub created_from: Option<Timestamp>,
+    /// Only runs created earlier than that. A store does not read the others.
+    pub created_before: Option<Timestamp>,
     /// At most so many (capped at [`MAX_PAGE`]); 0 means [`MAX_PAGE`].
     pub limit: usize,
     /// Where the last page ended.
@@ -170,12 +213,21 @@ pub struct VerifyReport {
     pub damage: Vec<Damage>,
 }
 
+/// A run that a worker may drive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// What each commit of the run names until the claim ends; higher than that of any earlier owner.
+    pub epoch: u64,
+    /// When the worker's lease is over unless it is renewed; [`Timestamp::MAX`] where nothing needs to be.
+    pub until: Timestamp,
+}
+
 /// What a store can do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreCaps {
     /// Whether an acknowledged commit survives a power cut on a disk that honours flush.
     pub durable: bool,
-    /// Whether several processes may work on it at once.
+    /// Whether several workers may work on it at once, each with [`Store::claim`].
     pub multi_worker: bool,
     /// A name for people: `memory`, `sled`.
     pub backend: &'static str,
@@ -196,12 +248,24 @@ pub enum StoreError {
     /// There is no such run or graph.
     #[error("{0} is not in the store")]
     NotFound(String),
-    /// The writer's epoch has ended; nothing was written.
-    #[error("the store was opened again since (epoch {epoch}); this owner may not write any more")]
+    /// The writer's epoch has ended: the store was opened again, or the run is claimed by another worker or by
+    /// none. Nothing was written.
+    #[error("another owner has taken over since (epoch {epoch}); this one may not write any more")]
     Fenced {
-        /// The epoch in force.
+        /// The epoch in force, or the one that the next claim gets.
         epoch: u64,
     },
+    /// Another worker's lease on the run is not over; nothing was written.
+    #[error("another worker ({by}) drives the run until {until}; nothing was written")]
+    Held {
+        /// That worker.
+        by: WorkerId,
+        /// When its lease is over unless it renews it.
+        until: Timestamp,
+    },
+    /// What was asked makes no sense; nothing was written, and asking again does not help.
+    #[error("the store was asked for what makes no sense: {0}")]
+    Invalid(String),
     /// The record or summary is over its limit; nothing was written.
     #[error("{what} has {size} bytes, at most {limit} are allowed")]
     TooLarge {
@@ -227,11 +291,14 @@ pub enum StoreError {
 }
 
 /// Durable storage for runs. See the module's contract.
+///
+/// A store that wraps another one passes on every method, those with a default too: a shared store whose claims do
+/// not arrive is fenced at its first commit.
 pub trait Store: Send + Sync + 'static {
     /// Identifies the store for ever.
     fn id(&self) -> StoreId;
 
-    /// The epoch in force since this store was opened.
+    /// The epoch in force since this store was opened, from 1. No claim ever has a lower one.
     fn epoch(&self) -> u64;
 
     /// What it can do.
@@ -258,6 +325,40 @@ pub trait Store: Send + Sync + 'static {
         until: Timestamp,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<(Timestamp, RunId)>, StoreError>>;
+
+    /// Makes `worker` the one who drives `run`, which need not exist yet, and renews its lease. A worker that holds
+    /// the run already gets the same epoch again; that two of its own tasks do not drive one run is its business.
+    ///
+    /// Fails with [`StoreError::Held`] while another worker's lease is not over.
+    fn claim<'a>(
+        &'a self,
+        run: &'a RunId,
+        worker: &'a WorkerId,
+        now: Timestamp,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<Claim, StoreError>> {
+        let _ = (run, worker, now, ttl);
+        Box::pin(async { Ok(Claim { epoch: self.epoch(), until: Timestamp::MAX }) })
+    }
+
+    /// Renews the lease on all runs that `worker` holds and says when it is over now; a lease never gets shorter. One
+    /// that was over is alive again for the runs that nobody took over; the others stay taken, and commits on them
+    /// are [`StoreError::Fenced`].
+    fn renew<'a>(
+        &'a self,
+        worker: &'a WorkerId,
+        now: Timestamp,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<Timestamp, StoreError>> {
+        let _ = (worker, now, ttl);
+        Box::pin(async { Ok(Timestamp::MAX) })
+    }
+
+    /// Ends `worker`'s claim on `run`, so that the next one can have it at once. Does nothing when another holds it.
+    fn release<'a>(&'a self, run: &'a RunId, worker: &'a WorkerId) -> BoxFuture<'a, Result<(), StoreError>> {
+        let _ = (run, worker);
+        Box::pin(async { Ok(()) })
+    }
 
     /// Reads everything and checks it.
     fn verify(&self) -> BoxFuture<'_, Result<VerifyReport, StoreError>>;

@@ -265,10 +265,8 @@ async fn two_runs_share_a_lock() {
     let mut handles = Vec::new();
     for _ in 0..3 {
         let mut s = step("a", "alone", json!(null));
-        s.locks = vec![dssflow_engine::graph::LockUse {
-            name: dssflow_engine::id::LockName::new("dss").unwrap(),
-            mode: Default::default(),
-        }];
+        let lock = dssflow_engine::id::LockName::new("dss").unwrap();
+        s.locks = vec![dssflow_engine::graph::LockUse::exclusive(lock)];
         s.retry = RetryPolicy::attempts(1);
         handles.push(engine.start(run_of(vec![s])).await.unwrap());
     }

@@ -229,6 +229,28 @@ mod tests {
         assert_eq!(unseal(b"key", b"abc"), None);
     }
 
+    /// What was written before summaries had labels is read, and written the same: a run's root is over its bytes.
+    #[test]
+    fn a_head_without_labels_keeps_its_bytes() {
+        let mut body = vec![1, HAS_DUE];
+        for number in [7_u64, 3, 5_000, 1_000] {
+            body.extend_from_slice(&number.to_be_bytes());
+        }
+        body.extend_from_slice(&[9; 32]);
+        body.extend_from_slice(
+            br#"{"run":"a","workflow":"flow","site":"lab","status":"running","created":1000,"#,
+        );
+        body.extend_from_slice(br#""updated":1007,"done":1,"total":3,"live":true,"note":"copy"}"#);
+        let (value, mut head) = HeadValue::decode_full(&body).unwrap();
+        assert_eq!((head.seq, head.summary.note.as_str(), head.summary.labels.len()), (7, "copy", 0));
+        assert_eq!(value.encode(&head.summary), body);
+
+        head.summary.labels = [("team".to_owned(), "data".to_owned())].into();
+        let labelled = value.encode(&head.summary);
+        assert!(labelled.ends_with(br#","note":"copy","labels":{"team":"data"}}"#));
+        assert_eq!(HeadValue::decode_full(&labelled).unwrap(), (value, head));
+    }
+
     #[test]
     fn a_commit_round_trips_and_is_chained() {
         let store = StoreId::generate([1; 16]);

@@ -59,6 +59,9 @@ pub(crate) struct Counters {
     pub(crate) head_syncs: AtomicU64,
     pub(crate) payloads: AtomicU64,
     pub(crate) largest_group: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    /// Counted by readers.
+    pub(crate) listed: AtomicU64,
 }
 
 pub(crate) type Reply = oneshot::Sender<Result<u64, StoreError>>;
@@ -192,6 +195,7 @@ impl Committer {
                 })
                 .collect();
             let good = answers.iter().filter(|answer| answer.is_ok()).count() as u64;
+            self.counters.refused.fetch_add(answers.len() as u64 - good, Ordering::Relaxed);
             if good > 0 {
                 self.write(batch, next)?;
                 self.counters.transitions.fetch_add(good, Ordering::Relaxed);

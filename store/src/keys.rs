@@ -57,6 +57,11 @@ pub(crate) fn timed(table: u8, at: Timestamp, run: &RunId) -> Vec<u8> {
     key(table, &[&at.as_millis().to_be_bytes(), run.as_str().as_bytes()])
 }
 
+/// Where the entries of a time begin in one of the tables ordered by it.
+pub(crate) fn time(table: u8, at: Timestamp) -> Vec<u8> {
+    key(table, &[&at.as_millis().to_be_bytes()])
+}
+
 /// The run and first sequence number in a record's key without its chunk number.
 pub(crate) fn parse_record(prefix: &[u8]) -> Option<(RunId, u64)> {
     let (run, seq) = prefix.get(1..)?.split_last_chunk::<8>()?;
@@ -93,6 +98,9 @@ mod tests {
         let at = Timestamp::from_millis(77);
         assert_eq!(parse_timed(&timed(DUE, at, &b)), Some((at, b.clone())));
         assert!(timed(DUE, at, &b) < timed(DUE, Timestamp::from_millis(256), &a));
+        assert!(
+            time(DUE, at) < timed(DUE, at, &a) && timed(DUE, at, &b) < time(DUE, Timestamp::from_millis(78))
+        );
         let hash = GraphHash("ab".to_owned());
         assert_eq!(parse_graph(&graph(&hash)), Some(hash));
         assert_eq!(parse_head(&head(&a)), Some(a));

@@ -17,7 +17,7 @@
 //! ```
 //!
 //! # Formats
-//! - 1 (0.1.0): the first.
+//! - 1 (0.1.0): the first. A run's summary may have labels; one without is written as it was before there were any.
 //!
 //! What this crate does not do: it does not know what an event is, it does not repair, and it does not detect that
 //! a whole directory was replaced by an older copy of itself.
@@ -35,6 +35,7 @@ mod keys;
 mod lock;
 mod manifest;
 mod offline;
+mod open_engine;
 mod payload;
 mod place;
 mod read;
@@ -45,4 +46,5 @@ pub use disk::{Disk, OsDisk, Synced};
 pub use error::{Holder, OpenError};
 pub use manifest::ManifestState;
 pub use offline::{OfflineReport, StoreInfo, info_offline, verify_offline};
+pub use open_engine::OpenEngine;
 pub use store::{OpenOptions, SledStore, Stats};

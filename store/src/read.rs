@@ -4,6 +4,7 @@
 //! a commit that happens meanwhile cannot show half.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use dssflow_engine::id::{RunId, StoreId};
 use dssflow_engine::store::{GraphHash, Head, ListPage, ListQuery, Record, StoreError};
@@ -19,6 +20,8 @@ pub(crate) struct Reader<'a> {
     pub(crate) tree: &'a sled::Tree,
     pub(crate) store: &'a StoreId,
     pub(crate) payloads: &'a Path,
+    /// Counts the heads that lists read.
+    pub(crate) listed: &'a AtomicU64,
 }
 
 fn corrupt(run: &RunId, what: &str) -> Trouble {
@@ -152,13 +155,21 @@ impl Reader<'_> {
         // What has not ended is few among many that have.
         let unfinished = !query.statuses.is_empty() && query.statuses.iter().all(|status| !status.is_end());
         let table = if unfinished { keys::UNFINISHED } else { keys::CREATED };
-        let end = after.map_or_else(|| vec![table + 1], |(at, run)| keys::timed(table, at, &run));
+        // The keys are ordered by creation: only those of the time asked for are looked at.
+        let start = query.created_from.map_or_else(|| vec![table], |at| keys::time(table, at));
+        let before = query.created_before.map(|at| keys::time(table, at));
+        let after = after.map(|(at, run)| keys::timed(table, at, &run));
+        let end = before.into_iter().chain(after).min().unwrap_or_else(|| vec![table + 1]);
         let mut page = ListPage::default();
-        for pair in self.tree.range(vec![table]..end).rev() {
+        if start >= end {
+            return Ok(page);
+        }
+        for pair in self.tree.range(start..end).rev() {
             let (key, _) = pair?;
             let bad = || Trouble::Damage("an entry of the list of runs makes no sense".to_owned());
             let (_, run) = keys::parse_timed(&key).ok_or_else(bad)?;
             let (_, head) = self.full_head(&run)?.ok_or_else(|| corrupt(&run, "its head is missing"))?;
+            self.listed.fetch_add(1, Ordering::Relaxed);
             if !query.matches(&head.summary) {
                 continue;
             }

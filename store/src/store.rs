@@ -75,16 +75,73 @@ pub struct Stats {
     pub payloads: u64,
     /// Transitions in the largest group.
     pub largest_group: u64,
+    /// Transitions that were refused: decided elsewhere, fenced, not fit to be stored.
+    pub refused: u64,
+    /// Runs that lists have looked at, those that did not match included: what queries cost.
+    pub listed: u64,
 }
 
-/// What is there while the store is open. Fields are dropped in order: the lock last.
+/// sled, and the lock of the store it is in. However it ends, the lock goes last: the next owner must find nothing
+/// of this one at work.
+struct Opened {
+    sled: Option<(sled::Tree, sled::Db)>,
+    dir: PathBuf,
+    lock: Lock,
+}
+
+impl Opened {
+    fn new(db: sled::Db, dir: PathBuf, lock: Lock) -> Self {
+        Self { sled: Some(((*db).clone(), db)), dir, lock }
+    }
+
+    fn tree(&self) -> &sled::Tree {
+        &self.sled.as_ref().expect("it is taken only to be closed").0
+    }
+
+    /// Closes sled and waits until it has let go of its directory. Nobody else may hold the tree.
+    fn close_sled(&mut self) -> Result<(), Trouble> {
+        let Some((tree, db)) = self.sled.take() else { return Ok(()) };
+        drop(tree);
+        let closed = tree::close(db);
+        let gone = tree::wait_closed(&self.dir).map_err(Trouble::Io);
+        closed.and(gone)
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        if let Err(trouble) = self.close_sled() {
+            tracing::warn!(%trouble, "sled did not close");
+        }
+    }
+}
+
+/// Threads that are waited for. What they wait for themselves must be gone before.
+#[derive(Default)]
+struct Threads(Vec<JoinHandle<()>>);
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        for thread in self.0.drain(..) {
+            // They catch what sled throws; should one have panicked even so, it has ended, which is what matters.
+            drop(thread.join());
+        }
+    }
+}
+
+/// What is there while the store is open. Fields are dropped in order: without a queue the threads finish what is
+/// queued and end, and sled is closed after them.
 struct Running {
     queue: Queue,
-    tree: sled::Tree,
-    db: sled::Db,
-    payload_thread: JoinHandle<()>,
-    committer: JoinHandle<()>,
-    lock: Lock,
+    threads: Threads,
+    opened: Opened,
+}
+
+/// Starts a named thread; tests put one in that fails.
+type Spawn = dyn Fn(&str, Box<dyn FnOnce() + Send>) -> std::io::Result<JoinHandle<()>>;
+
+fn spawn(name: &str, work: Box<dyn FnOnce() + Send>) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(work)
 }
 
 /// A store on disk, owned by this process.
@@ -129,8 +186,11 @@ impl SledStore {
     /// See [`OpenError`]. A damaged store is refused and left as it is, but for what sled itself cuts off a torn
     /// end of its log.
     pub fn open(path: impl AsRef<Path>, options: OpenOptions) -> Result<Self, OpenError> {
+        Self::open_with(path.as_ref(), options, &spawn)
+    }
+
+    fn open_with(path: &Path, options: OpenOptions, spawn: &Spawn) -> Result<Self, OpenError> {
         let OpenOptions { create, command, cache_bytes, disk } = options;
-        let path = path.as_ref();
         let place = if create { Place::create(path, &*disk)? } else { Place::existing(path)? };
         if !place.is_used()? && !create {
             return Err(OpenError::NotFound { path: path.to_owned() });
@@ -153,6 +213,7 @@ impl SledStore {
             Trouble::Io(source) => OpenError::Io { doing: "read", path: dir.clone(), source },
         };
         let db = tree::open(&dir, cache_bytes).map_err(trouble)?;
+        let opened = Opened::new(db, dir.clone(), lock);
         let made_durable = || {
             tree::settle(&*disk, &dir)?;
             disk::sync_dir(&*disk, &place.payloads())?;
@@ -160,7 +221,7 @@ impl SledStore {
         };
         made_durable().map_err(OpenError::io("sync", &dir))?;
 
-        let commit = protect(|| check::read_commit(&db)).map_err(trouble)?;
+        let commit = protect(|| check::read_commit(opened.tree())).map_err(trouble)?;
         let commit = check::agree(commit.as_ref(), Some(&found.slots), &store, false)
             .map_err(|what| OpenError::damaged(&place.root, what))?;
         let head = HeadFile::open(&place, &store).map_err(OpenError::io("open", &place.head()))?;
@@ -174,9 +235,8 @@ impl SledStore {
         }
 
         let log = std::fs::File::open(dir.join(DB)).map_err(OpenError::io("open", &dir))?;
-        let tree: sled::Tree = (*db).clone();
         let mut committer = Committer::new(
-            tree.clone(),
+            opened.tree().clone(),
             place.clone(),
             dir.join(BLOBS),
             log,
@@ -187,7 +247,7 @@ impl SledStore {
         );
         let epoch = committer.raise_epoch().map_err(trouble)?;
         let (poison, counters) = (Arc::clone(&committer.poison), Arc::clone(&committer.counters));
-        let running = start(committer, &place, &disk, tree, db, lock)
+        let running = start(opened, committer, &place, &disk, spawn)
             .map_err(OpenError::io("start threads for", path))?;
         tracing::debug!(path = %path.display(), store = %store, epoch, "store opened");
         Ok(Self { id: store, epoch, place, dir, disk, poison, counters, running: RwLock::new(Some(running)) })
@@ -208,6 +268,8 @@ impl SledStore {
             head_syncs: read(&self.counters.head_syncs),
             payloads: read(&self.counters.payloads),
             largest_group: read(&self.counters.largest_group),
+            refused: read(&self.counters.refused),
+            listed: read(&self.counters.listed),
         }
     }
 
@@ -219,7 +281,8 @@ impl SledStore {
         let tree = self.tree()?;
         let (place, id) = (self.place.clone(), self.id.clone());
         let holder = crate::lock::read_note(&place.lock());
-        on_thread(move || Ok(offline::describe(&place, &tree, &id, holder)?)).await?
+        let describe = move || Ok(offline::describe(&place, &tree, &id, holder)?);
+        on_thread(describe).await.map_err(|error| no_thread(&error))?
     }
 
     /// Makes what is queued durable, writes the manifest and lets the store go. Every later call is refused. Does
@@ -232,18 +295,18 @@ impl SledStore {
         let (place, dir) = (self.place.clone(), self.dir.clone());
         let (disk, poison) = (Arc::clone(&self.disk), Arc::clone(&self.poison));
         on_thread(move || {
-            let (lock, ended) = end(running);
+            let (opened, ended) = end(running);
             poison.check()?;
             let finish = || {
-                tree::wait_closed(&dir)?;
                 tree::settle(&*disk, &dir)?;
                 manifest::write(&place, &*disk)?;
-                lock.wipe()
+                opened.lock.wipe()
             };
             ended.map_err(|trouble| StoreError::Unavailable(format!("closing failed: {trouble}")))?;
             finish().map_err(|error| StoreError::Unavailable(format!("closing failed: {error}")))
         })
-        .await?
+        .await
+        .map_err(|error| no_thread(&error))?
     }
 
     fn take_running(&self) -> Option<Running> {
@@ -257,12 +320,17 @@ impl SledStore {
     }
 
     fn tree(&self) -> Result<sled::Tree, StoreError> {
-        self.with_running(|running| running.tree.clone())
+        self.with_running(|running| running.opened.tree().clone())
     }
 
     fn read<T>(&self, read: impl FnOnce(Reader<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let tree = self.tree()?;
-        read(Reader { tree: &tree, store: &self.id, payloads: &self.place.payloads() })
+        read(Reader {
+            tree: &tree,
+            store: &self.id,
+            payloads: &self.place.payloads(),
+            listed: &self.counters.listed,
+        })
     }
 
     fn order(&self, order: Order) -> Result<(), StoreError> {
@@ -277,16 +345,7 @@ impl SledStore {
 
 impl Drop for SledStore {
     fn drop(&mut self) {
-        if let Some(running) = self.take_running() {
-            let (lock, ended) = end(running);
-            if let Err(trouble) = ended {
-                tracing::warn!(%trouble, "sled did not close");
-            }
-            if let Err(error) = tree::wait_closed(&self.dir) {
-                tracing::warn!(%error, "sled did not let go of its directory");
-            }
-            drop(lock);
-        }
+        drop(self.take_running());
     }
 }
 
@@ -354,46 +413,46 @@ fn write_text(place: &Place, disk: &dyn Disk, name: &str, text: &str) -> Result<
         .map_err(OpenError::io("write", &place.root.join(name)))
 }
 
+/// When it fails, what it had started has ended before the lock is let go: the queue's ends are declared after the
+/// threads and so dropped before them, and `opened` is dropped last.
 fn start(
+    opened: Opened,
     committer: Committer,
     place: &Place,
     disk: &Arc<dyn Disk>,
-    tree: sled::Tree,
-    db: sled::Db,
-    lock: Lock,
+    spawn: &Spawn,
 ) -> std::io::Result<Running> {
+    let mut threads = Threads::default();
     let (orders, inbox) = mpsc::channel();
     let (payloads, large) = mpsc::channel();
     let (poison, counters) = (Arc::clone(&committer.poison), Arc::clone(&committer.counters));
-    let committer =
-        std::thread::Builder::new().name("dssflow-commit".to_owned()).spawn(move || committer.run(&inbox))?;
+    threads.0.push(spawn("dssflow-commit", Box::new(move || committer.run(&inbox)))?);
     let (forward, place, disk): (Sender<Order>, _, _) = (orders.clone(), place.clone(), Arc::clone(disk));
-    let payload_thread = std::thread::Builder::new()
-        .name("dssflow-payload".to_owned())
-        .spawn(move || write_payloads(&large, &forward, &place, &*disk, &poison, &counters))?;
-    Ok(Running { queue: Queue { orders, payloads }, tree, db, payload_thread, committer, lock })
+    let write = move || write_payloads(&large, &forward, &place, &*disk, &poison, &counters);
+    threads.0.push(spawn("dssflow-payload", Box::new(write))?);
+    Ok(Running { queue: Queue { orders, payloads }, threads, opened })
 }
 
-/// Lets the threads finish what is queued, and closes sled.
-fn end(running: Running) -> (Lock, Result<(), Trouble>) {
-    let Running { queue, tree, db, payload_thread, committer, lock } = running;
+/// Lets the threads finish what is queued, and closes sled. The lock is still held.
+fn end(running: Running) -> (Opened, Result<(), Trouble>) {
+    let Running { queue, threads, mut opened } = running;
     drop(queue);
-    // The threads catch what sled throws; should one have panicked even so, it has ended, which is what matters.
-    drop(payload_thread.join());
-    drop(committer.join());
-    drop(tree);
-    (lock, tree::close(db))
+    drop(threads);
+    let ended = opened.close_sled();
+    (opened, ended)
 }
 
 /// Runs what blocks for long on a thread of its own.
-async fn on_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StoreError> {
+pub(crate) async fn on_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> std::io::Result<T> {
     let (done, answer) = oneshot::channel();
-    let unavailable = |what: String| StoreError::Unavailable(what);
-    std::thread::Builder::new()
-        .name("dssflow-store".to_owned())
-        .spawn(move || drop(done.send(work())))
-        .map_err(|error| unavailable(format!("no thread: {error}")))?;
-    answer.await.map_err(|_| unavailable("the work was cut short".to_owned()))
+    spawn("dssflow-store", Box::new(move || drop(done.send(work()))))?;
+    answer.await.map_err(|_| std::io::Error::other("the work was cut short"))
+}
+
+fn no_thread(error: &std::io::Error) -> StoreError {
+    StoreError::Unavailable(format!("no thread: {error}"))
 }
 
 impl Store for SledStore {
@@ -411,7 +470,10 @@ impl Store for SledStore {
 
     fn commit(&self, mut transition: Transition) -> BoxFuture<'_, Result<u64, StoreError>> {
         Box::pin(async move {
-            transition.check()?;
+            if let Err(refused) = transition.check() {
+                self.counters.refused.fetch_add(1, Ordering::Relaxed);
+                return Err(refused);
+            }
             let (reply, answer) = oneshot::channel();
             let request = Request::new(transition, reply);
             if !self.with_running(|running| running.queue.send(request))? {
@@ -457,5 +519,45 @@ impl Store for SledStore {
             self.order(Order::Verify(reply))?;
             answer.await.unwrap_or_else(|_| Err(self.gone()))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    #[test]
+    fn when_a_thread_does_not_start_the_lock_outlives_the_others() {
+        for failing in 0..2 {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("store");
+            let (held, ended) = mpsc::channel();
+            let (root, started) = (path.clone(), AtomicUsize::new(0));
+            let spawn = move |name: &str, work: Box<dyn FnOnce() + Send>| {
+                if started.fetch_add(1, Ordering::Relaxed) == failing {
+                    return Err(std::io::Error::other("no more threads"));
+                }
+                let (root, held) = (root.clone(), held.clone());
+                let watched = move || {
+                    work();
+                    let place = Place::existing(&root).unwrap();
+                    let refused =
+                        || matches!(Lock::acquire(&place, "the next owner"), Err(OpenError::Locked { .. }));
+                    // Longer than an opener that does not wait for this thread would take to be gone.
+                    held.send((0..2_000).all(|_| refused())).unwrap();
+                };
+                super::spawn(name, Box::new(watched))
+            };
+            let error = SledStore::open_with(&path, OpenOptions::default(), &spawn).unwrap_err();
+            assert!(matches!(error, OpenError::Io { doing: "start threads for", .. }), "{error:?}");
+            let held: Vec<bool> = ended.try_iter().collect();
+            assert_eq!(held, vec![true; failing], "each thread ended, with the lock still held");
+            let log = std::fs::File::open(path.join("gen-1").join(DB)).unwrap();
+            assert!(log.try_lock().is_ok(), "sled has let go of its log");
+            drop(log);
+            SledStore::open(&path, OpenOptions::default()).unwrap();
+        }
     }
 }

@@ -166,6 +166,7 @@ async fn runs(State(Owner { engine, .. }): Shared, Query(filter): Query<Filter>)
         prefix: filter.prefix,
         limit: filter.limit,
         cursor: filter.cursor,
+        ..ListQuery::default()
     };
     let page = engine.list(query).await?;
     Ok(Json(Page { runs: page.runs, cursor: page.cursor }))

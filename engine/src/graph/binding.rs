@@ -117,13 +117,24 @@ impl Binding {
     }
 
     /// Calls `visit` with every step whose output is referred to.
-    pub(super) fn outputs<'a>(&'a self, visit: &mut dyn FnMut(&'a StepName)) {
+    pub(crate) fn outputs<'a>(&'a self, visit: &mut dyn FnMut(&'a StepName)) {
         match self {
             Self::Literal { .. } | Self::Input { .. } => {}
             Self::Output { step, .. } => visit(step),
             Self::Function { argument, .. } => argument.outputs(visit),
             Self::Object { fields } => fields.values().for_each(|b| b.outputs(visit)),
             Self::List { items } => items.iter().for_each(|b| b.outputs(visit)),
+        }
+    }
+
+    /// Calls `visit` with every value that is written out.
+    pub(super) fn literals<'a>(&'a self, visit: &mut dyn FnMut(&'a Value)) {
+        match self {
+            Self::Literal { value } => visit(value),
+            Self::Input { .. } | Self::Output { .. } => {}
+            Self::Function { argument, .. } => argument.literals(visit),
+            Self::Object { fields } => fields.values().for_each(|b| b.literals(visit)),
+            Self::List { items } => items.iter().for_each(|b| b.literals(visit)),
         }
     }
 

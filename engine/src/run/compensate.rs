@@ -10,7 +10,7 @@ use crate::event::Next;
 use crate::graph::StepIx;
 use crate::id::StepName;
 use crate::run::StepStatus;
-use crate::run::apply::schedule;
+use crate::run::apply::{fresh_budget, schedule};
 use crate::run::state::{Ledger, RunState, StepState, UndoRole};
 
 /// Whether a step has to be looked at in a rollback.
@@ -27,20 +27,35 @@ fn participates(s: &StepState) -> bool {
 }
 
 /// Turns the run round. Costs as much as the graph is large, once.
-pub(super) fn start(state: &mut RunState, keep: &[StepName]) {
+pub(super) fn start(state: &mut RunState, keep: &[StepName], to: Option<&StepName>) {
     state.ready.clear();
+    state.prompt.clear();
     state.timers.clear();
+    state.waiting.clear();
+    state.start_by.clear();
+    state.stuck.clear();
+    state.undo_left = 0;
     state.rolling_back = true;
+    let scope = to.and_then(|to| state.graph.index_of(to)).map(|to| {
+        let mut scope = state.graph.downstream(to);
+        scope.remove(&to);
+        scope
+    });
     let graph = state.graph.clone();
     for ix in 0..StepIx::try_from(graph.len()).expect("a checked graph") {
         let step = graph.step(ix);
         let s = &mut state.steps[ix as usize];
-        s.wake = None;
+        (s.wake, s.start_by_ms, s.kept) = (None, None, None);
         s.undo_missing = u32::try_from(graph.dependents(ix).len()).expect("limited");
-        (s.failures, s.throttles, s.budget_start_ms) = (0, 0, None);
+        fresh_budget(s);
         let wanted = participates(s);
-        if wanted && (step.protect || keep.contains(&step.name)) {
-            s.kept = Some(if step.protect { "protected by the spec" } else { "kept on request" }.to_owned());
+        let outside = scope.as_ref().is_some_and(|scope| !scope.contains(&ix));
+        if wanted && (step.protect || outside || keep.contains(&step.name)) {
+            s.kept = Some(match to {
+                _ if step.protect => "protected by the spec".to_owned(),
+                Some(to) if outside => format!("made before {to} was done"),
+                _ => "kept on request".to_owned(),
+            });
             s.status = StepStatus::Kept;
             s.undo = UndoRole::Resolved;
         } else if wanted {
@@ -123,7 +138,9 @@ pub(super) fn after_probe(state: &mut RunState, ix: StepIx, next: Next) {
                 s.wake = Some(at);
                 state.timers.insert((at, ix));
             }
-            Next::Now | Next::Pause | Next::Fail | Next::Rollback | Next::Stuck => schedule(state, ix),
+            Next::Now | Next::Pause | Next::Fail | Next::Rollback | Next::Stuck | Next::Tolerate => {
+                schedule(state, ix);
+            }
         },
     }
 }

@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use crate::activity::{ActivityError, ErrorClass};
 use crate::event::{Next, PauseReason, Phase};
-use crate::graph::StepIx;
-use crate::retry::RetryPolicy;
+use crate::graph::{StepIx, StepKind};
 use crate::run::options::OnTrouble;
-use crate::run::state::{CancelModeOrd, Halt, Ledger, RunState, UndoRole};
+use crate::run::state::{CancelModeOrd, Halt, Ledger, RunState, StepState, UndoRole};
 use crate::run::{RunStatus, StepStatus};
 use crate::time::Timestamp;
 
@@ -22,6 +21,23 @@ pub enum Command {
         /// What for.
         phase: Phase,
     },
+    /// Let a gate, sleep or signal step wait, or a map read its list or collect what its children gave.
+    GoOn {
+        /// The step.
+        step: StepIx,
+    },
+    /// A step waited for a time, and it has come.
+    EndWait {
+        /// The step.
+        step: StepIx,
+    },
+    /// A step has waited too long for its first attempt.
+    StartTooLate {
+        /// The step.
+        step: StepIx,
+    },
+    /// The run has used up its own time.
+    TimeOut,
     /// Stand still.
     Pause(PauseReason),
     /// Turn round.
@@ -42,33 +58,65 @@ pub fn decide(state: &RunState, now: Timestamp, free: &dyn Fn(StepIx) -> bool) -
     if let Some(halt) = &state.halt {
         return if state.in_flight.is_empty() { vec![halted(state, halt)] } else { Vec::new() };
     }
+    if !state.rolling_back && state.ends_by_ms().is_some_and(|by| state.active_ms(now) >= by) {
+        return vec![Command::TimeOut];
+    }
     let mut commands = Vec::new();
+    commands.extend(state.prompt.iter().map(|&step| Command::GoOn { step }));
+    let active = state.active_ms(now);
+    let late = state.start_by.iter().take_while(|(by, _)| *by <= active);
+    commands.extend(late.map(|&(_, step)| Command::StartTooLate { step }));
+    let due = || state.timers.iter().take_while(|(at, _)| *at <= now).map(|&(_, ix)| ix);
+    let (ended, again): (Vec<_>, Vec<_>) = due().partition(|ix| state.waiting.contains(ix));
+    commands.extend(ended.into_iter().map(|step| Command::EndWait { step }));
+    if !commands.is_empty() {
+        // What these lead to is decided first; attempts follow in the same transition.
+        return commands;
+    }
     let room = (state.options.parallelism.max(1) as usize).saturating_sub(state.in_flight.len());
     if room > 0 {
-        let due = state.timers.iter().take_while(|(at, _)| *at <= now).map(|&(_, ix)| ix);
         let ready = state.ready.iter().map(|&(_, ix)| ix);
-        // Locks taken by a step chosen a moment ago count as well, so the choice is made one by one.
-        let mut chosen: Vec<StepIx> = Vec::new();
-        for ix in due.chain(ready) {
-            if chosen.len() == room {
+        // Steps that wait for the same things wait together: the rest of them need not be asked about.
+        let mut blocked: Vec<StepIx> = Vec::new();
+        for ix in again.into_iter().chain(ready) {
+            if commands.len() == room {
                 break;
             }
-            if state.locks_free(ix) && !chosen.iter().any(|&c| clash(state, c, ix)) && free(ix) {
-                chosen.push(ix);
+            let step = state.graph.step(ix);
+            let same = |&b: &StepIx| {
+                let other = state.graph.step(b);
+                other.locks == step.locks && other.rates == step.rates
+            };
+            if blocked.iter().any(same) {
+                continue;
+            }
+            if free(ix) {
                 commands.push(Command::StartAttempt { step: ix, phase: phase(state, ix) });
+            } else {
+                blocked.push(ix);
             }
         }
     }
     if !commands.is_empty() {
         return commands;
     }
-    if state.in_flight.is_empty() && state.ready.is_empty() && state.timers.is_empty() {
+    let idle = state.in_flight.is_empty() && state.ready.is_empty();
+    if idle && state.timers.is_empty() && state.waiting.is_empty() {
         return vec![Command::Finish(end(state))];
     }
-    match state.timers.first() {
-        Some(&(at, _)) if at > now => vec![Command::WakeAt(at)],
-        _ => Vec::new(),
+    match next_wake(state, now) {
+        Some(at) => vec![Command::WakeAt(at)],
+        None => Vec::new(),
     }
+}
+
+/// When something may have to be decided next, if nothing happens before: the next timer after `now`, the next limit on
+/// a start, the end of the run's own time.
+pub fn next_wake(state: &RunState, now: Timestamp) -> Option<Timestamp> {
+    let timer = state.timers.range((now + Duration::from_millis(1), 0)..).next().map(|&(at, _)| at);
+    let start = state.start_by.first().map(|&(by, _)| state.wall(by));
+    let end = state.ends_by_ms().filter(|_| !state.rolling_back).map(|by| state.wall(by));
+    timer.into_iter().chain(start).chain(end).min()
 }
 
 fn halted(state: &RunState, halt: &Halt) -> Command {
@@ -79,14 +127,17 @@ fn halted(state: &RunState, halt: &Halt) -> Command {
             message: "paused".to_owned(),
         })),
         Halt::Fail => Command::Finish(RunStatus::Failed),
-        Halt::Cancel(CancelModeOrd::Keep) => Command::Finish(RunStatus::Cancelled),
+        Halt::TimedOut => Command::Finish(RunStatus::TimedOut),
+        Halt::Cancel(CancelModeOrd::Keep | CancelModeOrd::Terminate) => Command::Finish(RunStatus::Cancelled),
         Halt::Rollback | Halt::Cancel(CancelModeOrd::Rollback) => Command::BeginRollback,
     }
 }
 
 fn end(state: &RunState) -> RunStatus {
     if !state.rolling_back {
-        RunStatus::Succeeded
+        // A step that failed may have been left as it is when another was retried.
+        let settled = state.steps.iter().all(StepState::is_settled);
+        if settled { RunStatus::Succeeded } else { RunStatus::Failed }
     } else if state.stuck.is_empty() {
         RunStatus::RolledBack
     } else {
@@ -106,14 +157,6 @@ fn phase(state: &RunState, ix: StepIx) -> Phase {
     }
 }
 
-fn clash(state: &RunState, a: StepIx, b: StepIx) -> bool {
-    use crate::graph::LockMode::Exclusive;
-    let (a, b) = (state.graph.step(a), state.graph.step(b));
-    a.locks.iter().any(|la| {
-        b.locks.iter().any(|lb| la.name == lb.name && (la.mode == Exclusive || lb.mode == Exclusive))
-    })
-}
-
 /// What follows a failure of an attempt to execute or probe, before the event is written. `chance` is in 0..1.
 pub fn after_failure(
     state: &RunState,
@@ -123,48 +166,57 @@ pub fn after_failure(
     chance: f64,
 ) -> Next {
     let s = &state.steps[ix as usize];
-    let policy = if state.rolling_back {
-        state.graph.step(ix).undo_policy()
-    } else {
-        state.graph.step(ix).retry.clone()
+    let step = state.graph.step(ix);
+    let all = if state.rolling_back { step.undo_policy() } else { step.retry.clone() };
+    let (rule, policy) = all.for_error(error);
+    let give_up = |trouble: OnTrouble| match trouble {
+        _ if state.rolling_back => Next::Stuck,
+        _ if tolerated(state, ix) => Next::Tolerate,
+        OnTrouble::Pause => Next::Pause,
+        OnTrouble::Fail => Next::Fail,
+        OnTrouble::Rollback => Next::Rollback,
     };
-    let give_up = |trouble: OnTrouble| {
-        if state.rolling_back {
-            return Next::Stuck;
-        }
-        match trouble {
-            OnTrouble::Pause => Next::Pause,
-            OnTrouble::Fail => Next::Fail,
-            OnTrouble::Rollback => Next::Rollback,
-        }
+    let exhausted = policy.on_exhausted.or(step.on_exhausted).unwrap_or(state.options.on_exhausted);
+    let again = |count: u32, limit: u32| {
+        let wish = error.retry_after_ms.map(Duration::from_millis);
+        let at = now + policy.delay(count, chance, wish);
+        // An attempt that would only start when all of them have had their time is not waited for.
+        if count >= limit || over_time(state, ix, at) { give_up(exhausted) } else { Next::At { at } }
     };
     match error.class {
         ErrorClass::Credentials => Next::Pause,
         ErrorClass::NeedsHuman if state.rolling_back => Next::Stuck,
         ErrorClass::NeedsHuman => Next::Pause,
-        ErrorClass::Terminal => give_up(state.options.on_failure),
+        ErrorClass::Terminal => give_up(step.on_failure.unwrap_or(state.options.on_failure)),
         ErrorClass::Cancelled => Next::Now,
-        ErrorClass::Throttled => {
-            let throttles = s.throttles + 1;
-            if throttles >= policy.maximum_throttles || over_time(state, ix, now) {
-                give_up(state.options.on_exhausted)
-            } else {
-                retry_at(&policy, throttles, error, now, chance)
-            }
-        }
+        ErrorClass::Throttled => again(s.throttles + 1, policy.maximum_throttles),
         ErrorClass::Retryable => {
-            let failures = s.failures + 1;
-            if failures >= policy.maximum_attempts || over_time(state, ix, now) {
-                give_up(state.options.on_exhausted)
-            } else {
-                retry_at(&policy, failures, error, now, chance)
-            }
+            let failures = match rule {
+                Some(rule) => s.rule_failures.get(&rule).copied().unwrap_or(0),
+                None => s.failures,
+            };
+            again(failures + 1, policy.maximum_attempts)
         }
     }
 }
 
-fn retry_at(policy: &RetryPolicy, failures: u32, error: &ActivityError, now: Timestamp, chance: f64) -> Next {
-    Next::At { at: now + policy.delay(failures, chance, error.retry_after_ms.map(Duration::from_millis)) }
+/// What follows when a step fails for good without an attempt.
+pub fn give_up_for_good(state: &RunState, ix: StepIx) -> Next {
+    if tolerated(state, ix) {
+        return Next::Tolerate;
+    }
+    match state.graph.step(ix).on_failure.unwrap_or(state.options.on_failure) {
+        OnTrouble::Pause => Next::Pause,
+        OnTrouble::Fail => Next::Fail,
+        OnTrouble::Rollback => Next::Rollback,
+    }
+}
+
+/// Whether the map of a child goes on without it.
+fn tolerated(state: &RunState, ix: StepIx) -> bool {
+    let Some(parent) = state.steps[ix as usize].map else { return false };
+    let StepKind::Map { tolerated_failures, .. } = &state.graph.step(parent).kind else { return false };
+    state.maps.get(&parent).is_some_and(|map| map.failed < *tolerated_failures)
 }
 
 /// Whether all attempts together have had their time.
@@ -215,11 +267,5 @@ pub fn waiting_for(state: &RunState, ix: StepIx) -> Vec<StepIx> {
     if s.status != StepStatus::Pending {
         return Vec::new();
     }
-    state
-        .graph
-        .dependencies(ix)
-        .iter()
-        .copied()
-        .filter(|&d| !state.steps[d as usize].status.is_done())
-        .collect()
+    state.graph.dependencies(ix).iter().copied().filter(|&d| !state.steps[d as usize].is_settled()).collect()
 }

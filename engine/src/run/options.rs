@@ -24,10 +24,28 @@ pub struct RunOptions {
     pub on_exhausted: OnTrouble,
     /// When a step fails for good. Default: the run fails.
     pub on_failure: OnTrouble,
+    /// The run's own limit on time, in milliseconds; time in which it is paused or not owned does not count. What it
+    /// made stays. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    /// Who goes first where runs wait for the same lock, semaphore, rate or slot: the higher. Default 0.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub priority: i32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(priority: &i32) -> bool {
+    *priority == 0
 }
 
 impl Default for RunOptions {
     fn default() -> Self {
-        Self { parallelism: 16, on_exhausted: OnTrouble::Fail, on_failure: OnTrouble::Fail }
+        Self {
+            parallelism: 16,
+            on_exhausted: OnTrouble::Fail,
+            on_failure: OnTrouble::Fail,
+            timeout_ms: None,
+            priority: 0,
+        }
     }
 }

@@ -8,6 +8,8 @@ use serde_json::Value;
 
 use crate::activity::ActivityError;
 use crate::graph::Binding;
+use crate::id::StepName;
+use crate::run::StepStatus;
 use crate::run::state::RunState;
 
 type Function = Arc<dyn Fn(&Value) -> Result<Value, String> + Send + Sync>;
@@ -34,10 +36,21 @@ impl FunctionRegistry {
         self.by_name.insert(name.into(), Arc::new(function));
     }
 
+    /// Adds those of another registry, in place of those of the same name.
+    pub fn merge(&mut self, other: Self) {
+        self.by_name.extend(other.by_name);
+    }
+
     /// Whether there is one of that name.
     pub fn contains(&self, name: &str) -> bool {
         self.by_name.contains_key(name)
     }
+}
+
+/// A skipped step has no output, nor has one that failed and was tolerated; what refers to it gets null.
+fn output<'a>(state: &'a RunState, step: &StepName) -> Option<&'a Value> {
+    let s = state.step(step)?;
+    s.output.as_deref().filter(|_| matches!(s.status, StepStatus::Succeeded | StepStatus::Adopted))
 }
 
 /// Resolves a binding.
@@ -57,8 +70,7 @@ pub fn resolve(
             .pointer(pointer)
             .cloned()
             .ok_or_else(|| bad(format!("the run's input has nothing at {pointer:?}")))?,
-        Binding::Output { step, pointer } => match state.step(step).and_then(|s| s.output.as_deref()) {
-            // A skipped step has no output; what refers to it gets null.
+        Binding::Output { step, pointer } => match output(state, step) {
             None => Value::Null,
             Some(output) => output
                 .pointer(pointer)

@@ -3,16 +3,17 @@
 //! Besides what each step went through it keeps the ready set, the timer queue and the attempts in flight, so that
 //! `decide` never has to look at the whole graph.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use serde_json::Value;
 
 use crate::activity::{ActivityError, Effect, Recorded, Resource};
-use crate::event::{CancelMode, PauseReason, Phase, Request};
-use crate::graph::{Graph, LockMode, StepIx};
-use crate::id::{LockName, RunId, StepName, WorkflowName};
+use crate::event::{ActivityShapes, CancelMode, ForkedFrom, Parent, PauseReason, Phase, Request};
+use crate::graph::{Graph, StepIx};
+use crate::id::{RunId, StepName, WorkflowName};
 use crate::run::{RunOptions, RunStatus, StepStatus};
+use crate::store::GraphHash;
 use crate::time::Timestamp;
 
 /// What is known of a step's effect on the world.
@@ -58,8 +59,10 @@ pub struct StepState {
     pub missing: u32,
     /// Attempts of any phase so far.
     pub attempt: u32,
-    /// Failed attempts since the budget was last fresh.
+    /// Failed attempts since the budget was last fresh, those under a retry rule of their own left aside.
     pub failures: u32,
+    /// The same for each retry rule, by its number.
+    pub rule_failures: BTreeMap<u32, u32>,
     /// Throttled attempts in a row.
     pub throttles: u32,
     /// From 1.
@@ -77,8 +80,12 @@ pub struct StepState {
     /// Set when an attempt ended with an unknown outcome that no probe can clear up: a later attempt that surely did
     /// nothing does not change that.
     pub unproven: bool,
+    /// Whether its condition was asked and met since it last became pending.
+    pub asked: bool,
     /// The input resolved last.
     pub input: Option<Arc<Value>>,
+    /// Earlier inputs whose effects may still be there: they are taken back too.
+    pub past_inputs: Vec<Arc<Value>>,
     /// The output.
     pub output: Option<Arc<Value>>,
     /// What was recorded, by every generation.
@@ -91,6 +98,15 @@ pub struct StepState {
     pub error: Option<ActivityError>,
     /// When it is looked at again.
     pub wake: Option<Timestamp>,
+    /// The active time by which its first attempt has to start, while it may start.
+    pub start_by_ms: Option<u64>,
+    /// The map it is a child of.
+    pub map: Option<StepIx>,
+    /// A child of a map whose list was read again and no longer has it. It is never started; what it made is taken
+    /// back with the rest.
+    pub retired: bool,
+    /// Failed for good, and its map goes on without it.
+    pub tolerated: bool,
     /// Active time (see [`RunState::active_ms`]) at which the first attempt of this budget started.
     pub budget_start_ms: Option<u64>,
     /// When the first attempt started.
@@ -113,6 +129,11 @@ impl StepState {
             resources: self.resources.clone(),
             before: self.before.clone(),
         }
+    }
+
+    /// Whether steps that depend on it have to wait no longer for it.
+    pub fn is_settled(&self) -> bool {
+        self.status.is_done() || self.tolerated || self.retired
     }
 
     /// Whether any attempt recorded something it made or changed.
@@ -150,6 +171,8 @@ pub enum Halt {
     Pause,
     /// It fails.
     Fail,
+    /// It ran out of time.
+    TimedOut,
     /// It takes back what it made.
     Rollback,
     /// It was cancelled.
@@ -163,6 +186,8 @@ pub enum CancelModeOrd {
     Keep,
     /// Takes it back.
     Rollback,
+    /// Leaves everything as it is, at once.
+    Terminate,
 }
 
 impl From<CancelMode> for CancelModeOrd {
@@ -170,17 +195,22 @@ impl From<CancelMode> for CancelModeOrd {
         match mode {
             CancelMode::Keep => Self::Keep,
             CancelMode::Rollback => Self::Rollback,
+            CancelMode::Terminate => Self::Terminate,
         }
     }
 }
 
-/// How a lock is held by this run's attempts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct HeldLock {
-    /// Attempts that share it.
-    pub shared: u32,
-    /// Whether one holds it alone.
-    pub exclusive: bool,
+/// A map whose list is known.
+#[derive(Debug, Clone, Default)]
+pub struct MapState {
+    /// Its children, in the order of the list.
+    pub children: Vec<StepIx>,
+    /// Those that wait for another to end, because only so many may go on at once.
+    pub queue: VecDeque<StepIx>,
+    /// Those that were let go and have not ended.
+    pub open: u32,
+    /// Those that failed for good.
+    pub failed: u32,
 }
 
 /// One run.
@@ -214,16 +244,28 @@ pub struct RunState {
     pub suspended_ms: u64,
     /// Its steps, by [`StepIx`].
     pub steps: Vec<StepState>,
-    /// Steps that may start, by topological rank (forward) or reverse rank (rollback).
+    /// Steps whose attempt may start, by topological rank (forward) or reverse rank (rollback).
     pub ready: BTreeSet<(u32, StepIx)>,
+    /// Steps that are to go on at once without an attempt: gates, sleeps, signals, maps.
+    pub prompt: BTreeSet<StepIx>,
     /// Steps that wait for a time.
     pub timers: BTreeSet<(Timestamp, StepIx)>,
     /// Attempts under way.
     pub in_flight: BTreeMap<StepIx, InFlight>,
-    /// Locks held by attempts under way.
-    pub locks: BTreeMap<LockName, HeldLock>,
+    /// Steps that wait for something outside: a decision, a signal, or an hour.
+    pub waiting: BTreeSet<StepIx>,
+    /// Steps whose first attempt has to start by an active time.
+    pub start_by: BTreeSet<(u64, StepIx)>,
+    /// Signals nobody has waited for yet.
+    pub signals: BTreeMap<String, VecDeque<Arc<Value>>>,
+    /// Maps whose list is known.
+    pub maps: BTreeMap<StepIx, MapState>,
     /// Steps that are done.
     pub done: u32,
+    /// Children of maps that are not looked at any more.
+    pub retired: u32,
+    /// Times it was taken over since a step last got on.
+    pub recoveries: u32,
     /// Whether the run only takes back from here on.
     pub rolling_back: bool,
     /// Steps a rollback has not resolved yet (those that are not stuck).
@@ -240,8 +282,24 @@ pub struct RunState {
     pub paused_at: Option<Timestamp>,
     /// How it ended.
     pub finished: Option<RunStatus>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// The active time from which its own limit counts.
+    pub time_from_ms: u64,
     /// The step that failed last.
     pub failed_step: Option<StepIx>,
+    /// What it returned.
+    pub output: Option<Arc<Value>>,
+    /// Why it could not return it.
+    pub error: Option<ActivityError>,
+    /// The run that started it.
+    pub parent: Option<Parent>,
+    /// The run it took its first steps from.
+    pub forked_from: Option<ForkedFrom>,
+    /// Shapes of the types its activities took and gave when its definition was last looked at.
+    pub shapes: ActivityShapes,
+    /// Graphs that its history refers to, besides its first. Whoever replays puts them here before.
+    pub known_graphs: BTreeMap<GraphHash, Graph>,
 }
 
 impl RunState {
@@ -256,7 +314,8 @@ impl RunState {
         if self.rolling_back {
             return RunStatus::RollingBack;
         }
-        if self.in_flight.is_empty() && self.ready.is_empty() && !self.timers.is_empty() {
+        let waits = !self.timers.is_empty() || !self.waiting.is_empty();
+        if self.in_flight.is_empty() && self.ready.is_empty() && self.prompt.is_empty() && waits {
             return RunStatus::Waiting;
         }
         if self.seq <= 1 { RunStatus::Pending } else { RunStatus::Running }
@@ -272,17 +331,33 @@ impl RunState {
         self.graph.index_of(name).map(|ix| &self.steps[ix as usize])
     }
 
-    /// Whether the run's own attempts leave room for a step's locks.
-    pub fn locks_free(&self, ix: StepIx) -> bool {
-        self.graph.step(ix).locks.iter().all(|lock| match self.locks.get(&lock.name) {
-            None => true,
-            Some(held) => !held.exclusive && (lock.mode == LockMode::Shared || held.shared == 0),
-        })
-    }
-
     /// Whether something of this run may still be out there.
     pub fn is_live(&self) -> bool {
         self.steps.iter().any(StepState::may_have_effect)
+    }
+
+    /// The active time at which the run has used up its own time.
+    pub fn ends_by_ms(&self) -> Option<u64> {
+        self.options.timeout_ms.map(|limit| self.time_from_ms.saturating_add(limit))
+    }
+
+    /// When an active time comes, if nothing suspends the run before.
+    pub fn wall(&self, active_ms: u64) -> Timestamp {
+        Timestamp::from_millis(active_ms.saturating_add(self.suspended_ms))
+    }
+
+    /// How many steps there are that have to be settled.
+    pub fn total(&self) -> u32 {
+        u32::try_from(self.steps.len()).expect("a checked graph") - self.retired
+    }
+
+    /// A step and everything that depends on it: what a rerun does again. A map that is reached through what it waits
+    /// for reads its list again; one that is reached through a child only collects again.
+    pub fn closure(&self, ix: StepIx) -> Vec<StepIx> {
+        let down = self.graph.downstream(ix);
+        let mut closure = vec![ix];
+        closure.extend(self.graph.order().iter().copied().filter(|&d| d != ix && down.contains(&d)));
+        closure
     }
 
     /// Steps whose effects are still out there, with why, for people and for the final sweep.

@@ -45,6 +45,9 @@ impl Bench {
                 options,
                 labels: Default::default(),
                 request: Request::default(),
+                parent: None,
+                forked_from: None,
+                shapes: Default::default(),
             },
         };
         let state = create(RunId::new("r").unwrap(), graph, &event).unwrap();
@@ -138,15 +141,21 @@ fn goes_forward_in_order_and_ends() {
 }
 
 #[test]
-fn parallelism_and_locks_limit_what_starts() {
+fn parallelism_and_what_others_hold_limit_what_starts() {
     let mut steps = vec![step("a", &[]), step("b", &[]), step("c", &[])];
     for s in &mut steps[..2] {
-        s.locks = vec![LockUse { name: LockName::new("dss").unwrap(), mode: Default::default() }];
+        s.locks = vec![LockUse::exclusive(LockName::new("dss").unwrap())];
     }
-    let bench = Bench::new(steps.clone(), RunOptions::default());
-    assert_eq!(bench.next(), ["Execute a", "Execute c"]);
-    let bench = Bench::new(steps, RunOptions { parallelism: 1, ..RunOptions::default() });
-    assert_eq!(bench.next(), ["Execute a"]);
+    let bench = Bench::new(steps.clone(), RunOptions { parallelism: 2, ..RunOptions::default() });
+    assert_eq!(bench.next(), ["Execute a", "Execute b"]);
+    let asked = std::cell::RefCell::new(Vec::new());
+    let commands = decide(&bench.state, Timestamp::from_millis(bench.now), &|ix| {
+        asked.borrow_mut().push(ix);
+        ix == 2
+    });
+    assert_eq!(commands, [Command::StartAttempt { step: 2, phase: Phase::Execute }]);
+    // b wants what a was refused: it is not asked about.
+    assert_eq!(*asked.borrow(), [0, 2]);
 }
 
 #[test]
@@ -202,7 +211,7 @@ fn rollback_undoes_every_intent_in_reverse_and_adopted_things_never() {
     bench.done("b");
     bench.start("c", Phase::Execute);
     bench.lost("c");
-    bench.feed(EventKind::RollbackStarted { keep: vec![], request: Request::default() }).unwrap();
+    bench.feed(EventKind::RollbackStarted { keep: vec![], to: None, request: Request::default() }).unwrap();
     assert_eq!(bench.next(), ["Probe c", "Undo b"].map(|s| s.replace("Undo", "Compensate")));
     bench.undo("b");
     bench.start("c", Phase::Probe);
@@ -233,7 +242,7 @@ fn rollback_reaches_through_steps_without_effect() {
         bench.done(n);
     }
     bench.state.steps[1].effect = Effect::Read;
-    bench.feed(EventKind::RollbackStarted { keep: vec![], request: Request::default() }).unwrap();
+    bench.feed(EventKind::RollbackStarted { keep: vec![], to: None, request: Request::default() }).unwrap();
     assert_eq!(bench.next(), ["Compensate b"]);
     bench.undo("b");
     assert_eq!(bench.next(), ["Compensate a"]);
@@ -245,7 +254,7 @@ fn a_stuck_undo_blocks_only_what_it_must() {
     for n in ["a", "b", "c"] {
         bench.done(n);
     }
-    bench.feed(EventKind::RollbackStarted { keep: vec![], request: Request::default() }).unwrap();
+    bench.feed(EventKind::RollbackStarted { keep: vec![], to: None, request: Request::default() }).unwrap();
     bench.start("b", Phase::Compensate);
     let error = ActivityError::terminal("DependencyViolation", "in use");
     let attempt = bench.attempt("b");
@@ -253,7 +262,9 @@ fn a_stuck_undo_blocks_only_what_it_must() {
     assert_eq!(bench.next(), ["Compensate c"]);
     bench.undo("c");
     assert_eq!(bench.next(), ["Finish(RollbackStuck)"]);
-    bench.feed(EventKind::RunFinished { status: RunStatus::RollbackStuck }).unwrap();
+    bench
+        .feed(EventKind::RunFinished { status: RunStatus::RollbackStuck, output: None, error: None })
+        .unwrap();
     bench.feed(EventKind::RollbackRetried { request: Request::default() }).unwrap();
     assert_eq!(bench.next(), ["Compensate b"]);
     bench.undo("b");
@@ -314,12 +325,20 @@ fn events_that_do_not_fit_change_nothing() {
             .feed(EventKind::AttemptSucceeded { step: name("a"), attempt: 1, output: json!(1), found: None })
             .is_err()
     );
-    assert!(bench.feed(EventKind::StepSkipped { step: name("b") }).is_err());
-    assert!(bench.feed(EventKind::RunFinished { status: RunStatus::Running }).is_err());
+    assert!(bench.feed(EventKind::StepSkipped { step: name("b"), request: None }).is_err());
+    assert!(
+        bench.feed(EventKind::RunFinished { status: RunStatus::Running, output: None, error: None }).is_err()
+    );
     assert!(bench.feed(EventKind::RunResumed { request: Request::default() }).is_err());
     bench.start("a", Phase::Execute);
-    assert!(bench.feed(EventKind::RunFinished { status: RunStatus::Failed }).is_err());
-    assert!(bench.feed(EventKind::RollbackStarted { keep: vec![], request: Request::default() }).is_err());
+    assert!(
+        bench.feed(EventKind::RunFinished { status: RunStatus::Failed, output: None, error: None }).is_err()
+    );
+    assert!(
+        bench
+            .feed(EventKind::RollbackStarted { keep: vec![], to: None, request: Request::default() })
+            .is_err()
+    );
     let resource = Resource { kind: "x".into(), id: "1".into(), generation: 1 };
     assert!(bench.feed(EventKind::ResourceRecorded { step: name("zzz"), resource }).is_err());
 }

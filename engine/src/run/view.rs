@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::activity::{ActivityError, Resource};
-use crate::event::{PauseReason, Phase, Request};
+use crate::event::{ForkedFrom, Parent, PauseReason, Phase, Request};
 use crate::graph::{StepIx, StepKind};
 use crate::id::{RunId, StepName};
 use crate::run::decide::waiting_for;
@@ -48,6 +48,21 @@ pub struct RunView {
     /// The step that failed last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failed_step: Option<StepName>,
+    /// What it returned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Value>,
+    /// Why it could not return it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ActivityError>,
+    /// The workflow's version.
+    #[serde(default)]
+    pub workflow_version: u32,
+    /// The run that started it as a step of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Parent>,
+    /// The run it took its first steps from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forked_from: Option<ForkedFrom>,
     /// Its steps, in topological order.
     pub steps: Vec<StepView>,
 }
@@ -81,6 +96,9 @@ pub struct StepView {
     pub phase: Option<Phase>,
     /// What is known of its effect: `none`, `intent`, `done`, `no_effect`, `not_ours`, `unknown`.
     pub effect: String,
+    /// What somebody or something outside has to do before it goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub awaits: Option<Awaited>,
     /// When it is looked at again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wake: Option<Timestamp>,
@@ -117,6 +135,25 @@ pub struct StepView {
     pub kept: Option<String>,
 }
 
+/// What a step waits for outside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "for")]
+#[non_exhaustive]
+pub enum Awaited {
+    /// Somebody's decision.
+    Decision {
+        /// What is asked.
+        question: String,
+    },
+    /// A signal.
+    Signal {
+        /// Its name.
+        signal: String,
+    },
+    /// An hour.
+    Time,
+}
+
 /// Makes the picture.
 pub fn view(state: &RunState) -> RunView {
     let name = |ix: StepIx| state.graph.step(ix).name.clone();
@@ -136,6 +173,11 @@ pub fn view(state: &RunState) -> RunView {
         rolling_back: state.rolling_back,
         paused: state.paused.clone(),
         failed_step: state.failed_step.map(name),
+        output: state.output.as_deref().cloned(),
+        error: state.error.clone(),
+        workflow_version: state.workflow_version,
+        parent: state.parent.clone(),
+        forked_from: state.forked_from.clone(),
         steps,
     }
 }
@@ -145,8 +187,16 @@ fn step_view(state: &RunState, ix: StepIx) -> StepView {
     let (step, s) = (state.graph.step(ix), &state.steps[ix as usize]);
     let activity = match &step.kind {
         StepKind::Activity { activity, .. } | StepKind::Map { activity, .. } => activity.to_string(),
-        StepKind::Gate { .. } => "gate".to_owned(),
         StepKind::SubWorkflow { workflow, .. } => workflow.clone(),
+        kind @ (StepKind::Gate { .. } | StepKind::Sleep { .. } | StepKind::Signal { .. }) => {
+            kind.word().to_owned()
+        }
+    };
+    let waits_for_what = match &step.kind {
+        _ if !state.waiting.contains(&ix) => None,
+        StepKind::Gate { question, .. } => Some(Awaited::Decision { question: question.clone() }),
+        StepKind::Signal { signal, .. } => Some(Awaited::Signal { signal: signal.clone() }),
+        _ => Some(Awaited::Time),
     };
     let policy = if state.rolling_back { step.undo_policy() } else { step.retry.clone() };
     StepView {
@@ -169,6 +219,7 @@ fn step_view(state: &RunState, ix: StepIx) -> StepView {
             Ledger::Unknown { .. } => "unknown",
         }
         .to_owned(),
+        awaits: waits_for_what,
         wake: s.wake,
         started: s.started,
         ended: s.ended,

@@ -1,109 +1,32 @@
-//! The handle: start, resume, roll back, pause, cancel, look.
+//! The handle: look, listen, let go.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use crate::activity::{ActivityRegistry, Resources};
-use crate::event::{self, CancelMode, DecodeError, EVENT_FORMAT, Event, EventKind, Request};
-use crate::graph::{Graph, GraphError, StepKind};
-use crate::id::{RunId, StepName, WorkflowName};
+use crate::activity::{ActivityRegistry, Fence, Resources, check_payload};
+use crate::event::{ActivityShapes, Event};
+use crate::graph::{Binding, Graph, StepKind};
+use crate::id::{ActivityName, RunId, StepName, WorkerId, WorkflowName};
+use crate::run::RunState;
 use crate::run::resolve::FunctionRegistry;
-use crate::run::state::Halt;
 use crate::run::view::{RunView, view};
-use crate::run::{IllegalEvent, RunOptions, RunState, RunStatus, apply, create};
-use crate::runtime::SystemClock;
-use crate::runtime::driver::{Ask, Asked, Driver};
-use crate::runtime::locks::LockTable;
+use crate::runtime::admission::{Admission, Obstacle};
+use crate::runtime::builder::{EngineBuilder, Migration};
+use crate::runtime::driver::{Ask, Asked, Driver, Parts, Reach};
+pub use crate::runtime::error::EngineError;
+pub use crate::runtime::handle::RunHandle;
+use crate::runtime::lease::{self, LeaseEnd, LeaseFence};
+use crate::runtime::load::in_run;
+pub use crate::runtime::load::{history, load};
+use crate::runtime::metrics::{Measure, Metrics};
+pub use crate::runtime::start::StartRun;
 use crate::store::{ListPage, ListQuery, Store, StoreError};
 use crate::time::Clock;
-
-/// Why the engine did not do as asked.
-#[derive(Debug, Clone, thiserror::Error)]
-#[non_exhaustive]
-pub enum EngineError {
-    /// The store refused or failed.
-    #[error("{}{error}", run.as_ref().map(|r| format!("run {r}: ")).unwrap_or_default())]
-    Store {
-        /// The run concerned.
-        run: Option<RunId>,
-        /// Why.
-        error: StoreError,
-    },
-    /// There is no such run.
-    #[error("run {0} is not in the store")]
-    NoSuchRun(RunId),
-    /// The run is driven from this engine already.
-    #[error("run {0} is being driven already")]
-    Live(RunId),
-    /// The run is not driven from here, so it cannot be told anything.
-    #[error("run {0} is not being driven")]
-    NotLive(RunId),
-    /// A step names an activity that was not registered.
-    #[error("activity {activity}, which run {run} needs, is not registered")]
-    MissingActivity {
-        /// The run.
-        run: RunId,
-        /// The activity.
-        activity: String,
-    },
-    /// A binding names a function that was not registered.
-    #[error("function {function}, which run {run} needs, is not registered")]
-    MissingFunction {
-        /// The run.
-        run: RunId,
-        /// The function.
-        function: String,
-    },
-    /// A literal input does not fit its activity.
-    #[error("the input of step {step} does not fit activity {activity}: {why}")]
-    InputMismatch {
-        /// The step.
-        step: StepName,
-        /// The activity.
-        activity: String,
-        /// Why.
-        why: String,
-    },
-    /// The run's state does not allow it.
-    #[error("run {run} does not allow that: {why}")]
-    Illegal {
-        /// The run.
-        run: RunId,
-        /// Why.
-        why: String,
-    },
-    /// The history cannot be read.
-    #[error("run {run} cannot be read: {error}")]
-    History {
-        /// The run.
-        run: RunId,
-        /// Why.
-        error: DecodeError,
-    },
-    /// The history contradicts itself.
-    #[error("the history of run {run} is damaged: {error}")]
-    Replay {
-        /// The run.
-        run: RunId,
-        /// Where.
-        error: IllegalEvent,
-    },
-    /// The stored graph cannot be read.
-    #[error("the graph of run {run} cannot be read: {error}")]
-    Graph {
-        /// The run.
-        run: RunId,
-        /// Why.
-        error: GraphError,
-    },
-    /// The driver ended without an answer, because the engine stopped or a task was lost.
-    #[error("run {0} was let go before it ended; it can be resumed")]
-    Dropped(RunId),
-}
+use crate::workflow::Definition;
 
 /// Settings of an engine.
 #[derive(Debug, Clone)]
@@ -115,50 +38,20 @@ pub struct EngineOptions {
     pub pause_grace: Duration,
     /// Seed of the chance in retry delays; drawn when not set.
     pub seed: Option<u64>,
+    /// A run that was recovered so often without a step getting on is paused, not recovered again. Default 5.
+    pub crash_loop_cap: u32,
+    /// How long this engine's lease lasts on a store that several share; it is renewed three times as often. Default 15 s.
+    pub lease_ttl: Duration,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { heartbeat_throttle: Duration::from_secs(5), pause_grace: Duration::from_secs(10), seed: None }
-    }
-}
-
-/// A run to start.
-#[derive(Debug, Clone)]
-pub struct StartRun {
-    /// Its id; generated when not given.
-    pub id: Option<RunId>,
-    /// The workflow's name.
-    pub workflow: WorkflowName,
-    /// The workflow's version.
-    pub version: u32,
-    /// What a set of runs builds and owns together; empty for none.
-    pub site: String,
-    /// What to do.
-    pub graph: Graph,
-    /// What it is given, without secrets.
-    pub input: Value,
-    /// How it behaves.
-    pub options: RunOptions,
-    /// Free words to find it by.
-    pub labels: BTreeMap<String, String>,
-    /// Who asks.
-    pub request: Request,
-}
-
-impl StartRun {
-    /// A run of `graph` with defaults for everything else.
-    pub fn new(workflow: WorkflowName, graph: Graph) -> Self {
         Self {
-            id: None,
-            workflow,
-            version: 1,
-            site: String::new(),
-            graph,
-            input: Value::Null,
-            options: RunOptions::default(),
-            labels: BTreeMap::new(),
-            request: Request::default(),
+            heartbeat_throttle: Duration::from_secs(5),
+            pause_grace: Duration::from_secs(10),
+            seed: None,
+            crash_loop_cap: 5,
+            lease_ttl: lease::LEASE_TTL,
         }
     }
 }
@@ -168,19 +61,26 @@ pub type Published = (RunId, Arc<Vec<Event>>);
 
 pub(crate) struct Inner {
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) multi_worker: bool,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) activities: ActivityRegistry,
     pub(crate) functions: FunctionRegistry,
+    pub(crate) workflows: BTreeMap<WorkflowName, Definition>,
+    pub(crate) migrations: BTreeMap<ActivityName, Migration>,
     pub(crate) options: EngineOptions,
-    pub(crate) locks: Arc<LockTable>,
-    events: broadcast::Sender<Published>,
-    live: Mutex<BTreeMap<RunId, Live>>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) worker: WorkerId,
+    pub(crate) lease_end: LeaseEnd,
+    pub(crate) lease_kept: AtomicBool,
+    pub(crate) metrics: Option<Arc<dyn Metrics>>,
+    pub(crate) events: broadcast::Sender<Published>,
+    pub(crate) live: Mutex<BTreeMap<RunId, Live>>,
 }
 
 #[derive(Clone)]
-struct Live {
-    asks: mpsc::UnboundedSender<Asked>,
-    ended: watch::Receiver<Option<Ended>>,
+pub(crate) struct Live {
+    pub(crate) asks: mpsc::UnboundedSender<Asked>,
+    pub(crate) ended: watch::Receiver<Option<Ended>>,
 }
 
 impl Live {
@@ -190,7 +90,7 @@ impl Live {
     }
 }
 
-type Ended = Arc<Result<RunView, EngineError>>;
+pub(crate) type Ended = Arc<Result<RunView, EngineError>>;
 
 impl Inner {
     pub(crate) fn publish(&self, run: &RunId, events: Vec<Event>) {
@@ -198,83 +98,91 @@ impl Inner {
         drop(self.events.send((run.clone(), Arc::new(events))));
     }
 
-    fn live(&self) -> std::sync::MutexGuard<'_, BTreeMap<RunId, Live>> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Collects what an engine needs.
-pub struct EngineBuilder {
-    store: Arc<dyn Store>,
-    clock: Arc<dyn Clock>,
-    activities: ActivityRegistry,
-    functions: FunctionRegistry,
-    resources: Resources,
-    options: EngineOptions,
-}
-
-impl EngineBuilder {
-    /// Takes another clock than the machine's.
-    #[must_use]
-    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
-        self
-    }
-
-    /// Gives the activities.
-    #[must_use]
-    pub fn activities(mut self, activities: ActivityRegistry) -> Self {
-        self.activities = activities;
-        self
-    }
-
-    /// Gives the functions that bindings name.
-    #[must_use]
-    pub fn functions(mut self, functions: FunctionRegistry) -> Self {
-        self.functions = functions;
-        self
-    }
-
-    /// Injects a thing for activities.
-    #[must_use]
-    pub fn resource<T: Send + Sync + 'static>(mut self, value: T) -> Self {
-        self.resources.insert(value);
-        self
-    }
-
-    /// Sets options.
-    #[must_use]
-    pub fn options(mut self, options: EngineOptions) -> Self {
-        self.options = options;
-        self
-    }
-
-    /// Makes the engine. It starts nothing by itself; see [`Engine::recover`].
-    pub fn build(self) -> Engine {
-        let (events, _) = broadcast::channel(1024);
-        Engine {
-            inner: Arc::new(Inner {
-                store: self.store,
-                clock: self.clock,
-                activities: self.activities,
-                functions: self.functions,
-                options: self.options,
-                locks: Arc::new(LockTable::default()),
-                events,
-                live: Mutex::new(BTreeMap::new()),
-            }),
-            resources: self.resources,
-            patience: 1.0,
+    pub(crate) fn measure(&self, measure: &Measure<'_>) {
+        if let Some(metrics) = &self.metrics {
+            metrics.measure(measure);
         }
     }
+
+    pub(crate) fn live(&self) -> std::sync::MutexGuard<'_, BTreeMap<RunId, Live>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What lets attempts act under an epoch; nothing where leases never end.
+    pub(crate) fn fence(&self, epoch: u64) -> Option<Arc<dyn Fence>> {
+        self.multi_worker.then(|| {
+            let (end, clock) = (self.lease_end.clone(), Arc::clone(&self.clock));
+            Arc::new(LeaseFence { epoch, end, clock }) as Arc<dyn Fence>
+        })
+    }
+
+    /// Lets go of every run at once, as a crash would.
+    pub(crate) fn stop(&self) {
+        for live in self.live().values() {
+            drop(live.asks.send(Asked { ask: Ask::Stop, done: None }));
+        }
+    }
+
+    /// Whether an output given by hand fits the type that the step's activity gives.
+    pub(crate) fn check_output(
+        &self,
+        state: &RunState,
+        step: &StepName,
+        output: &serde_json::Value,
+    ) -> Result<(), EngineError> {
+        let Some(ix) = state.graph.index_of(step) else { return Ok(()) };
+        let kind = &state.graph.step(ix).kind;
+        let mismatch = |activity: &str, why: String| EngineError::OutputMismatch {
+            step: step.clone(),
+            activity: activity.to_owned(),
+            why,
+        };
+        check_payload(output).map_err(|why| mismatch(kind.word(), format!("it {why}")))?;
+        match kind {
+            StepKind::Activity { activity, .. } => match self.activities.get(activity) {
+                Some(code) => code.check_output(output).map_err(|why| mismatch(activity.as_str(), why)),
+                None => Ok(()),
+            },
+            StepKind::Map { activity, .. } => {
+                let items = output
+                    .as_array()
+                    .ok_or_else(|| mismatch(activity.as_str(), "a map gives a list".to_owned()))?;
+                let Some(code) = self.activities.get(activity) else { return Ok(()) };
+                items.iter().filter(|item| !item.is_null()).try_for_each(|item| {
+                    code.check_output(item).map_err(|why| mismatch(activity.as_str(), why))
+                })
+            }
+            StepKind::Gate { .. }
+            | StepKind::Sleep { .. }
+            | StepKind::Signal { .. }
+            | StepKind::SubWorkflow { .. } => Ok(()),
+        }
+    }
+
+    /// The shapes that the activities of a graph have now.
+    pub(crate) fn shapes(&self, graph: &Graph) -> ActivityShapes {
+        let named = graph.steps().iter().filter_map(|step| step.kind.activity());
+        named.filter_map(|name| self.activities.get(name).map(|code| (name.clone(), code.shapes()))).collect()
+    }
 }
 
-/// The engine. Cheap to clone; all clones share their runs.
+/// The engine. Cheap to clone; all clones share their runs. Runs go on until the last clone and the last [`RunHandle`]
+/// are dropped; then they are let go, as after a crash, and can be resumed. It runs on the caller's tokio runtime.
 #[derive(Clone)]
 pub struct Engine {
-    inner: Arc<Inner>,
-    resources: Resources,
-    patience: f64,
+    pub(crate) inner: Arc<Inner>,
+    pub(crate) resources: Resources,
+    pub(crate) patience: f64,
+    _alive: Option<Arc<Alive>>,
+}
+
+/// Lets go of all runs when the last handle is dropped.
+struct Alive(Arc<Inner>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
 }
 
 impl std::fmt::Debug for Engine {
@@ -283,66 +191,32 @@ impl std::fmt::Debug for Engine {
     }
 }
 
-/// A run that is being driven.
-#[derive(Clone)]
-pub struct RunHandle {
-    run: RunId,
-    live: Live,
-}
-
-impl std::fmt::Debug for RunHandle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "RunHandle({})", self.run)
-    }
-}
-
-impl RunHandle {
-    /// The run.
-    pub fn id(&self) -> &RunId {
-        &self.run
-    }
-
-    /// Waits until the run has ended or stands still, and shows it then.
-    ///
-    /// # Errors
-    /// When the store failed, or the engine was dropped first.
-    pub async fn wait(&self) -> Result<RunView, EngineError> {
-        let mut ended = self.live.ended.clone();
-        let end = ended
-            .wait_for(Option::is_some)
-            .await
-            .map_err(|_| EngineError::Dropped(self.run.clone()))?
-            .clone();
-        match end.as_deref() {
-            Some(Ok(view)) => Ok(view.clone()),
-            Some(Err(error)) => Err(error.clone()),
-            None => Err(EngineError::Dropped(self.run.clone())),
-        }
-    }
-}
-
 impl Engine {
     /// Starts building an engine on `store`.
     pub fn builder(store: Arc<dyn Store>) -> EngineBuilder {
-        EngineBuilder {
-            store,
-            clock: Arc::new(SystemClock),
-            activities: ActivityRegistry::new(),
-            functions: FunctionRegistry::default(),
-            resources: Resources::default(),
-            options: EngineOptions::default(),
-        }
+        EngineBuilder::new(store)
+    }
+
+    pub(crate) fn owner(inner: Arc<Inner>, resources: Resources) -> Self {
+        let alive = Some(Arc::new(Alive(Arc::clone(&inner))));
+        Self { inner, resources, patience: 1.0, _alive: alive }
+    }
+
+    /// A handle for the engine's own use, which does not keep its runs going.
+    pub(crate) fn of(inner: Arc<Inner>, resources: Resources, patience: f64) -> Self {
+        Self { inner, resources, patience, _alive: None }
     }
 
     /// The same engine with other things injected, for runs started or resumed through the new handle.
     #[must_use]
     pub fn with_resources(&self, resources: Resources) -> Self {
-        Self { inner: Arc::clone(&self.inner), resources, patience: self.patience }
+        Self { resources, ..self.clone() }
     }
 
     /// The same engine with all waiting scaled, for runs started or resumed through the new handle: retry delays,
-    /// settle times, polls, and the time activities see. 1 is as written; less is for a simulated world that is
-    /// consistent and quick. Values under 0.001 count as 0.001, so that a retry is never a busy loop.
+    /// settle times, polls, sleeps, limits of gates, and the time activities see. 1 is as written; less is for a
+    /// simulated world that is consistent and quick. Values under 0.001 count as 0.001, so that a retry is never a busy
+    /// loop.
     #[must_use]
     pub fn with_patience(&self, patience: f64) -> Self {
         Self { patience, ..self.clone() }
@@ -358,188 +232,31 @@ impl Engine {
         &self.inner.activities
     }
 
+    /// Who this engine is to stores that several share.
+    pub fn worker(&self) -> &WorkerId {
+        &self.inner.worker
+    }
+
     /// Events of all runs from now on, each batch once it is durable. A slow reader that lags loses batches and is
-    /// told so by the channel; the history has them.
+    /// told so by the channel; the history has them. [`RunHandle::events`] loses none.
     pub fn subscribe(&self) -> broadcast::Receiver<Published> {
         self.inner.events.subscribe()
     }
 
-    /// Starts a run. It exists durably when this returns.
-    ///
-    /// # Errors
-    /// When an activity is missing, a literal input does not fit, the id is taken, or the store fails. Nothing has
-    /// started then.
-    pub async fn start(&self, start: StartRun) -> Result<RunHandle, EngineError> {
-        let now = self.inner.clock.now();
-        let id = start.id.unwrap_or_else(|| RunId::generate(now, rand::random()));
-        self.check_code(&id, &start.graph, true)?;
-        if self.inner.store.head(&id).await.map_err(|e| in_run(&id, e))?.is_some() {
-            return Err(EngineError::Store { run: Some(id.clone()), error: StoreError::Exists(id) });
-        }
-        let event = Event {
-            seq: 1,
-            at: now,
-            kind: EventKind::RunCreated {
-                format: EVENT_FORMAT,
-                workflow: start.workflow,
-                workflow_version: start.version,
-                site: start.site,
-                graph: start.graph.hash().clone(),
-                input: start.input,
-                options: start.options,
-                labels: start.labels,
-                request: start.request,
-            },
-        };
-        let state = create(id.clone(), start.graph, &event)
-            .map_err(|error| EngineError::Replay { run: id.clone(), error })?;
-        self.launch(state, 0, |driver| {
-            driver.created(event);
-            Ok(())
-        })
-        .await
-    }
-
-    /// Drives a run on from where it is: after a crash, a pause, a failure. Failed steps get fresh budgets.
-    ///
-    /// # Errors
-    /// When there is no such run, it is driven already, has ended for good, or cannot be read; or an activity is
-    /// missing.
-    pub async fn resume(&self, run: &RunId, request: Request) -> Result<RunHandle, EngineError> {
-        self.drive_on(run, request, true).await
-    }
-
-    /// `wanted` is set when a person asks: a pause or failure that a crash cut short is over then.
-    async fn drive_on(&self, run: &RunId, request: Request, wanted: bool) -> Result<RunHandle, EngineError> {
-        let state = self.load_idle(run).await?;
-        let seq = state.seq;
-        self.launch(state, seq, |driver| {
-            let state = driver.state();
-            let stopped =
-                state.paused.is_some() || wanted && matches!(state.halt, Some(Halt::Pause | Halt::Fail));
-            match state.finished {
-                None => {
-                    driver.recover()?;
-                    if stopped { driver.stage(EventKind::RunResumed { request }) } else { Ok(()) }
-                }
-                Some(RunStatus::RollbackStuck) => {
-                    driver.recover()?;
-                    driver.stage(EventKind::RollbackRetried { request })
-                }
-                Some(_) => driver.stage(EventKind::RunResumed { request }),
-            }
-        })
-        .await
-    }
-
-    /// Turns a run round: takes back everything it made. On a run that is stuck, tries again what failed. A run that
-    /// is being driven is cancelled with rollback.
-    ///
-    /// # Errors
-    /// As [`Engine::resume`]; a run that is rolled back already is [`EngineError::Illegal`], and so is `keep` for a
-    /// run that is being driven or goes backwards already: nothing is silently deleted that should stay.
-    pub async fn rollback(
-        &self,
-        run: &RunId,
-        keep: Vec<StepName>,
-        request: Request,
-    ) -> Result<RunHandle, EngineError> {
-        let refuse_keep = || EngineError::Illegal {
-            run: run.clone(),
-            why: "what to keep can only be said of a run that stands still and goes forward; pause it first"
-                .to_owned(),
-        };
-        if let Some(handle) = self.handle(run) {
-            if !keep.is_empty() {
-                return Err(refuse_keep());
-            }
-            self.ask(run, Ask::Cancel(CancelMode::Rollback, request)).await?;
-            return Ok(handle);
-        }
-        let state = self.load_idle(run).await?;
-        let seq = state.seq;
-        self.launch(state, seq, |driver| {
-            let (finished, rolling_back, paused) = {
-                let s = driver.state();
-                (s.finished, s.rolling_back, s.paused.is_some())
-            };
-            if rolling_back && !keep.is_empty() {
-                return Err(refuse_keep());
-            }
-            if finished == Some(RunStatus::RollbackStuck) {
-                driver.recover()?;
-                return driver.stage(EventKind::RollbackRetried { request });
-            }
-            if finished.is_none() {
-                driver.recover()?;
-            }
-            if rolling_back && finished.is_none() {
-                return if paused { driver.stage(EventKind::RunResumed { request }) } else { Ok(()) };
-            }
-            driver.stage(EventKind::RollbackStarted { keep, request })
-        })
-        .await
-    }
-
-    /// Drives on every run that was running when its owner ended. Runs that cannot be driven are told with their
-    /// reason and do not stop the others.
-    ///
-    /// # Errors
-    /// When the runs cannot be listed.
-    pub async fn recover(&self) -> Result<Recovered, EngineError> {
-        let statuses =
-            vec![RunStatus::Pending, RunStatus::Running, RunStatus::Waiting, RunStatus::RollingBack];
-        let mut found = Recovered::default();
-        let mut cursor = None;
-        loop {
-            let query = ListQuery { statuses: statuses.clone(), cursor, ..ListQuery::default() };
-            let page = self.list(query).await?;
-            for summary in page.runs {
-                match self.drive_on(&summary.run, Request::by("recovery"), false).await {
-                    Ok(handle) => found.runs.push(handle),
-                    Err(EngineError::Live(_)) => {}
-                    Err(error) => found.parked.push((summary.run, error)),
-                }
-            }
-            cursor = page.cursor;
-            if cursor.is_none() {
-                return Ok(found);
-            }
-        }
-    }
-
-    /// Asks a driven run to pause. Returns when the request is durable; [`RunHandle::wait`] tells when it stands.
-    ///
-    /// # Errors
-    /// When the run is not driven from here.
-    pub async fn pause(&self, run: &RunId, request: Request) -> Result<(), EngineError> {
-        self.ask(run, Ask::Pause(request)).await
-    }
-
-    /// Asks a driven run to end.
-    ///
-    /// # Errors
-    /// When the run is not driven from here.
-    pub async fn cancel(&self, run: &RunId, mode: CancelMode, request: Request) -> Result<(), EngineError> {
-        self.ask(run, Ask::Cancel(mode, request)).await
-    }
-
     /// Lets go of every run at once, as a crash would; each can be resumed.
     pub fn stop(&self) {
-        for live in self.inner.live().values() {
-            drop(live.asks.send(Asked { ask: Ask::Stop, done: None }));
-        }
-    }
-
-    /// The handle of a run that is being driven from here.
-    pub fn handle(&self, run: &RunId) -> Option<RunHandle> {
-        let live = self.inner.live().get(run).cloned()?;
-        if live.is_over() { None } else { Some(RunHandle { run: run.clone(), live }) }
+        self.inner.stop();
     }
 
     /// Runs that are being driven from here.
     pub fn live_runs(&self) -> Vec<RunId> {
         self.inner.live().iter().filter(|(_, l)| !l.is_over()).map(|(run, _)| run.clone()).collect()
+    }
+
+    /// The handle of a run that is being driven from here.
+    pub fn handle(&self, run: &RunId) -> Option<RunHandle> {
+        let live = self.inner.live().get(run).cloned()?;
+        if live.is_over() { None } else { Some(RunHandle::new(self.clone(), run.clone(), live)) }
     }
 
     /// Shows a run, with live heartbeats when it is driven from here.
@@ -582,32 +299,33 @@ impl Engine {
         self.inner.store.list(query).await.map_err(|error| EngineError::Store { run: None, error })
     }
 
-    /// Runs that hold a lock now, as far as this process knows.
+    /// Runs that hold a lock now, or a permit of a semaphore, as far as this process knows.
     pub fn lock_holders(&self, lock: &crate::id::LockName) -> Vec<RunId> {
-        self.inner.locks.holders(lock)
+        self.inner.admission.holders(lock)
     }
 
-    async fn load_idle(&self, run: &RunId) -> Result<RunState, EngineError> {
-        if self.handle(run).is_some() {
-            return Err(EngineError::Live(run.clone()));
-        }
+    /// What keeps a step that may start from starting: locks, semaphores, rates, slots. Nothing when nothing does.
+    ///
+    /// # Errors
+    /// When there is no such run or it cannot be read.
+    pub async fn obstacles(&self, run: &RunId, step: &StepName) -> Result<Vec<Obstacle>, EngineError> {
         let state = self.load(run).await?;
-        self.check_code(run, &state.graph, false)?;
-        Ok(state)
+        let Some(ix) = state.graph.index_of(step) else { return Ok(Vec::new()) };
+        let now = self.inner.clock.now();
+        Ok(match crate::runtime::driver::want(&state, &self.inner, ix) {
+            Ok(want) => self.inner.admission.obstacles(&want, now),
+            Err(_) => Vec::new(),
+        })
     }
 
     /// Everything the graph names must be there before anything starts.
-    fn check_code(&self, run: &RunId, graph: &Graph, inputs: bool) -> Result<(), EngineError> {
+    pub(crate) fn check_code(&self, run: &RunId, graph: &Graph, inputs: bool) -> Result<(), EngineError> {
         for step in graph.steps() {
-            let StepKind::Activity { activity, input } = &step.kind else { continue };
-            let Some(code) = self.inner.activities.get(activity) else {
-                return Err(EngineError::MissingActivity {
-                    run: run.clone(),
-                    activity: activity.to_string(),
-                });
-            };
             let mut missing = None;
-            for binding in std::iter::once(input).chain(&step.when) {
+            let keys = step.locks.iter().filter_map(|l| l.key.as_ref());
+            for binding in
+                step.kind.bindings().into_iter().chain(&step.when).chain(keys).chain(graph.output())
+            {
                 binding.functions(&mut |name| {
                     if !self.inner.functions.contains(name) {
                         missing.get_or_insert(name.to_owned());
@@ -617,24 +335,59 @@ impl Engine {
             if let Some(function) = missing {
                 return Err(EngineError::MissingFunction { run: run.clone(), function });
             }
-            if let crate::graph::Binding::Literal { value } = input
-                && inputs
-                && let Err(why) = code.check_input(value)
+            if let StepKind::SubWorkflow { workflow, .. } = &step.kind
+                && !self.inner.workflows.keys().any(|name| name.as_str() == workflow)
             {
-                return Err(EngineError::InputMismatch {
+                return Err(EngineError::MissingWorkflow { workflow: workflow.clone() });
+            }
+            let Some(activity) = step.kind.activity() else { continue };
+            let Some(code) = self.inner.activities.get(activity) else {
+                return Err(EngineError::MissingActivity {
+                    run: run.clone(),
+                    activity: activity.to_string(),
+                });
+            };
+            let literal: Vec<&serde_json::Value> = match &step.kind {
+                StepKind::Activity { input: Binding::Literal { value }, .. } => vec![value],
+                StepKind::Map { items: Binding::Literal { value }, .. } => {
+                    value.as_array().map(|items| items.iter().collect()).unwrap_or_default()
+                }
+                _ => Vec::new(),
+            };
+            for value in literal.into_iter().filter(|_| inputs) {
+                code.check_input(value).map_err(|why| EngineError::InputMismatch {
                     step: step.name.clone(),
                     activity: activity.to_string(),
                     why,
-                });
+                })?;
             }
         }
         Ok(())
     }
 
-    async fn launch(
+    /// Claims a run for this engine, and keeps its lease from then on.
+    async fn claim(&self, run: &RunId) -> Result<u64, EngineError> {
+        let inner = &self.inner;
+        let claimed = inner.store.claim(run, &inner.worker, inner.clock.now(), inner.options.lease_ttl).await;
+        let claim = claimed.map_err(|error| match error {
+            StoreError::Held { by, until } => EngineError::Held { run: run.clone(), by, until },
+            error => in_run(run, error),
+        })?;
+        if inner.multi_worker {
+            inner.lease_end.set(claim.until);
+            if !inner.lease_kept.swap(true, Ordering::SeqCst) {
+                tokio::spawn(lease::keep(Arc::downgrade(inner)));
+            }
+        }
+        Ok(claim.epoch)
+    }
+
+    /// Drives a run. `prepare` stages what the drive starts with; when it fails nothing has happened.
+    pub(crate) async fn launch(
         &self,
         state: RunState,
         committed: u64,
+        reach: Reach,
         prepare: impl FnOnce(&mut Driver) -> Result<(), EngineError>,
     ) -> Result<RunHandle, EngineError> {
         let run = state.id.clone();
@@ -643,9 +396,18 @@ impl Engine {
             // Each run its own stream, the same for the same seed and run.
             run.as_str().bytes().fold(seed, |a, b| a.wrapping_mul(0x0100_0000_01b3) ^ u64::from(b))
         });
-        let inner = Arc::clone(&self.inner);
-        let mut driver =
-            Driver::new(inner, self.resources.clone(), state, committed, receiver, seed, self.patience);
+        let epoch = self.claim(&run).await?;
+        let mut driver = Driver::new(Parts {
+            inner: Arc::clone(&self.inner),
+            resources: self.resources.clone(),
+            state,
+            committed,
+            asks: receiver,
+            seed,
+            patience: self.patience,
+            epoch,
+            reach,
+        });
         prepare(&mut driver)?;
         let (ended_to, ended) = watch::channel(None);
         let live = Live { asks, ended };
@@ -659,18 +421,26 @@ impl Engine {
         let inner = Arc::downgrade(&self.inner);
         let (first_to, first) = oneshot::channel();
         let name = run.clone();
-        tokio::spawn(async move {
+        let span = tracing::info_span!("run", run = %name, workflow = %driver.state().workflow);
+        let drive = async move {
             let result = driver.drive(first_to).await;
-            ended_to.send_replace(Some(Arc::new(result)));
             if let Some(inner) = inner.upgrade() {
+                let status = result.as_ref().ok().map(|view| view.status);
+                inner.measure(&Measure::DriveEnded { run: &name, status });
+                // Another worker need not wait for the lease to end. It may be gone already: then this changes nothing.
+                let _gone = inner.store.release(&name, &inner.worker).await;
+                ended_to.send_replace(Some(Arc::new(result)));
                 // A later drive of the same run may have taken the place.
                 let mut all = inner.live();
                 if all.get(&name).is_some_and(|l| l.ended.borrow().is_some()) {
                     all.remove(&name);
                 }
+            } else {
+                ended_to.send_replace(Some(Arc::new(result)));
             }
-        });
-        let handle = RunHandle { run, live };
+        };
+        tokio::spawn(tracing::Instrument::instrument(drive, span));
+        let handle = RunHandle::new(self.clone(), run, live);
         // The first transition is durable, or the drive has failed and says why.
         if first.await.is_err() {
             handle.wait().await?;
@@ -678,7 +448,7 @@ impl Engine {
         Ok(handle)
     }
 
-    async fn ask(&self, run: &RunId, ask: Ask) -> Result<(), EngineError> {
+    pub(crate) async fn ask(&self, run: &RunId, ask: Ask) -> Result<(), EngineError> {
         let handle = self.handle(run).ok_or_else(|| EngineError::NotLive(run.clone()))?;
         let (done, answer) = oneshot::channel();
         handle
@@ -688,59 +458,4 @@ impl Engine {
             .map_err(|_| EngineError::NotLive(run.clone()))?;
         answer.await.map_err(|_| EngineError::NotLive(run.clone()))?
     }
-}
-
-/// What [`Engine::recover`] found.
-#[derive(Debug, Default)]
-pub struct Recovered {
-    /// Runs that go on.
-    pub runs: Vec<RunHandle>,
-    /// Runs that cannot, with why.
-    pub parked: Vec<(RunId, EngineError)>,
-}
-
-fn in_run(run: &RunId, error: StoreError) -> EngineError {
-    EngineError::Store { run: Some(run.clone()), error }
-}
-
-/// The history of a run after event `after`, from any store.
-///
-/// # Errors
-/// When there is no such run or it cannot be read.
-pub async fn history(store: &dyn Store, run: &RunId, after: u64) -> Result<Vec<Event>, EngineError> {
-    if store.head(run).await.map_err(|e| in_run(run, e))?.is_none() {
-        return Err(EngineError::NoSuchRun(run.clone()));
-    }
-    let mut events = Vec::new();
-    for record in store.load(run, after).await.map_err(|e| in_run(run, e))? {
-        let decoded = event::decode(record.first_seq, &record.bytes)
-            .map_err(|error| EngineError::History { run: run.clone(), error })?;
-        events.extend(decoded.into_iter().filter(|e| e.seq > after));
-    }
-    Ok(events)
-}
-
-/// The state of a run by replay, from any store.
-///
-/// # Errors
-/// When there is no such run, or its history or graph cannot be read.
-pub async fn load(store: &dyn Store, run: &RunId) -> Result<RunState, EngineError> {
-    let events = history(store, run, 0).await?;
-    let replay = |error| EngineError::Replay { run: run.clone(), error };
-    let Some((first, rest)) = events.split_first() else {
-        return Err(EngineError::NoSuchRun(run.clone()));
-    };
-    let EventKind::RunCreated { graph: hash, .. } = &first.kind else {
-        return Err(replay(IllegalEvent {
-            seq: first.seq,
-            why: "a history starts with run_created".to_owned(),
-        }));
-    };
-    let bytes = store.graph(hash).await.map_err(|e| in_run(run, e))?;
-    let graph = Graph::decode(&bytes).map_err(|error| EngineError::Graph { run: run.clone(), error })?;
-    let mut state = create(run.clone(), graph, first).map_err(replay)?;
-    for event in rest {
-        apply(&mut state, event).map_err(replay)?;
-    }
-    Ok(state)
 }

@@ -52,6 +52,7 @@ pub(crate) enum Report {
 }
 
 /// What an attempt needs.
+#[expect(clippy::struct_excessive_bools, reason = "facts that are independent of each other")]
 pub(crate) struct Attempt {
     pub(crate) step: StepIx,
     pub(crate) attempt: u32,
@@ -59,9 +60,13 @@ pub(crate) struct Attempt {
     pub(crate) activity: Arc<dyn ErasedActivity>,
     pub(crate) ctx: ActivityContext,
     pub(crate) input: Arc<Value>,
+    /// Earlier inputs whose effects may still be there.
+    pub(crate) past_inputs: Vec<Arc<Value>>,
     pub(crate) recorded: Recorded,
     /// Something of ours failed and is to be replaced: `execute` runs although the probe finds it.
     pub(crate) replacing: bool,
+    /// This generation made something before: if it is gone, the next one makes it anew.
+    pub(crate) done_before: bool,
     /// Whether something not ours may be taken as it is.
     pub(crate) adopt: bool,
     /// Whether the run goes backwards: what is to be taken back need not be whole.
@@ -222,7 +227,19 @@ fn panic_text(panic: &Box<dyn std::any::Any + Send>) -> String {
 async fn call(attempt: &Attempt) -> ActivityResult<Outcome> {
     let Attempt { activity, ctx, input, .. } = attempt;
     match attempt.phase {
-        Phase::Compensate => Ok(Outcome::Undone(activity.compensate(ctx, input, &attempt.recorded).await?)),
+        Phase::Compensate => {
+            let mut undone = activity.compensate(ctx, input, &attempt.recorded).await?;
+            // Backwards in time, as everything else.
+            for past in attempt.past_inputs.iter().rev() {
+                match activity.compensate(ctx, past, &attempt.recorded).await? {
+                    Undo::NothingToDo => {}
+                    Undo::Undone if undone == Undo::NothingToDo => undone = Undo::Undone,
+                    Undo::Undone => {}
+                    kept @ Undo::Kept { .. } => undone = kept,
+                }
+            }
+            Ok(Outcome::Undone(undone))
+        }
         Phase::Probe => {
             let answer = activity.probe(ctx, input).await.map_err(ActivityError::no_effect)?;
             settle_answer(attempt, answer).await
@@ -230,6 +247,8 @@ async fn call(attempt: &Attempt) -> ActivityResult<Outcome> {
         Phase::Execute => {
             if activity.has_probe() {
                 match activity.probe(ctx, input).await.map_err(ActivityError::no_effect)? {
+                    // It was there and is gone, or is not to be seen yet: that is settled before anything is made.
+                    Probe::Absent if attempt.done_before => return Ok(Outcome::Answer(Probe::Absent)),
                     Probe::Absent => {}
                     Probe::Failed { owner: Owner::ThisRun, .. } if attempt.replacing => {}
                     answer => return settle_answer(attempt, answer).await,

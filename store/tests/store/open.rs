@@ -6,10 +6,13 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::Stdio;
 
+use dssflow_engine::Engine;
 use dssflow_engine::run::RunStatus;
 use dssflow_engine::store::conformance::transition;
 use dssflow_engine::store::{Expect, Store as _, StoreError};
-use dssflow_store::{ManifestState, OpenError, OpenOptions, SledStore, info_offline, verify_offline};
+use dssflow_store::{
+    ManifestState, OpenEngine as _, OpenError, OpenOptions, SledStore, info_offline, verify_offline,
+};
 
 use crate::support::{child, child_path, fill, open, wait};
 
@@ -205,6 +208,24 @@ fn a_closed_store_says_so_and_is_checked_byte_by_byte() {
     let report = verify_offline(&path).unwrap();
     assert_eq!(report.manifest, ManifestState::Absent);
     assert!(report.report.damage.is_empty() && report.notes.len() == 1, "{report:?}");
+}
+
+#[test]
+fn an_engine_owns_its_store_until_it_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("deep").join("state");
+    wait(async {
+        let engine = Engine::open(&path).await.unwrap().build();
+        assert_eq!(engine.store().caps().backend, "sled");
+        let error = Engine::open(&path).await.map(|_| ()).unwrap_err();
+        assert!(matches!(error, OpenError::Locked { .. }), "{error:?}");
+        engine.store().commit(transition("a", Expect::New, engine.store().epoch())).await.unwrap();
+        let first = engine.store().epoch();
+        drop(engine);
+        let engine = Engine::open(&path).await.unwrap().build();
+        assert_eq!(engine.store().epoch(), first + 1);
+        assert_eq!(engine.list(Default::default()).await.unwrap().runs.len(), 1);
+    });
 }
 
 /// Every file with its content.

@@ -1,0 +1,185 @@
+//! Why the engine did not do as asked.
+
+use crate::activity::ActivityError;
+use crate::event::DecodeError;
+use crate::graph::GraphError;
+use crate::id::{RunId, StepName, WorkerId};
+use crate::run::versions::Comparison;
+use crate::run::{IllegalEvent, RunStatus};
+use crate::store::StoreError;
+use crate::time::Timestamp;
+
+/// Why the engine did not do as asked. Each says what to do about it.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The store refused or failed.
+    #[error("{}{error}", run.as_ref().map(|r| format!("run {r}: ")).unwrap_or_default())]
+    Store {
+        /// The run concerned.
+        run: Option<RunId>,
+        /// Why.
+        error: StoreError,
+    },
+    /// There is no such run.
+    #[error("run {0} is not in the store")]
+    NoSuchRun(RunId),
+    /// The run is driven from this engine already.
+    #[error("run {0} is being driven already")]
+    Live(RunId),
+    /// Another engine drives the run.
+    #[error("run {run} is being driven by worker {by}; its lease ends at {until} unless it is renewed")]
+    Held {
+        /// The run.
+        run: RunId,
+        /// The worker.
+        by: WorkerId,
+        /// When its lease ends.
+        until: Timestamp,
+    },
+    /// The run is not driven from here, so it cannot be told anything.
+    #[error("run {0} is not being driven")]
+    NotLive(RunId),
+    /// A step names an activity that was not registered.
+    #[error(
+        "activity {activity}, which run {run} needs, is not registered; register it before the run goes on"
+    )]
+    MissingActivity {
+        /// The run.
+        run: RunId,
+        /// The activity.
+        activity: String,
+    },
+    /// A binding names a function that was not registered.
+    #[error(
+        "function {function}, which run {run} needs, is not registered; register it before the run goes on"
+    )]
+    MissingFunction {
+        /// The run.
+        run: RunId,
+        /// The function.
+        function: String,
+    },
+    /// A workflow was asked for by name that was not registered.
+    #[error("workflow {workflow} is not registered; register it when the engine is built")]
+    MissingWorkflow {
+        /// The workflow.
+        workflow: String,
+    },
+    /// A workflow cannot be made from what it was given.
+    #[error("workflow {workflow} does not take this input: {why}")]
+    BadInput {
+        /// The workflow.
+        workflow: String,
+        /// Why.
+        why: String,
+    },
+    /// A literal input does not fit its activity.
+    #[error("the input of step {step} does not fit activity {activity}: {why}")]
+    InputMismatch {
+        /// The step.
+        step: StepName,
+        /// The activity.
+        activity: String,
+        /// Why.
+        why: String,
+    },
+    /// An output does not fit the type its activity gives.
+    #[error("the output for step {step} does not fit what activity {activity} gives: {why}")]
+    OutputMismatch {
+        /// The step.
+        step: StepName,
+        /// The activity.
+        activity: String,
+        /// Why.
+        why: String,
+    },
+    /// Steps are done whose activities give other types now.
+    #[error("run {run}: the stored output of {} does not fit what the activity gives now ({why}); register a migration for it, or rerun the step", steps.iter().map(StepName::as_str).collect::<Vec<_>>().join(", "))]
+    OutputChanged {
+        /// The run.
+        run: RunId,
+        /// The steps.
+        steps: Vec<StepName>,
+        /// What does not fit, of the first.
+        why: String,
+    },
+    /// The run's definition has changed, and the change was not asked for.
+    #[error("run {run} follows another definition than the one that is registered: {}", describe(comparison))]
+    DefinitionChanged {
+        /// The run.
+        run: RunId,
+        /// The differences.
+        comparison: Comparison,
+    },
+    /// What a run is given is over a limit.
+    #[error("the input of run {run} {why}")]
+    InputTooLarge {
+        /// The run.
+        run: RunId,
+        /// Which limit.
+        why: String,
+    },
+    /// The run's state does not allow it.
+    #[error("run {run} does not allow that: {why}")]
+    Illegal {
+        /// The run.
+        run: RunId,
+        /// Why.
+        why: String,
+    },
+    /// The run did not succeed, so it has no result.
+    #[error("run {run} is {status}{}{}", step.as_ref().map(|s| format!(" at step {s}")).unwrap_or_default(), error.as_ref().map(|e| format!(": {e}")).unwrap_or_default())]
+    NotSucceeded {
+        /// The run.
+        run: RunId,
+        /// Where it stands.
+        status: RunStatus,
+        /// The step that failed.
+        step: Option<StepName>,
+        /// Why.
+        error: Option<Box<ActivityError>>,
+    },
+    /// The run's result does not fit the type it is wanted in.
+    #[error("what run {run} returned does not fit the type it is wanted in: {why}")]
+    ResultMismatch {
+        /// The run.
+        run: RunId,
+        /// Why.
+        why: String,
+    },
+    /// The history cannot be read.
+    #[error("run {run} cannot be read: {error}")]
+    History {
+        /// The run.
+        run: RunId,
+        /// Why.
+        error: DecodeError,
+    },
+    /// The history contradicts itself.
+    #[error("the history of run {run} is damaged: {error}")]
+    Replay {
+        /// The run.
+        run: RunId,
+        /// Where.
+        error: IllegalEvent,
+    },
+    /// The stored graph cannot be read.
+    #[error("the graph of run {run} cannot be read: {error}")]
+    Graph {
+        /// The run.
+        run: RunId,
+        /// Why.
+        error: GraphError,
+    },
+    /// The driver ended without an answer, because the engine stopped or a task was lost.
+    #[error("run {0} was let go before it ended; it can be resumed")]
+    Dropped(RunId),
+}
+
+fn describe(comparison: &Comparison) -> String {
+    let few: Vec<String> =
+        comparison.differences.iter().take(5).map(|d| format!("{} ({:?})", d.step, d.change)).collect();
+    let more = comparison.differences.len().saturating_sub(few.len());
+    format!("{}{}", few.join(", "), if more > 0 { format!(" and {more} more") } else { String::new() })
+}

@@ -1,0 +1,76 @@
+//! A hook for measurements. The engine counts nothing itself: whoever embeds it decides what to do with them.
+
+use std::time::Duration;
+
+use crate::activity::ErrorClass;
+use crate::event::{Event, Phase};
+use crate::id::{RunId, StepName};
+use crate::run::RunStatus;
+
+/// How an attempt ended, as far as measurements go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AttemptEnd {
+    /// It did its work, or took it back.
+    Done,
+    /// A probe answered something other than "done".
+    Answered,
+    /// It failed.
+    Failed(ErrorClass),
+}
+
+/// One measurement.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Measure<'a> {
+    /// A transition became durable.
+    Committed {
+        /// The run.
+        run: &'a RunId,
+        /// Its events.
+        events: &'a [Event],
+        /// How long the store took.
+        took: Duration,
+    },
+    /// An attempt acts.
+    AttemptStarted {
+        /// The run.
+        run: &'a RunId,
+        /// The step.
+        step: &'a StepName,
+        /// What for.
+        phase: Phase,
+    },
+    /// An attempt ended.
+    AttemptEnded {
+        /// The run.
+        run: &'a RunId,
+        /// The step.
+        step: &'a StepName,
+        /// What it was for.
+        phase: Phase,
+        /// How it ended.
+        end: AttemptEnd,
+        /// How long it took.
+        took: Duration,
+    },
+    /// A drive is over: the run ended, stands still, or was let go.
+    DriveEnded {
+        /// The run.
+        run: &'a RunId,
+        /// Where it stands; none when the store failed.
+        status: Option<RunStatus>,
+    },
+}
+
+/// Takes measurements. Called in the middle of things: it must be quick and must not block.
+pub trait Metrics: Send + Sync + 'static {
+    /// Takes one.
+    fn measure(&self, measure: &Measure<'_>);
+}
+
+impl<F: Fn(&Measure<'_>) + Send + Sync + 'static> Metrics for F {
+    fn measure(&self, measure: &Measure<'_>) {
+        self(measure);
+    }
+}
