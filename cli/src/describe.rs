@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dssflow_engine::activity::{ActivityError, Owner, Probe, Undo};
-use dssflow_engine::event::{CancelMode, Event, EventKind, LostCause, Next, Phase, Request};
+use dssflow_engine::event::{Again, CancelMode, Event, EventKind, LostCause, Next, Phase, Request, UndoMark};
 use dssflow_engine::run::StepStatus;
 use dssflow_engine::time::Timestamp;
 use serde_json::Value;
@@ -173,6 +173,7 @@ fn then(next: Next, now: Timestamp) -> String {
         Next::Fail => "; the run fails".to_owned(),
         Next::Rollback => "; the run takes back what it made".to_owned(),
         Next::Stuck => "; it wants a person, the rest goes on".to_owned(),
+        Next::Tolerate => "; its map goes on without it".to_owned(),
     }
 }
 
@@ -232,7 +233,50 @@ pub(crate) fn event(event: &Event) -> String {
             format!("noted the old values of {}", keys.join(", "))
         }
         EventKind::HeartbeatRecorded { details: d, .. } => format!("alive{}", pulse(Some(d))),
-        EventKind::StepSkipped { .. } => "skipped: its condition is false".to_owned(),
+        EventKind::StepSkipped { request: None, .. } => "skipped: its condition is false".to_owned(),
+        EventKind::StepSkipped { request: Some(request), .. } => format!("skipped, asked{}", by(request)),
+        EventKind::StepCompleted { request, .. } => format!("taken as done, asked{}", by(request)),
+        EventKind::StepFailed { error: why, next, .. } => {
+            format!("failed: {}{}", error(why), then(*next, event.at))
+        }
+        EventKind::StepsReset { steps, again, request } => {
+            let what = match again {
+                Again::Retry => "to be tried at once".to_owned(),
+                Again::Rerun if steps.len() > 1 => {
+                    format!("to be done again with {} after it", steps.len() - 1)
+                }
+                Again::Rerun => "to be done again".to_owned(),
+            };
+            let first = steps.first().map(ToString::to_string).unwrap_or_default();
+            format!("step {first} {what}, asked{}", by(request))
+        }
+        EventKind::WaitStarted { until: None, .. } => "waits".to_owned(),
+        EventKind::WaitStarted { until: Some(until), .. } => {
+            format!("waits, {} at most", duration(until.since(event.at)))
+        }
+        EventKind::WaitEnded { .. } => "its time has come".to_owned(),
+        EventKind::GateDecided { approved: true, request, .. } => format!("approved{}", by(request)),
+        EventKind::GateDecided { approved: false, request, .. } => format!("rejected{}", by(request)),
+        EventKind::SignalReceived { signal, request, .. } => {
+            format!("signal {}{}", one_line(signal), by(request))
+        }
+        EventKind::MapExpanded { items, .. } => format!("goes over {} items", items.len()),
+        EventKind::MapCollected { .. } => "all of its items are done".to_owned(),
+        EventKind::RunUpgraded { workflow_version, reset, request, .. } => {
+            let again = match reset.len() {
+                0 => String::new(),
+                n => format!(", {n} steps are done again"),
+            };
+            format!("run brought to version {workflow_version}{again}{}", by(request))
+        }
+        EventKind::OutputMigrated { .. } => "its output was brought to the type of now".to_owned(),
+        EventKind::RunTimedOut {} => "run has used up its time".to_owned(),
+        EventKind::UndoMarked { mark: UndoMark::Undone, request, .. } => {
+            format!("taken back by hand{}", by(request))
+        }
+        EventKind::UndoMarked { mark: UndoMark::Abandoned, request, .. } => {
+            format!("left where it is{}", by(request))
+        }
         EventKind::PauseRequested { request } => format!("pause asked for{}", by(request)),
         EventKind::RunPaused { reason } => format!("run paused: {}", one_line(&reason.message)),
         EventKind::RunResumed { request } => format!("run goes on, asked{}", by(request)),
@@ -240,13 +284,15 @@ pub(crate) fn event(event: &Event) -> String {
             let what = match mode {
                 CancelMode::Keep => "keeping what it made",
                 CancelMode::Rollback => "taking back what it made",
+                CancelMode::Terminate => "at once",
             };
             format!("cancel asked for, {what}{}", by(request))
         }
-        EventKind::RollbackStarted { keep, request } => {
+        EventKind::RollbackStarted { keep, to, request } => {
             let keep: Vec<&str> = keep.iter().map(dssflow_engine::id::StepName::as_str).collect();
             let keep = if keep.is_empty() { String::new() } else { format!(" except {}", keep.join(", ")) };
-            format!("rollback started{keep}{}", by(request))
+            let to = to.as_ref().map(|to| format!(" of what depends on {to}")).unwrap_or_default();
+            format!("rollback started{to}{keep}{}", by(request))
         }
         EventKind::CompensationSucceeded { undo, .. } => match undo {
             Undo::Undone => "taken back".to_owned(),
@@ -257,7 +303,12 @@ pub(crate) fn event(event: &Event) -> String {
             format!("could not be taken back: {}{}", error(why), then(*next, event.at))
         }
         EventKind::RollbackRetried { request } => format!("rollback tried again{}", by(request)),
-        EventKind::RunFinished { status } => format!("run ended: {}", words(status.as_str())),
+        EventKind::RunFinished { status, error: None, .. } => {
+            format!("run ended: {}", words(status.as_str()))
+        }
+        EventKind::RunFinished { status, error: Some(why), .. } => {
+            format!("run ended: {}, {}", words(status.as_str()), error(why))
+        }
     }
 }
 
@@ -301,6 +352,7 @@ mod tests {
         };
         let turned = |by: &str, reason: &str| EventKind::RollbackStarted {
             keep: Vec::new(),
+            to: None,
             request: Request { by: by.to_owned(), reason: reason.to_owned() },
         };
         let cancelled = || EventKind::CancelRequested {

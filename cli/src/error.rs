@@ -274,7 +274,10 @@ impl From<EngineError> for CommandError {
             EngineError::Store { error, .. } => Self::from(error),
             EngineError::MissingActivity { .. }
             | EngineError::MissingFunction { .. }
+            | EngineError::MissingWorkflow { .. }
             | EngineError::InputMismatch { .. }
+            | EngineError::OutputChanged { .. }
+            | EngineError::DefinitionChanged { .. }
             | EngineError::History { .. }
             | EngineError::Graph { .. } => Self::new(Code::RunForeign, message)
                 .hint("go on with the version of dssflow that made the run: `dssflow runs get RUN -o json` shows it"),
@@ -283,7 +286,7 @@ impl From<EngineError> for CommandError {
             EngineError::Live(run) | EngineError::Dropped(run) | EngineError::NotLive(run) => {
                 Self::new(Code::RunRefused, message).hint(format!("`dssflow why {run}` says where it stands"))
             }
-            EngineError::Illegal { run, .. } => {
+            EngineError::Illegal { run, .. } | EngineError::Held { run, .. } => {
                 Self::new(Code::RunRefused, message).hint(format!("`dssflow why {run}` says where it stands"))
             }
             _ => Self::new(Code::Internal, message),

@@ -61,6 +61,7 @@ pub(crate) fn diagnose(view: &RunView, driven: bool, now: Timestamp, command: &s
             Some(PauseKind::Exhausted) => "a step used up its attempts".to_owned(),
             Some(PauseKind::Credentials) => "credentials are missing, expired or denied".to_owned(),
             Some(PauseKind::NeedsHuman) => "a person has to decide something".to_owned(),
+            Some(PauseKind::CrashLoop) => "it was recovered over and over without getting on".to_owned(),
         },
         RunStatus::Pending | RunStatus::Running | RunStatus::Waiting | RunStatus::RollingBack if !driven => {
             "the process that drove it has ended; nothing is lost, and it goes on when it is resumed"

@@ -75,7 +75,7 @@ impl Journal {
                     EventKind::AttemptStarted { step, attempt, phase, .. } => {
                         inner.intents.insert((step.to_string(), attempt, phase == Phase::Compensate));
                     }
-                    EventKind::AttemptSucceeded { step, .. } | EventKind::StepSkipped { step } => {
+                    EventKind::AttemptSucceeded { step, .. } | EventKind::StepSkipped { step, .. } => {
                         inner.done.insert(step.to_string());
                     }
                     EventKind::RollbackStarted { .. } => inner.rollback = true,

@@ -170,6 +170,7 @@ impl Plan {
             .map(|(lock, exclusive)| LockUse {
                 name: LockName::new(lock.as_str()).expect("a fixed name"),
                 mode: if *exclusive { LockMode::Exclusive } else { LockMode::Shared },
+                key: None,
             })
             .collect();
         step.retry = RetryPolicy::attempts(if traits.attempts == 0 { 6 } else { traits.attempts });
@@ -384,6 +385,7 @@ pub fn random_of(seed: u64, c: &mut Chance, total: u64, prefix: &str) -> Scenari
         parallelism: u32::try_from(c.between(1, 8)).expect("small"),
         on_exhausted: *c.pick(&trouble),
         on_failure: *c.pick(&trouble),
+        ..RunOptions::default()
     };
     s.budget = if c.percent(10) { 0 } else { c.between(1, total.min(40)) };
     if c.percent(20) {

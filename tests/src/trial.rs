@@ -480,7 +480,9 @@ impl Trial<'_> {
         let fits = match (mode, status) {
             (_, RunStatus::Succeeded | RunStatus::RolledBack | RunStatus::RollbackStuck) => true,
             // A run that goes backwards already goes on backwards, and may pause on the way.
-            (CancelMode::Keep, status) => status.is_end() || self.view().is_some_and(|v| v.rolling_back),
+            (CancelMode::Keep | CancelMode::Terminate, status) => {
+                status.is_end() || self.view().is_some_and(|v| v.rolling_back)
+            }
             (CancelMode::Rollback, RunStatus::Paused) => true,
             (CancelMode::Rollback, _) => false,
         };

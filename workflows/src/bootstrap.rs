@@ -74,7 +74,7 @@ fn options(site: &Site) -> RunOptions {
         OnFailure::Fail => (OnTrouble::Fail, OnTrouble::Fail),
         OnFailure::Rollback => (OnTrouble::Rollback, OnTrouble::Rollback),
     };
-    RunOptions { parallelism: site.parallelism, on_exhausted, on_failure }
+    RunOptions { parallelism: site.parallelism, on_exhausted, on_failure, ..RunOptions::default() }
 }
 
 /// What every later step may rely on.

@@ -222,7 +222,7 @@ impl Draft<'_, '_> {
     fn hold(mut self, name: &str, mode: LockMode) -> Self {
         let name = format!("{name}:{}", self.plan.site.host.instance);
         let name = LockName::new(name).expect("locks are made of checked parts");
-        self.step.locks.push(LockUse { name, mode });
+        self.step.locks.push(LockUse { name, mode, key: None });
         self
     }
 
