@@ -329,6 +329,12 @@ impl Step {
         Self { name, kind, after: Vec::new(), when: None, ..self.clone() }
     }
 
+    /// Whether it wants the same of what all runs share: locks, rates, a slot.
+    pub(crate) fn wants_the_same(&self, other: &Self) -> bool {
+        let sub = |step: &Self| matches!(step.kind, StepKind::SubWorkflow { .. });
+        self.locks == other.locks && self.rates == other.rates && sub(self) == sub(other)
+    }
+
     /// Whether what it does is the same as in `other`: what people see and how it is retried and limited is left aside.
     pub fn does_the_same(&self, other: &Self) -> bool {
         self.kind == other.kind && self.when == other.when

@@ -85,7 +85,7 @@ pub fn decide(state: &RunState, now: Timestamp, free: &dyn Fn(StepIx) -> bool) -
             let step = state.graph.step(ix);
             let same = |&b: &StepIx| {
                 let other = state.graph.step(b);
-                other.locks == step.locks && other.rates == step.rates
+                other.wants_the_same(step)
             };
             if blocked.iter().any(same) {
                 continue;

@@ -11,7 +11,7 @@ mod reports;
 mod summary;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -99,6 +99,8 @@ pub(crate) struct Driver {
     settled_at: Timestamp,
     /// When a rate lets the next attempt through, as the clock shows it.
     retry_at: Option<Timestamp>,
+    /// Lines in which the run stands; see [`intend::line`].
+    lines: BTreeSet<StepIx>,
     released: watch::Receiver<u64>,
     /// How far the clock is behind the run's own time. A clock that is set back must not keep the run's timers waiting
     /// until it has caught up.
@@ -144,6 +146,7 @@ impl Driver {
             more: false,
             settled_at: Timestamp::default(),
             retry_at: None,
+            lines: BTreeSet::new(),
             skew_ms: Cell::new(0),
             last_now,
         }
@@ -295,6 +298,7 @@ impl Driver {
             self.settled_at = now;
             let clock = self.inner.clock.now();
             let (grants, retry_at) = (RefCell::new(BTreeMap::new()), Cell::new(self.retry_at));
+            let lines = RefCell::new(BTreeSet::new());
             let commands = decide(&self.state, now, &|ix| {
                 // What cannot be asked for is told when the step is to start.
                 let Ok(want) = self.want(ix) else { return true };
@@ -304,12 +308,14 @@ impl Driver {
                         true
                     }
                     Err(refused) => {
+                        lines.borrow_mut().insert(want.step);
                         retry_at.set(retry_at.get().into_iter().chain(refused.retry_at).min());
                         false
                     }
                 }
             });
             (self.granted, self.retry_at) = (grants.into_inner(), retry_at.get());
+            self.lines = lines.into_inner();
             let before = self.staged.len();
             for command in commands {
                 if self.weight > MAX_WEIGHT && matches!(command, Command::StartAttempt { .. }) {
@@ -331,18 +337,13 @@ impl Driver {
         Ok(())
     }
 
-    /// Leaves the lines in which steps stand that may no longer start.
+    /// Leaves the lines in which nothing of the run wants to stand any more: others may go on past it.
     fn leave_lines(&mut self) {
-        let going = self.state.halt.is_none() && self.state.finished.is_none() && self.state.paused.is_none();
-        let state = &self.state;
-        self.inner.admission.leave(&state.id, &|ix| {
-            going
-                && !state.in_flight.contains_key(&ix)
-                && state.steps.get(ix as usize).is_some_and(|s| {
-                    use crate::run::StepStatus as S;
-                    matches!(s.status, S::Ready | S::Backoff | S::Waiting | S::Compensating)
-                })
-        });
+        if self.state.halt.is_some() || self.state.finished.is_some() || self.state.paused.is_some() {
+            self.lines.clear();
+        }
+        let lines = &self.lines;
+        self.inner.admission.leave(&self.state.id, &|line| lines.contains(&line));
     }
 
     /// What a step needs of what all runs share.

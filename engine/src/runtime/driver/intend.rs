@@ -37,13 +37,25 @@ pub(crate) fn want(state: &RunState, inner: &Inner, ix: StepIx) -> ActivityResul
     }
     Ok(Want {
         run: state.id.clone(),
-        step: ix,
+        step: line(state, ix),
         priority: state.options.priority,
         holds,
         rates: step.rates.iter().map(ToString::to_string).collect(),
         // A sub-workflow does nothing itself; its steps take slots.
         slot: !matches!(step.kind, StepKind::SubWorkflow { .. }),
     })
+}
+
+/// Steps of a run that want the same stand in one line, under the number of one of them. Which of them goes first is
+/// the run's business: were each to stand for itself, one that is asked about first could wait for ever behind one that
+/// is not asked about because of it.
+fn line(state: &RunState, ix: StepIx) -> StepIx {
+    let step = state.graph.step(ix);
+    if step.locks.is_empty() && step.rates.is_empty() {
+        return StepIx::MAX - u32::from(matches!(step.kind, StepKind::SubWorkflow { .. }));
+    }
+    let first = state.graph.steps().iter().position(|other| other.wants_the_same(step));
+    first.and_then(|first| StepIx::try_from(first).ok()).unwrap_or(ix)
 }
 
 /// The name of a lock with a key.
