@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::function::{ActivityFn, Data, forget};
 use super::input::{Given, Input, Items, Returns, Wiring};
 use super::parts::{Shared, millis};
-use super::step::{Any, Approval, Call, Coded, Each, Gate, Own, Signal, Sleep, Step, Sub};
+use super::step::{Approval, Call, Coded, Each, Gate, Own, Signal, Sleep, Step, Sub};
 use super::{Workflow, WorkflowError};
 use crate::activity::Activity;
 use crate::graph::{Binding, OnParentClose, OnReject, StepKind};
@@ -187,14 +187,6 @@ impl<I> WorkflowBuilder<I> {
     pub fn signal<T: Data>(&self, name: impl Into<String>, signal: impl Into<String>) -> Step<T, Signal> {
         let kind = StepKind::Signal { signal: signal.into(), timeout_ms: None, default: None };
         self.place(name.into(), Signal, kind)
-    }
-
-    /// A step written out without types, as for code that was registered by hand. Its name must be unique like any
-    /// other; what it gives is read as a `T`.
-    pub fn raw<T: Data>(&self, step: crate::graph::Step) -> Step<T> {
-        let place = self.parts.add(step.name.to_string(), step.kind.clone());
-        self.parts.change(place.as_ref(), |there| *there = step);
-        Step::new(&self.parts, place, Any)
     }
 
     /// Notes the code of a step.

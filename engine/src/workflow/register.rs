@@ -6,7 +6,10 @@ use crate::runtime::{Engine, EngineBuilder, EngineError, RunHandle, StartRun};
 
 impl EngineBuilder {
     /// Adds a workflow with the code of its steps, and the workflows that it runs as sub-workflows with theirs. One
-    /// that is there already, built the same way from the same functions, is left as it is.
+    /// that is there already, built the same way from the same functions, is left as it is; what closures captured is
+    /// not compared.
+    ///
+    /// [`EngineBuilder::activities`] and [`EngineBuilder::functions`] replace what is there: call them before.
     ///
     /// # Errors
     /// [`WorkflowError::Taken`] when another workflow has its name; [`WorkflowError::Code`] when an activity of another
