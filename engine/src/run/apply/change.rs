@@ -209,6 +209,7 @@ pub(super) fn change(state: &mut RunState, event: &Event) {
         EventKind::StepsReset { steps, again, .. } => {
             let steps: Vec<StepIx> =
                 steps.iter().map(|step| state.graph.index_of(step).expect("checked")).collect();
+            state.recoveries = 0;
             again::reset(state, &steps, *again, at);
         }
         EventKind::WaitStarted { until, .. } => {
@@ -246,6 +247,7 @@ pub(super) fn change(state: &mut RunState, event: &Event) {
             }
         }
         EventKind::SignalReceived { signal, payload, .. } => {
+            state.recoveries = 0;
             let waits = state.waiting.iter().copied().find(|&ix| {
                 matches!(&state.graph.step(ix).kind, StepKind::Signal { signal: name, .. } if name == signal)
             });

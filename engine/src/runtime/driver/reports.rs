@@ -25,6 +25,13 @@ impl Driver {
                     let running = self.running.remove(&ix);
                     let told = running.as_ref().is_some_and(|r| r.cancel.is_cancelled());
                     if let Some(running) = running {
+                        // The next attempt reads the last details, also those that the throttle held back.
+                        if let Some(details) =
+                            running.pulse.held_back().filter(|_| matches!(outcome, Outcome::Failed(_)))
+                        {
+                            let step = self.name(ix);
+                            self.stage(EventKind::HeartbeatRecorded { step, attempt, details })?;
+                        }
                         self.inner.measure(&Measure::AttemptEnded {
                             run: &self.state.id,
                             step: &self.state.graph.step(ix).name,
