@@ -102,8 +102,9 @@ async fn what_was_paid_is_given_back_when_the_rest_fails() {
     let world = World::default();
     let engine = builder().register(&saga).unwrap().resource(world.clone()).build();
     let error = engine.run(&saga, order()).await.unwrap_err();
-    let EngineError::NotSucceeded { status, step, .. } = error else { panic!("{error}") };
+    let EngineError::NotSucceeded { status, step, error, .. } = error else { panic!("{error}") };
     assert_eq!((status, step.unwrap().as_str()), (RunStatus::RolledBack, "ship"));
+    assert_eq!(error.unwrap().code, "NoSuchPlace");
     assert_eq!(world.seen(), ["charge 30", "ship to nowhere", "refund 30 of order 7"]);
 }
 

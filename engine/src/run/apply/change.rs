@@ -7,13 +7,13 @@ use serde_json::json;
 use crate::activity::{ActivityError, Effect, Owner, Probe, Undo};
 use crate::event::{CancelMode, Event, EventKind, LostCause, Next, PauseKind, PauseReason, Phase, UndoMark};
 use crate::graph::{StepIx, StepKind};
-use crate::run::StepStatus;
 use crate::run::apply::steps::{
     count_failure, finish_step, follow, fresh_budget, land, pause_for, raise, unschedule, wait,
 };
 use crate::run::apply::{again, maps, schedule, upgrade};
 use crate::run::compensate;
 use crate::run::state::{Halt, InFlight, Ledger, RunState, StepState, UndoRole};
+use crate::run::{RunStatus, StepStatus};
 
 pub(super) fn change(state: &mut RunState, event: &Event) {
     let at = event.at;
@@ -327,7 +327,10 @@ pub(super) fn change(state: &mut RunState, event: &Event) {
             }
             state.halt = pause.then_some(Halt::Pause);
             (state.finished, state.finished_at) = (None, None);
-            (state.output, state.error) = (None, None);
+            state.output = None;
+            // The undo of the step that failed clears its error; the run remembers why it turned round.
+            let failed = state.failed_step.and_then(|ix| state.steps[ix as usize].error.clone());
+            state.error = failed.or(state.error.take());
             compensate::start(state, keep, to.as_ref());
         }
         EventKind::CompensationSucceeded { undo, .. } => {
@@ -405,7 +408,9 @@ pub(super) fn change(state: &mut RunState, event: &Event) {
             state.finished_at = Some(at);
             state.halt = None;
             state.output = output.clone().map(Arc::new);
-            state.error.clone_from(error);
+            if error.is_some() || *status == RunStatus::Succeeded {
+                state.error.clone_from(error);
+            }
             // The steps keep what they were about to do, for somebody who wants the run to go on.
             state.ready.clear();
             state.timers.clear();
