@@ -32,7 +32,8 @@
 //! # }
 //! ```
 //!
-//! The rooms: [`run`] is the pure core, [`runtime`] the edge, [`event`] what is stored, [`store`] the port to disk.
+//! The rooms: [`run`] is the pure core, [`runtime`] the edge, [`event`] what is stored, [`store`] the port to disk,
+//! [`testing`] the kit to test workflows and activities with.
 #![warn(missing_docs)]
 
 pub mod activity;
@@ -44,6 +45,7 @@ pub mod run;
 pub mod runtime;
 pub mod shape;
 pub mod store;
+pub mod testing;
 pub mod time;
 pub mod workflow;
 
