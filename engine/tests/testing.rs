@@ -109,8 +109,8 @@ async fn what_is_right_passes() {
     assert_eq!(report.skipped, 0);
     // Two calls and two undos, twice and three times.
     assert_eq!(report.repeats, 8);
-    // 5 transitions forward (twice each side), 5 back.
-    assert_eq!((report.crashes_fired, report.runs), (30, 33), "{report}");
+    // Before and after each of 3 transitions forward, resumed and turned round, and of 3 back.
+    assert_eq!((report.crashes_fired, report.runs), (18, 21), "{report}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -229,7 +229,13 @@ async fn cast(all: bool) -> CheckReport {
         activities.add("cast", Cast { foundry: Arc::clone(foundry), all }).unwrap();
         engine.activities(activities)
     };
-    let look = |foundry: &Arc<Mutex<Foundry>>| foundry.lock().unwrap().things.clone();
+    // Which number the bell has that came out whole is nobody's business; what is left when there is none, is.
+    let look = |foundry: &Arc<Mutex<Foundry>>| {
+        let foundry = foundry.lock().unwrap();
+        let whole = foundry.things.difference(&foundry.broken);
+        let names: Vec<String> = whole.map(|id| id.rsplit_once('-').unwrap().0.to_owned()).collect();
+        if names.is_empty() { foundry.things.iter().cloned().collect() } else { names }
+    };
     let world = || Arc::new(Mutex::new(Foundry::default()));
     check_idempotent(world, code, start(vec![step("bell", "cast", json!("bell"))]), look).await
 }
@@ -286,15 +292,12 @@ async fn a_check_goes_through_gates_maps_and_sub_workflows() {
         .run()
         .await;
     report.assert_ok();
-    assert!(report.crashes_fired > 50, "{report}");
+    assert!(report.crashes_fired > 30, "{report}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_run_that_takes_itself_back_is_checked_too() {
-    let mut run = start(vec![
-        step("a", "put", json!("left")),
-        after(step("b", "refuse", json!(null)), "a"),
-    ]);
+    let mut run = start(vec![step("a", "put", json!("left")), after(step("b", "refuse", json!(null)), "a")]);
     run.options.on_failure = OnTrouble::Rollback;
     let code = |world: &World, engine: EngineBuilder| {
         let mut all = activities(world, RIGHT);
@@ -327,7 +330,7 @@ async fn a_process_crashes_where_it_is_told_and_comes_back() {
 
     // It acted, and that is not written down.
     let written = lab.commits().last().unwrap().last;
-    lab.crash_before_event(written + 3);
+    lab.crash_before_event(written + 4);
     let end = lab.resume(&run).await.unwrap();
     assert!(end.is_crash(), "{end:?}");
     assert_eq!(look(&world).len(), 1);
@@ -335,14 +338,9 @@ async fn a_process_crashes_where_it_is_told_and_comes_back() {
     let view = lab.run_on(&run).await.unwrap();
     assert_eq!((view.status, lab.crashes()), (RunStatus::Succeeded, 3));
     assert_eq!(look(&world).len(), 2);
-    let kinds = |kind: fn(&EventKind) -> bool| {
-        let events = lab.commits();
-        drop(events);
-        kind
-    };
-    let recovered = kinds(|kind| matches!(kind, EventKind::RunRecovered { .. }));
     let events = lab.history(&run).await.unwrap();
-    assert_eq!(events.iter().filter(|event| recovered(&event.kind)).count(), 2);
+    let recovered = events.iter().filter(|event| matches!(event.kind, EventKind::RunRecovered { .. }));
+    assert_eq!(recovered.count(), 2);
 
     lab.crash_after_event(lab.commits().last().unwrap().last + 1);
     let view = lab.take_back(&run).await.unwrap();
@@ -369,9 +367,10 @@ async fn nothing_of_a_dead_process_acts() {
             })
             .unwrap();
         activities
-            .add_fn("quick", |ctx: ActivityContext, (): ()| async move {
-                ctx.sleep(Duration::from_secs(1)).await
-            })
+            .add_fn(
+                "quick",
+                |ctx: ActivityContext, (): ()| async move { ctx.sleep(Duration::from_secs(1)).await },
+            )
             .unwrap();
         engine.activities(activities)
     };
@@ -396,7 +395,7 @@ async fn a_life_can_be_ended_by_hand_and_time_goes_on() {
     let handle = lab.engine().start(run.id(RunId::new("r").unwrap())).await.unwrap();
     tokio::time::sleep(Duration::from_hours(2)).await;
     lab.crash();
-    assert!(handle.wait().await.is_err());
+    assert!(!handle.wait().await.unwrap().status.is_end());
     let view = lab.run_on(handle.id()).await.unwrap();
     assert_eq!((view.status, lab.crashes()), (RunStatus::Succeeded, 1));
     let took = view.updated.since(view.created);
@@ -584,7 +583,9 @@ fn an_event_that_does_not_fit_is_refused_in_the_words_of_the_core() {
 async fn a_history_written_by_hand_can_be_driven_on() {
     let lab = Lab::new(|engine| {
         let mut activities = ActivityRegistry::new();
-        activities.add_fn("pay", |_, _: Value| async { Err::<Value, _>(ActivityError::cancelled()) }).unwrap();
+        activities
+            .add_fn("pay", |_, _: Value| async { Err::<Value, _>(ActivityError::cancelled()) })
+            .unwrap();
         activities.add_fn("ship", |_, order: Value| async move { Ok(order) }).unwrap();
         engine.activities(activities)
     });
@@ -683,14 +684,13 @@ fn a_removed_activity_or_function_is_caught() {
     let mut activities = ActivityRegistry::new();
     activities.add_fn("ship", |_, _: Receipt| async { Ok(String::new()) }).unwrap();
     let report = replay(&paid(), &engine_of(activities).build()).unwrap();
-    let [ReplayProblem::MissingActivity { step, activity, .. }] = report.problems.as_slice() else {
+    let [ReplayProblem::MissingActivity { step: at, activity, .. }] = report.problems.as_slice() else {
         panic!("{report}")
     };
-    assert_eq!((step.as_str(), activity.as_str()), ("pay", "pay"));
+    assert_eq!((at.as_str(), activity.as_str()), ("pay", "pay"));
 
     let mut pay = step("pay", "pay", json!(null));
-    pay.when =
-        Some(Binding::Function { name: "rich".to_owned(), argument: Box::new(Binding::literal(1)) });
+    pay.when = Some(Binding::Function { name: "rich".to_owned(), argument: Box::new(Binding::literal(1)) });
     let history = HistoryBuilder::new(start(vec![pay]));
     let stored = StoredHistory {
         run: RunId::new("old").unwrap(),
@@ -733,7 +733,8 @@ fn a_history_comes_from_lines_of_json() {
     let read = read.with_graph_json(&graph).unwrap();
     replay(&read, &engine_of(pay_gives::<Receipt>()).build()).unwrap().assert_ok();
 
-    let hole: String = text.lines().filter(|line| !line.contains("\"seq\":3")).map(|l| format!("{l}\n")).collect();
+    let hole: String =
+        text.lines().filter(|line| !line.contains("\"seq\":3")).map(|l| format!("{l}\n")).collect();
     let error = StoredHistory::from_json_lines(&hole, Vec::new()).unwrap_err();
     assert!(matches!(&error, ReplayError::Line { line: 4, .. }), "{error}");
     assert!(error.to_string().contains("event 3 is missing"), "{error}");

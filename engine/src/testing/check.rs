@@ -454,14 +454,7 @@ impl<'a, W, F: PartialEq + Debug> RepeatCheck<'a, W, F> {
         }
     }
 
-    fn same(
-        &self,
-        world: &W,
-        expected: &F,
-        trial: &Trial,
-        moment: Moment,
-        report: &mut CheckReport,
-    ) -> bool {
+    fn same(&self, world: &W, expected: &F, trial: &Trial, moment: Moment, report: &mut CheckReport) -> bool {
         let found = (self.fingerprint)(world);
         if found == *expected {
             return true;

@@ -460,9 +460,9 @@ impl HistoryBuilder {
         })
     }
 
-    /// What follows a failure, without chance in the delay.
+    /// What follows a failure, with the longest delay that chance may give.
     fn after(&self, step: &StepName, error: &ActivityError) -> Next {
         let ix = self.state.graph.index_of(step).expect("looked up a moment ago");
-        after_failure(&self.state, ix, error, self.next_at, 0.5)
+        after_failure(&self.state, ix, error, self.next_at, 1.0)
     }
 }

@@ -195,7 +195,8 @@ impl<'a> Lab<'a> {
 
     /// Ends the present life at once, as a crash would.
     pub fn crash(&self) {
-        if let Some(life) = self.present().clone() {
+        let present = self.present().clone();
+        if let Some(life) = present {
             self.bury(&life);
         }
     }
@@ -353,8 +354,7 @@ impl<'a> Lab<'a> {
             return life;
         }
         let token = CancellationToken::new();
-        let store =
-            LifeStore { base: self.base.reopen(), life: token.clone(), plan: Arc::clone(&self.plan) };
+        let store = LifeStore { base: self.base.reopen(), life: token.clone(), plan: Arc::clone(&self.plan) };
         let clock: Arc<TokioClock> = Arc::clone(&self.clock);
         let engine = (self.code)(Engine::builder(Arc::new(store)).clock(clock)).build();
         let (inner, resources) = (Arc::clone(&engine.inner), engine.resources.clone());

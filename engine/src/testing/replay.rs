@@ -111,7 +111,9 @@ pub enum ReplayProblem {
         why: String,
     },
     /// A stored output does not read as what its activity gives, and no migration mends it.
-    #[error("run {run}, event {seq}: the output of step {step} does not fit what {activity} gives now: {why}")]
+    #[error(
+        "run {run}, event {seq}: the output of step {step} does not fit what {activity} gives now: {why}"
+    )]
     Output {
         /// The run.
         run: RunId,
@@ -445,11 +447,8 @@ impl Checker<'_> {
         }
         self.report.outputs += 1;
         let (run, name) = (self.run.clone(), step.name.clone());
-        let Err(mut why) = self
-            .code
-            .inner
-            .check_output(self.state, &step.name, output)
-            .map_err(|error| reason(&error))
+        let Err(mut why) =
+            self.code.inner.check_output(self.state, &step.name, output).map_err(|error| reason(&error))
         else {
             return;
         };
