@@ -733,8 +733,8 @@ fn a_history_comes_from_lines_of_json() {
     let read = read.with_graph_json(&graph).unwrap();
     replay(&read, &engine_of(pay_gives::<Receipt>()).build()).unwrap().assert_ok();
 
-    let hole: String =
-        text.lines().filter(|line| !line.contains("\"seq\":3")).map(|l| format!("{l}\n")).collect();
+    let hole: Vec<&str> = text.lines().filter(|line| !line.contains("\"seq\":3")).collect();
+    let hole = hole.join("\n");
     let error = StoredHistory::from_json_lines(&hole, Vec::new()).unwrap_err();
     assert!(matches!(&error, ReplayError::Line { line: 4, .. }), "{error}");
     assert!(error.to_string().contains("event 3 is missing"), "{error}");

@@ -325,7 +325,7 @@ impl<'a, W, F: PartialEq + Debug> RepeatCheck<'a, W, F> {
             let lab = self.lab(&world);
             lab.crash_at(crash);
             Box::pin(self.whole(&lab, &world, &trial, &plain, &mut report)).await;
-            self.count(&lab, &trial, Moment::AfterRun, &mut report);
+            report.count(&lab, &trial, Moment::AfterRun);
             if self.rollback {
                 let trial = Trial::CrashThenRollback { crash, what };
                 Box::pin(self.turned_round(&trial, crash, &plain, &mut report)).await;
@@ -343,7 +343,7 @@ impl<'a, W, F: PartialEq + Debug> RepeatCheck<'a, W, F> {
             }
             lab.crash_at(crash);
             Box::pin(self.back(&lab, &world, &trial, &plain.before, &mut report)).await;
-            self.count(&lab, &trial, Moment::AfterRollback, &mut report);
+            report.count(&lab, &trial, Moment::AfterRollback);
         }
         report
     }
@@ -367,7 +367,7 @@ impl<'a, W, F: PartialEq + Debug> RepeatCheck<'a, W, F> {
         let lab = self.lab(&world);
         report.runs += 1;
         let stood = lab.run(self.start.clone()).await;
-        if !self.stands(stood, self.expects, &Trial::Plain, Moment::AfterRun, report) {
+        if !report.stands(stood, self.expects, &Trial::Plain, Moment::AfterRun) {
             return None;
         }
         let after = (self.fingerprint)(&world);
@@ -397,7 +397,7 @@ impl<'a, W, F: PartialEq + Debug> RepeatCheck<'a, W, F> {
     ) {
         report.runs += 1;
         let stood = lab.run(self.start.clone()).await;
-        if self.stands(stood, self.expects, trial, Moment::AfterRun, report)
+        if report.stands(stood, self.expects, trial, Moment::AfterRun)
             && self.same(world, &plain.after, trial, Moment::AfterRun, report)
             && self.rollback
         {
@@ -413,7 +413,7 @@ impl<'a, W, F: PartialEq + Debug> RepeatCheck<'a, W, F> {
         report.runs += 1;
         match lab.start(self.start.clone()).await {
             Err(error) => return report.lab(trial, Moment::AfterRun, &error),
-            Ok(End::Stood(_) | End::Crashed) => self.count(&lab, trial, Moment::AfterRun, report),
+            Ok(End::Stood(_) | End::Crashed) => report.count(&lab, trial, Moment::AfterRun),
         }
         if lab.view(self.id()).await.is_ok() {
             self.back(&lab, &world, trial, &plain.before, report).await;
@@ -425,32 +425,8 @@ impl<'a, W, F: PartialEq + Debug> RepeatCheck<'a, W, F> {
 
     async fn back(&self, lab: &Lab<'_>, world: &W, trial: &Trial, before: &F, report: &mut CheckReport) {
         let stood = lab.take_back(self.id()).await;
-        if self.stands(stood, RunStatus::RolledBack, trial, Moment::AfterRollback, report) {
+        if report.stands(stood, RunStatus::RolledBack, trial, Moment::AfterRollback) {
             self.same(world, before, trial, Moment::AfterRollback, report);
-        }
-    }
-
-    fn stands(
-        &self,
-        stood: Result<RunView, LabError>,
-        expected: RunStatus,
-        trial: &Trial,
-        moment: Moment,
-        report: &mut CheckReport,
-    ) -> bool {
-        match stood {
-            Ok(view) if view.status == expected => true,
-            Ok(view) => {
-                let failed = [StepStatus::Failed, StepStatus::CompensationFailed];
-                let step = view.steps.into_iter().find(|step| failed.contains(&step.status));
-                let (step, error) = step.map_or((None, None), |step| (Some(step.step), step.error));
-                report.add(trial, moment, Wrong::Ended { expected, found: view.status, step, error });
-                false
-            }
-            Err(error) => {
-                report.lab(trial, moment, &error);
-                false
-            }
         }
     }
 
@@ -462,14 +438,6 @@ impl<'a, W, F: PartialEq + Debug> RepeatCheck<'a, W, F> {
         let (expected, found) = (format!("{expected:?}"), format!("{found:?}"));
         report.add(trial, moment, Wrong::World { expected, found });
         false
-    }
-
-    /// Counts the crash that was planned, which must have come.
-    fn count(&self, lab: &Lab<'_>, trial: &Trial, moment: Moment, report: &mut CheckReport) {
-        report.crashes_fired += lab.crashes();
-        if lab.crash_to_come().is_some() {
-            report.add(trial, moment, Wrong::NotReached);
-        }
     }
 
     /// Before and after each transition, or an even spread of them.
@@ -487,6 +455,37 @@ impl<'a, W, F: PartialEq + Debug> RepeatCheck<'a, W, F> {
 }
 
 impl CheckReport {
+    fn stands(
+        &mut self,
+        stood: Result<RunView, LabError>,
+        expected: RunStatus,
+        trial: &Trial,
+        moment: Moment,
+    ) -> bool {
+        match stood {
+            Ok(view) if view.status == expected => true,
+            Ok(view) => {
+                let failed = [StepStatus::Failed, StepStatus::CompensationFailed];
+                let step = view.steps.into_iter().find(|step| failed.contains(&step.status));
+                let (step, error) = step.map_or((None, None), |step| (Some(step.step), step.error));
+                self.add(trial, moment, Wrong::Ended { expected, found: view.status, step, error });
+                false
+            }
+            Err(error) => {
+                self.lab(trial, moment, &error);
+                false
+            }
+        }
+    }
+
+    /// Counts the crash that was planned, which must have come.
+    fn count(&mut self, lab: &Lab<'_>, trial: &Trial, moment: Moment) {
+        self.crashes_fired += lab.crashes();
+        if lab.crash_to_come().is_some() {
+            self.add(trial, moment, Wrong::NotReached);
+        }
+    }
+
     fn add(&mut self, trial: &Trial, moment: Moment, wrong: Wrong) {
         self.differences.push(Difference { trial: trial.clone(), moment, wrong });
     }
