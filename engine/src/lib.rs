@@ -38,6 +38,7 @@
 pub mod activity;
 pub mod event;
 pub mod graph;
+pub mod guide;
 pub mod id;
 pub mod retry;
 pub mod run;

@@ -1,0 +1,123 @@
+//! What a rollback takes back, in which order, and what follows when it cannot.
+//!
+//! A rollback starts on request ([`Engine::rollback`](crate::Engine::rollback), a cancel with
+//! [`CancelMode::Rollback`](crate::event::CancelMode::Rollback)) or by rule, where
+//! [`RunOptions`](crate::run::RunOptions) or a step say [`OnTrouble::Rollback`](crate::run::OnTrouble::Rollback). From
+//! then on the run only takes back. A crash resumes in the rollback; a cancel does not stop it, only a
+//! [terminate](crate::Engine::terminate) does.
+//!
+//! # The undo set
+//!
+//! **Every step with an intent that may have had an effect**, not only those that are done: a failed or lost attempt may
+//! have done its work. Left out are
+//!
+//! - steps that never started, and activities whose effect is [`Read`](crate::activity::Effect::Read);
+//! - steps whose attempts surely did nothing and recorded nothing;
+//! - what was adopted, unless this run recorded something of its own about it;
+//! - steps that a [fork](crate::Engine::fork) took over, or that an operator completed before they ever started: this run
+//!   made nothing there.
+//!
+//! A step whose outcome is unknown is probed first, with the same rules as [going forward](super::idempotency).
+//! "Not there, and nothing recorded" needs no undo.
+//!
+//! # The order
+//!
+//! Reverse topological: a step is undone when everything that depends on it is resolved. Branches that do not depend on
+//! each other are undone in parallel, within the run's parallelism and the steps' locks. Children of a map are steps and
+//! are undone one by one; a sub-workflow's run is rolled back as one step of the run above.
+//!
+//! # What a compensation gets, and owes
+//!
+//! [`Activity::compensate`](crate::Activity::compensate) gets the input and everything that
+//! [every generation recorded](crate::activity::Recorded): the output if there was one, resources, old values. It is also
+//! called once for each earlier input whose effect may still be there. It owes three things:
+//!
+//! 1. **It proves ownership at delete time.** The journal says what this run meant to make; the marks on the thing say
+//!    whose it is now. The engine cannot look at them; the activity must.
+//! 2. **"Not there" is success.** Attempts to undo are at least once, too.
+//! 3. **It says how it ended**: `Undone`, `NothingToDo`, or `Kept` with the reason, for what stays by rule.
+//!
+//! Retries follow [`Step::undo_retry`](crate::Step::undo_retry), by default the step's own policy with twice the
+//! attempts. Missing credentials pause the rollback.
+//!
+//! For a plain function,
+//! [`add_fn_with_undo`](crate::ActivityRegistry::add_fn_with_undo) takes a second one. It sees `output: None` when no
+//! attempt answered; the effect may be there all the same.
+//!
+//! ```
+//! # use std::collections::BTreeSet;
+//! # use std::sync::{Arc, Mutex};
+//! # use dssflow_engine::activity::Undoing;
+//! # use dssflow_engine::id::{ActivityName, StepName, StoreId, WorkflowName};
+//! # use dssflow_engine::run::{OnTrouble, RunStatus, StepStatus};
+//! # use dssflow_engine::store::memory::MemoryStore;
+//! # use dssflow_engine::{ActivityContext, ActivityError, ActivityRegistry, Binding, Engine, Graph, StartRun, Step};
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let booked = Arc::new(Mutex::new(BTreeSet::new()));
+//! # let (on_book, on_undo) = (Arc::clone(&booked), Arc::clone(&booked));
+//! let mut activities = ActivityRegistry::new();
+//! activities.add_fn_with_undo(
+//!     "book",
+//!     move |_ctx: ActivityContext, what: String| {
+//!         let booked = Arc::clone(&on_book);
+//!         async move {
+//!             if what == "hotel" {
+//!                 return Err(ActivityError::terminal("Full", "the hotel is full").no_effect());
+//!             }
+//!             booked.lock().unwrap().insert(what);
+//!             Ok(())
+//!         }
+//!     },
+//!     move |_ctx, undoing: Undoing<String, ()>| {
+//!         let booked = Arc::clone(&on_undo);
+//!         async move {
+//!             booked.lock().unwrap().remove(&undoing.input); // Not there is fine.
+//!             Ok(())
+//!         }
+//!     },
+//! )?;
+//!
+//! let book = |what: &str| -> Result<Step, Box<dyn std::error::Error>> {
+//!     Ok(Step::activity(StepName::new(what)?, ActivityName::new("book")?, Binding::literal(what)))
+//! };
+//! let mut hotel = book("hotel")?;
+//! hotel.after = vec![StepName::new("flight")?];
+//! let graph = Graph::builder().step(book("flight")?).step(hotel).build()?;
+//!
+//! let mut trip = StartRun::new(WorkflowName::new("trip")?, graph);
+//! trip.options.on_failure = OnTrouble::Rollback;
+//! let store = Arc::new(MemoryStore::new(StoreId::generate([0; 16])));
+//! let engine = Engine::builder(store).activities(activities).build();
+//! let end = engine.start(trip).await?.wait().await?;
+//!
+//! assert_eq!(end.status, RunStatus::RolledBack);
+//! assert_eq!(end.steps[0].status, StepStatus::Compensated);
+//! assert!(booked.lock().unwrap().is_empty());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Scopes: what is kept
+//!
+//! - [`Step::protect`](crate::Step::protect): a rollback never touches it.
+//! - `keep`, given to [`Engine::rollback`](crate::Engine::rollback): these steps stay.
+//! - `to`, given to [`Engine::rollback_to`](crate::Engine::rollback_to): only what depends on this step is taken back.
+//!
+//! Such steps are shown as `kept`, with the reason. `keep` and `to` can only be said of a run that stands still and goes
+//! forward; for any other the engine refuses, so that nothing is silently deleted that should stay. In a compensation
+//! [`ctx.kept()`](crate::ActivityContext::kept) lists the steps whose effects stay, for a final sweep.
+//!
+//! # Stuck
+//!
+//! A compensation that fails for good (its attempts are used up, a terminal error, a person is needed) blocks what its
+//! step depends on, and nothing else. The rest is taken back, and the run ends
+//! [`RollbackStuck`](crate::run::RunStatus::RollbackStuck). Then a person has three ways, each an event with who and why:
+//!
+//! | verb | when |
+//! |---|---|
+//! | [`Engine::rollback`](crate::Engine::rollback) or [`Engine::resume`](crate::Engine::resume) again | the cause is mended: stuck steps are tried again with fresh budgets |
+//! | [`Verb::MarkUndone`](crate::run::Verb::MarkUndone) | it was taken back by hand; the rollback goes on below it |
+//! | [`Verb::Abandon`](crate::run::Verb::Abandon) | it stays where it is; shown as kept |
+//!
+//! A run that is rolled back has nothing left and cannot be rolled back again; one that succeeded still can.

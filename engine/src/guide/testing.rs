@@ -1,0 +1,1 @@
+//! How to test workflows and activities.
