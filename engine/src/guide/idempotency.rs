@@ -141,7 +141,7 @@
 //! | `Retryable` | the retry policy | yes |
 //! | `Throttled` | the same delays on a budget of its own; implies `no_effect` | no |
 //! | `Credentials` | the run pauses; implies `no_effect` | no |
-//! | `NeedsHuman` | the run pauses; in a rollback the step is stuck | no |
+//! | `NeedsHuman` | the run pauses; in a rollback the step is stuck | a resume gives a fresh budget |
 //! | `Terminal` | what the step's or the run's `on_failure` says | the step has failed |
 //! | `Cancelled` | the attempt is lost, and repeated when the run goes on; retryable when nobody told it to stop | no |
 //!
