@@ -9,30 +9,31 @@
 //! ```
 //! use std::sync::Arc;
 //!
-//! use dssflow_engine::id::{ActivityName, StepName, StoreId, WorkflowName};
-//! use dssflow_engine::store::memory::MemoryStore;
-//! use dssflow_engine::{ActivityRegistry, Binding, Engine, Graph, StartRun, Step};
+//! use dssflow_engine::prelude::*;
+//!
+//! async fn greet(_ctx: ActivityCtx, name: String) -> ActivityResult<String> {
+//!     Ok(format!("hello, {name}"))
+//! }
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let mut activities = ActivityRegistry::new();
-//! activities.add_fn("greet", |_ctx, name: String| async move { Ok(format!("hello, {name}")) })?;
-//!
-//! let greet = ActivityName::new("greet")?;
-//! let first = Step::activity(StepName::new("first")?, greet.clone(), Binding::literal("world"));
-//! let second = Step::activity(StepName::new("second")?, greet, Binding::output(&first.name, ""));
-//! let graph = Graph::builder().step(first).step(second).build()?;
+//! let hello = Workflow::<String, String>::build("hello", |w| {
+//!     let first = w.step("first", greet, w.input());
+//!     w.step("second", greet, &first).retry(RetryPolicy::attempts(3))
+//! })?;
 //!
 //! let store = MemoryStore::new(StoreId::generate([0; 16]));
-//! let engine = Engine::builder(Arc::new(store)).activities(activities).build();
-//! let run = engine.start(StartRun::new(WorkflowName::new("hello")?, graph)).await?;
-//! let end = run.wait().await?;
-//! assert_eq!(end.steps[1].output, Some("hello, hello, world".into()));
+//! let engine = Engine::builder(Arc::new(store)).register(&hello)?.build();
+//! assert_eq!(engine.run(&hello, "world".to_owned()).await?, "hello, hello, world");
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! The rooms: [`run`] is the pure core, [`runtime`] the edge, [`event`] what is stored, [`store`] the port to disk.
+//! Functions are steps, and a step's input is what earlier steps give: wrong wiring does not compile. See
+//! [`Workflow::build`](workflow::Workflow::build) and what [`workflow::Step`] and [`workflow::WorkflowBuilder`] can do.
+//! Where the graph itself depends on data, build a [`Graph`] by hand and start it with [`Engine::start`].
+//!
+//! The rooms: [`workflow`] is where workflows are written, [`run`] is the pure core, [`runtime`] the edge, [`event`] what is stored, [`store`] the port to disk.
 #![warn(missing_docs)]
 
 pub mod activity;
@@ -48,6 +49,33 @@ pub mod store;
 pub mod time;
 pub mod workflow;
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub use activity::{Activity, ActivityContext, ActivityError, ActivityRegistry, ActivityResult};
 pub use graph::{Binding, Graph, GraphBuilder, Step};
 pub use runtime::{Engine, EngineError, RunHandle, StartRun};
+pub use workflow::{Workflow, WorkflowError};
+
+/// What an activity function is given first; see [`ActivityContext`].
+pub type ActivityCtx = ActivityContext;
+
+/// What one needs to write workflows and to run them.
+///
+/// [`Step`](workflow::Step) is the typed handle here, not the [`graph::Step`] of a graph written by hand.
+pub mod prelude {
+    pub use crate::activity::{
+        Activity, ActivityContext, ActivityError, ActivityResult, Effect, Probe, Recorded, Undo, Undoing,
+    };
+    pub use crate::event::{CancelMode, Request};
+    pub use crate::graph::{OnParentClose, Timeouts};
+    pub use crate::id::{RunId, StepName, StoreId};
+    pub use crate::retry::{RetryPolicy, RetryRule};
+    pub use crate::run::{OnTrouble, RunOptions, RunStatus, StepStatus, Verb};
+    pub use crate::runtime::{Engine, EngineBuilder, EngineError, RunHandle, StartRun};
+    pub use crate::store::Store;
+    pub use crate::store::memory::MemoryStore;
+    pub use crate::workflow::{Approval, Given, Step, Workflow, WorkflowBuilder, WorkflowError, value};
+    pub use crate::{ActivityCtx, workflow};
+}

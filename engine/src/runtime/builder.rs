@@ -27,7 +27,7 @@ pub struct EngineBuilder {
     clock: Arc<dyn Clock>,
     activities: ActivityRegistry,
     functions: FunctionRegistry,
-    workflows: BTreeMap<WorkflowName, Definition>,
+    pub(crate) workflows: BTreeMap<WorkflowName, Definition>,
     migrations: BTreeMap<ActivityName, Migration>,
     resources: Resources,
     options: EngineOptions,
