@@ -26,6 +26,8 @@ use serde_json::Value;
 pub use self::build::WorkflowBuilder;
 pub use self::error::WorkflowError;
 pub use self::function::{ActivityFn, Data, UndoFn};
+#[doc(hidden)]
+pub use self::function::{Called, Never};
 pub use self::input::{Condition, Given, Input, Items, Literal, Returns, Source, Wiring, value};
 pub use self::step::{Any, Approval, Call, Each, Gate, Own, Signal, Sleep, Step, Sub};
 

@@ -84,7 +84,7 @@ impl<I> WorkflowBuilder<I> {
     }
 
     /// A step that calls an async function with `input`. Its code is found as `workflow/name`.
-    pub fn step<T, U, F>(
+    pub fn step<T, U, F, M>(
         &self,
         name: impl Into<String>,
         function: F,
@@ -93,7 +93,8 @@ impl<I> WorkflowBuilder<I> {
     where
         T: Data,
         U: Data,
-        F: ActivityFn<T, U>,
+        F: ActivityFn<T, U, M>,
+        F::Future: Send,
     {
         let name = name.into();
         let input = input.bind(&self.wiring());
@@ -117,22 +118,23 @@ impl<I> WorkflowBuilder<I> {
 
     /// A step that calls an async function for each item of a list known at run time, each as a step of its own named
     /// `name[key]`. It gives the list of what they gave, in order.
-    pub fn map<T, U, F>(
+    pub fn map<T, U, F, M>(
         &self,
         name: impl Into<String>,
         items: impl Items<T>,
         function: F,
-    ) -> Step<Vec<U>, Each<T, U>>
+    ) -> Step<Vec<U>, Each<U, Call<T, U>>>
     where
         T: Data,
         U: Data,
-        F: ActivityFn<T, U>,
+        F: ActivityFn<T, U, M>,
+        F::Future: Send,
     {
         let name = name.into();
         let items = items.bind(&self.wiring());
         let coded = self.coded(&name, function);
         let activity = activity_of(coded.as_ref());
-        self.place(name, Each(coded), map_kind(items, activity))
+        self.place(name, each(Call(coded)), map_kind(items, activity))
     }
 
     /// The same with an [`Activity`] for each item.
@@ -141,11 +143,11 @@ impl<I> WorkflowBuilder<I> {
         name: impl Into<String>,
         items: impl Items<A::Input>,
         activity: A,
-    ) -> Step<Vec<A::Output>, Each<A::Input, A::Output>> {
+    ) -> Step<Vec<A::Output>, Each<A::Output, Own>> {
         let name = name.into();
         let items = items.bind(&self.wiring());
         let activity = self.own(&name, activity);
-        self.place(name, Each(None), map_kind(items, activity))
+        self.place(name, each(Own), map_kind(items, activity))
     }
 
     /// A step that runs another workflow, as a run of its own. Registering this one registers the other too.
@@ -196,7 +198,13 @@ impl<I> WorkflowBuilder<I> {
     }
 
     /// Notes the code of a step.
-    fn coded<T: Data, U: Data, F: ActivityFn<T, U>>(&self, step: &str, function: F) -> Option<Coded<T, U>> {
+    fn coded<T, U, F, M>(&self, step: &str, function: F) -> Option<Coded<T, U>>
+    where
+        T: Data,
+        U: Data,
+        F: ActivityFn<T, U, M>,
+        F::Future: Send,
+    {
         let name = self.parts.activity_name(step)?;
         let coded = Coded { name, type_id: TypeId::of::<F>(), function: forget(function) };
         let function = coded.function.clone();
@@ -215,6 +223,10 @@ impl<I> WorkflowBuilder<I> {
         self.parts.set_code(&name, &[TypeId::of::<A>()], add);
         name
     }
+}
+
+fn each<O, C>(one: C) -> Each<O, C> {
+    Each { one, gives: PhantomData }
 }
 
 fn map_kind(items: Binding, activity: ActivityName) -> StepKind {

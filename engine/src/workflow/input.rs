@@ -62,8 +62,8 @@ impl<S: Input<bool>> Condition for S {}
 
 /// What a map can go over: all that gives a `Vec<T>`.
 #[diagnostic::on_unimplemented(
-    message = "a map over items of `{T}` cannot go over `{Self}`",
-    label = "does not give a `Vec<{T}>`",
+    message = "a map cannot go over `{Self}`: it is no list of what the function takes",
+    label = "does not give such a `Vec`",
     note = "the function of a map takes one item of the list"
 )]
 pub trait Items<T>: Source {}

@@ -1,5 +1,10 @@
 //! Handles of steps: what is said of a step after it was added.
 
+#![expect(
+    clippy::return_self_not_must_use,
+    reason = "they change the step they are called on; the handle is an extra"
+)]
+
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -36,8 +41,12 @@ pub struct Any;
 /// The kind of a step that calls a function from `I` to `O`.
 pub struct Call<I, O>(pub(super) Option<Coded<I, O>>);
 
-/// The kind of a step that calls a function from `I` to `O` for each item of a list.
-pub struct Each<I, O>(pub(super) Option<Coded<I, O>>);
+/// The kind of a step that does for each item of a list what a step of kind `C` does, which gives an `O`.
+#[derive(Debug)]
+pub struct Each<O, C> {
+    pub(super) one: C,
+    pub(super) gives: PhantomData<fn() -> O>,
+}
 
 /// The kind of a step that calls an [`Activity`](crate::Activity), which brings its own undo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,9 +87,15 @@ impl<I, O> Clone for Call<I, O> {
     }
 }
 
-impl<I, O> Clone for Each<I, O> {
+impl<I, O> fmt::Debug for Call<I, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Call").field(&self.0.as_ref().map(|coded| &coded.name)).finish()
+    }
+}
+
+impl<O, C: Clone> Clone for Each<O, C> {
     fn clone(&self) -> Self {
-        Self(self.0.clone())
+        Self { one: self.one.clone(), gives: PhantomData }
     }
 }
 

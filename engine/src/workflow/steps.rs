@@ -1,5 +1,10 @@
 //! What only some kinds of steps know: undo, limits of maps, what becomes of sub-workflows, ends of waits.
 
+#![expect(
+    clippy::return_self_not_must_use,
+    reason = "they change the step they are called on; the handle is an extra"
+)]
+
 use std::any::TypeId;
 use std::time::Duration;
 
@@ -12,7 +17,13 @@ use super::step::{Call, Coded, Each, Gate, Signal, Step, Sub};
 use crate::graph::{OnParentClose, OnReject, StepKind};
 
 /// Registers a function with what takes back what it did.
-fn set_undo<I: Data, O: Data, U: UndoFn<I, O>>(parts: &Shared, coded: Option<&Coded<I, O>>, undo: U) {
+fn set_undo<I, O, U, M>(parts: &Shared, coded: Option<&Coded<I, O>>, undo: U)
+where
+    I: Data,
+    O: Data,
+    U: UndoFn<I, O, M>,
+    U::Future: Send,
+{
     let Some(Coded { name, type_id, function }) = coded.cloned() else { return };
     let types = [type_id, TypeId::of::<U>()];
     parts.set_code(
@@ -28,19 +39,29 @@ fn set_undo<I: Data, O: Data, U: UndoFn<I, O>>(parts: &Shared, coded: Option<&Co
 impl<T, I: Data, O: Data> Step<T, Call<I, O>> {
     /// What takes back what it did. It runs at a rollback for every step that ever started, also when no attempt
     /// answered; it is repeated like any attempt, and "not there" is success.
-    pub fn undo(self, undo: impl UndoFn<I, O>) -> Self {
+    pub fn undo<U, M>(self, undo: U) -> Self
+    where
+        U: UndoFn<I, O, M>,
+        U::Future: Send,
+    {
         set_undo(self.parts(), self.kind.0.as_ref(), undo);
         self
     }
 }
 
-impl<T, I: Data, O: Data> Step<T, Each<I, O>> {
+impl<T, I: Data, O: Data> Step<T, Each<O, Call<I, O>>> {
     /// What takes back what it did for one item; see the `undo` of a single step.
-    pub fn undo(self, undo: impl UndoFn<I, O>) -> Self {
-        set_undo(self.parts(), self.kind.0.as_ref(), undo);
+    pub fn undo<U, M>(self, undo: U) -> Self
+    where
+        U: UndoFn<I, O, M>,
+        U::Future: Send,
+    {
+        set_undo(self.parts(), self.kind.one.0.as_ref(), undo);
         self
     }
+}
 
+impl<T, O, C> Step<T, Each<O, C>> {
     /// So many at once; 0 means all. Default: all.
     pub fn max_concurrency(self, limit: u32) -> Self {
         self.change(|step| {
@@ -51,7 +72,7 @@ impl<T, I: Data, O: Data> Step<T, Each<I, O>> {
     }
 
     /// So many may fail for good. What they would have given is `None`.
-    pub fn tolerate(self, failures: u32) -> Step<Vec<Option<O>>, Each<I, O>> {
+    pub fn tolerate(self, failures: u32) -> Step<Vec<Option<O>>, Each<O, C>> {
         let step = self.change(|step| {
             if let StepKind::Map { tolerated_failures, .. } = &mut step.kind {
                 *tolerated_failures = failures;
@@ -111,7 +132,6 @@ impl<T: Serialize> Step<T, Signal> {
     }
 
     /// What is taken as the signal's payload when the time is over.
-    #[expect(clippy::needless_pass_by_value, reason = "a value that the step keeps")]
     pub fn default_to(self, payload: T) -> Self {
         match serde_json::to_value(&payload) {
             Ok(payload) => self.change(|step| {
