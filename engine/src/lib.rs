@@ -33,7 +33,10 @@
 //! [`Workflow::build`](workflow::Workflow::build) and what [`workflow::Step`] and [`workflow::WorkflowBuilder`] can do.
 //! Where the graph itself depends on data, build a [`Graph`] by hand and start it with [`Engine::start`].
 //!
-//! The rooms: [`workflow`] is where workflows are written, [`run`] is the pure core, [`runtime`] the edge, [`event`] what is stored, [`store`] the port to disk.
+//! The [`guide`] says what is promised and how to keep one's own side of it.
+//!
+//! The rooms: [`workflow`] is where workflows are written, [`run`] is the pure core, [`runtime`] the edge, [`event`]
+//! what is stored, [`store`] the port to disk, [`testing`] the kit to test workflows and activities with.
 #![warn(missing_docs)]
 
 pub mod activity;
@@ -46,6 +49,7 @@ pub mod run;
 pub mod runtime;
 pub mod shape;
 pub mod store;
+pub mod testing;
 pub mod time;
 pub mod workflow;
 

@@ -51,7 +51,7 @@ examples! {
     resume_after_crash: "second process: shipped, receipt for 995 cents",
     saga: "nothing is booked",
     sub_workflow: "the run above is rolled_back",
-    virtual_clock: "32 days later",
+    virtual_clock: "32 days and 1 crash later",
 }
 
 #[test]

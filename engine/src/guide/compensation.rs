@@ -40,57 +40,41 @@
 //! Retries follow [`Step::undo_retry`](crate::Step::undo_retry), by default the step's own policy with twice the
 //! attempts. Missing credentials pause the rollback.
 //!
-//! For a plain function,
-//! [`add_fn_with_undo`](crate::ActivityRegistry::add_fn_with_undo) takes a second one. It sees `output: None` when no
-//! attempt answered; the effect may be there all the same.
+//! A plain function is given a second one, as its undo ([`Step::undo`](crate::workflow::Step::undo),
+//! [`add_fn_with_undo`](crate::ActivityRegistry::add_fn_with_undo)). It sees `output: None` when no attempt answered; the
+//! effect may be there all the same.
 //!
 //! ```
 //! # use std::collections::BTreeSet;
 //! # use std::sync::{Arc, Mutex};
-//! # use dssflow_engine::activity::Undoing;
-//! # use dssflow_engine::id::{ActivityName, StepName, StoreId, WorkflowName};
-//! # use dssflow_engine::run::{OnTrouble, RunStatus, StepStatus};
-//! # use dssflow_engine::store::memory::MemoryStore;
-//! # use dssflow_engine::{ActivityContext, ActivityError, ActivityRegistry, Binding, Engine, Graph, StartRun, Step};
+//! use dssflow_engine::prelude::*;
+//!
+//! # type Booked = Arc<Mutex<BTreeSet<String>>>;
+//! async fn book(ctx: ActivityCtx, what: String) -> ActivityResult<()> {
+//!     if what == "hotel" {
+//!         return Err(ActivityError::terminal("Full", "the hotel is full").no_effect());
+//!     }
+//!     ctx.resource::<Booked>()?.lock().unwrap().insert(what);
+//!     Ok(())
+//! }
+//!
+//! async fn cancel(ctx: ActivityCtx, was: Undoing<String, ()>) -> ActivityResult<()> {
+//!     ctx.resource::<Booked>()?.lock().unwrap().remove(&was.input); // Not there is fine.
+//!     Ok(())
+//! }
+//!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let booked = Arc::new(Mutex::new(BTreeSet::new()));
-//! # let (on_book, on_undo) = (Arc::clone(&booked), Arc::clone(&booked));
-//! let mut activities = ActivityRegistry::new();
-//! activities.add_fn_with_undo(
-//!     "book",
-//!     move |_ctx: ActivityContext, what: String| {
-//!         let booked = Arc::clone(&on_book);
-//!         async move {
-//!             if what == "hotel" {
-//!                 return Err(ActivityError::terminal("Full", "the hotel is full").no_effect());
-//!             }
-//!             booked.lock().unwrap().insert(what);
-//!             Ok(())
-//!         }
-//!     },
-//!     move |_ctx, undoing: Undoing<String, ()>| {
-//!         let booked = Arc::clone(&on_undo);
-//!         async move {
-//!             booked.lock().unwrap().remove(&undoing.input); // Not there is fine.
-//!             Ok(())
-//!         }
-//!     },
-//! )?;
+//! let trip = Workflow::<(), ()>::build("trip", |w| {
+//!     let flight = w.step("flight", book, workflow::value("flight")).undo(cancel);
+//!     w.step("hotel", book, workflow::value("hotel")).undo(cancel).after(&flight)
+//! })?
+//! .options(RunOptions { on_failure: OnTrouble::Rollback, ..RunOptions::default() });
 //!
-//! let book = |what: &str| -> Result<Step, Box<dyn std::error::Error>> {
-//!     Ok(Step::activity(StepName::new(what)?, ActivityName::new("book")?, Binding::literal(what)))
-//! };
-//! let mut hotel = book("hotel")?;
-//! hotel.after = vec![StepName::new("flight")?];
-//! let graph = Graph::builder().step(book("flight")?).step(hotel).build()?;
-//!
-//! let mut trip = StartRun::new(WorkflowName::new("trip")?, graph);
-//! trip.options.on_failure = OnTrouble::Rollback;
-//! let store = Arc::new(MemoryStore::new(StoreId::generate([0; 16])));
-//! let engine = Engine::builder(store).activities(activities).build();
-//! let end = engine.start(trip).await?.wait().await?;
-//!
+//! # let booked = Booked::default();
+//! # let store = Arc::new(MemoryStore::new(StoreId::generate([0; 16])));
+//! # let engine = Engine::builder(store).register(&trip)?.resource(booked.clone()).build();
+//! let end = engine.submit(&trip, ()).await?.wait().await?;
 //! assert_eq!(end.status, RunStatus::RolledBack);
 //! assert_eq!(end.steps[0].status, StepStatus::Compensated);
 //! assert!(booked.lock().unwrap().is_empty());

@@ -44,51 +44,30 @@
 //! name must be pure; an input is resolved for each attempt to execute, and one that differs counts as a new input.
 //!
 //! ```
-//! # use std::sync::Arc;
-//! # use std::sync::atomic::{AtomicU32, Ordering};
-//! # use dssflow_engine::event::Request;
-//! # use dssflow_engine::id::{ActivityName, RunId, StepName, StoreId, WorkflowName};
-//! # use dssflow_engine::store::memory::MemoryStore;
-//! # use dssflow_engine::{ActivityRegistry, Binding, Engine, Graph, StartRun, Step};
-//! # #[tokio::main(flavor = "current_thread")]
+//! # use std::sync::{Arc, Mutex};
+//! use dssflow_engine::prelude::*;
+//! use dssflow_engine::testing::Lab;
+//!
+//! # type Calls = Arc<Mutex<Vec<String>>>;
+//! async fn call(ctx: ActivityCtx, name: String) -> ActivityResult<()> {
+//!     ctx.resource::<Calls>()?.lock().unwrap().push(name);
+//!     Ok(())
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! // The first process is let go in the middle of the second step, as in a crash.
-//! let calls = Arc::new([AtomicU32::new(0), AtomicU32::new(0)]);
-//! let code = || {
-//!     let calls = Arc::clone(&calls);
-//!     let mut code = ActivityRegistry::new();
-//!     code.add_fn("count", move |ctx, step: usize| {
-//!         let calls = Arc::clone(&calls);
-//!         async move {
-//!             let call = calls[step].fetch_add(1, Ordering::SeqCst) + 1;
-//!             if step == 1 && call == 1 {
-//!                 ctx.cancelled().await; // It never answers.
-//!             }
-//!             Ok(call)
-//!         }
-//!     })
-//!     .map(|()| code)
-//! };
-//! let count = |name, step: usize| -> Result<Step, Box<dyn std::error::Error>> {
-//!     Ok(Step::activity(StepName::new(name)?, ActivityName::new("count")?, Binding::literal(step)))
-//! };
-//! let mut second = count("second", 1)?;
-//! second.after = vec![StepName::new("first")?];
-//! let graph = Graph::builder().step(count("first", 0)?).step(second).build()?;
-//!
-//! let store = Arc::new(MemoryStore::new(StoreId::generate([0; 16])));
-//! let engine = Engine::builder(store.clone()).activities(code()?).build();
-//! let id = RunId::new("order-1")?;
-//! let run = engine.start(StartRun::new(WorkflowName::new("order")?, graph).id(id.clone())).await?;
-//! # while calls[1].load(Ordering::SeqCst) == 0 { tokio::task::yield_now().await; }
-//! engine.stop();
-//! # let _ = run.wait().await;
-//!
-//! // The next process opens the same data.
-//! let engine = Engine::builder(Arc::new(store.reopen())).activities(code()?).build();
-//! engine.resume(&id, Request::by("me")).await?.wait().await?;
-//! assert_eq!(calls[0].load(Ordering::SeqCst), 1); // Done stays done.
-//! assert_eq!(calls[1].load(Ordering::SeqCst), 2); // No answer: called again.
+//! let order = Workflow::<(), ()>::build("order", |w| {
+//!     let paid = w.step("pay", call, workflow::value("pay"));
+//!     w.step("ship", call, workflow::value("ship")).after(&paid)
+//! })?;
+//! # let calls = Calls::default();
+//! # let lab = Lab::new(|engine| engine.register(&order).expect("its own").resource(calls.clone()));
+//! // 1 created, 2 pay started, 3 pay done, 4 ship started, 5 ship done: the process dies before it can write 5.
+//! lab.crash_before_event(5);
+//! let end = lab.run(StartRun::new(order.name().clone(), order.graph().clone())).await?;
+//! assert_eq!(end.status, RunStatus::Succeeded);
+//! // Done stays done; what gave no answer is called again.
+//! assert_eq!(*calls.lock().unwrap(), ["pay", "ship", "ship"]);
 //! # Ok(())
 //! # }
 //! ```
