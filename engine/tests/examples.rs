@@ -2,8 +2,6 @@
 //!
 //! The programs are those that `cargo test` builds along with the tests; nothing is built here.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
-
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;

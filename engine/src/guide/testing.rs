@@ -53,7 +53,7 @@
 //!     let bank = Bank::default();
 //!     let lab = Lab::new(|engine| code(&bank, engine))
 //!         .faults(Faults::new().with(Rule::new(Fault::LoseReply).step("pay").attempt(1)));
-//!     lab.crash_before_event(6);
+//!     lab.crash_before_event(5);
 //!     let end = lab.run(start.clone()).await?;
 //!     assert_eq!((end.status, lab.crashes()), (RunStatus::Succeeded, 1));
 //!     assert_eq!(bank.lock().unwrap().len(), 1); // Paid once, although it was called twice.
