@@ -86,12 +86,11 @@ impl JsonLines {
                 _ => return Err("the file is damaged".into()),
             });
         }
-        let (line, index) = match index {
-            Some(index) => (Line::Opened, index.reopen()),
-            None => {
-                let id: [u8; 16] = rand::random();
-                (Line::Store(id), MemoryStore::new(StoreId::generate(id)))
-            }
+        let (line, index) = if let Some(index) = index {
+            (Line::Opened, index.reopen())
+        } else {
+            let id: [u8; 16] = rand::random();
+            (Line::Store(id), MemoryStore::new(StoreId::generate(id)))
         };
         append(&mut file, &line)?;
         Ok(Self { index, file: Mutex::new(file), poisoned: AtomicBool::new(false) })

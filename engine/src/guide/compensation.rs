@@ -104,4 +104,5 @@
 //! | [`Verb::MarkUndone`](crate::run::Verb::MarkUndone) | it was taken back by hand; the rollback goes on below it |
 //! | [`Verb::Abandon`](crate::run::Verb::Abandon) | it stays where it is; shown as kept |
 //!
-//! A run that is rolled back has nothing left and cannot be rolled back again; one that succeeded still can.
+//! A run that is rolled back has nothing left but what was kept, and cannot be rolled back again; one that succeeded
+//! still can.
