@@ -24,7 +24,8 @@
 //!
 //! Reverse topological: a step is undone when everything that depends on it is resolved. Branches that do not depend on
 //! each other are undone in parallel, within the run's parallelism and the steps' locks. Children of a map are steps and
-//! are undone one by one; a sub-workflow's run is rolled back as one step of the run above.
+//! are undone one by one; the runs of a sub-workflow (one for each generation of its step) are rolled back as one step of
+//! the run above.
 //!
 //! # What a compensation gets, and owes
 //!

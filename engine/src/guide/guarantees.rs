@@ -13,7 +13,8 @@
 //!   read from the store, stays done. Events are published after they are durable.
 //! - [`ctx.record_resource`](crate::ActivityContext::record_resource) and
 //!   [`ctx.record_before`](crate::ActivityContext::record_before) return when the record is durable.
-//!   [`ctx.heartbeat`](crate::ActivityContext::heartbeat) does not wait; it is written every five seconds at most.
+//!   [`ctx.heartbeat`](crate::ActivityContext::heartbeat) does not wait; it is written every five seconds at most, and
+//!   its last details when the attempt fails.
 //!
 //! "Durable" is what the store makes of it; [`StoreCaps::durable`](crate::store::StoreCaps::durable) says whether an
 //! acknowledged commit survives a power cut on a disk that honours flush. The sled store of `dssflow-store` does.
@@ -87,7 +88,8 @@
 //! renewed every 5 s) with an epoch that rises with each new owner. A commit under an old epoch is refused inside the
 //! commit, so no late writer can alter a history. Calls to the outside world cannot be fenced that way:
 //! [`ctx.fence()`](crate::ActivityContext::fence) right before a changing call narrows the gap to the moment between
-//! the look and the call. Tokens and names that stay the same are what makes that moment harmless.
+//! the look and the call; once the lease was over it stays shut, even if the lease is renewed. Tokens and names that
+//! stay the same are what makes that moment harmless.
 //!
 //! # What is not promised
 //!

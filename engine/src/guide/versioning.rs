@@ -30,11 +30,10 @@
 //!
 //! - A step that is done stays done where neither what it does nor its resolved input changed.
 //! - A step that started and does something else now, or gets another input, is done again, with all that depends on it.
-//!   What its earlier form made is not forgotten: the old input is kept, and the undo is called for it, too. It is the
-//!   undo of the activity that the step calls *now*: one that calls another activity must be able to take back what the
-//!   earlier one made.
-//! - Refused: a definition without a step that may have made something (nobody could take it back), a run that goes
-//!   backwards, one that succeeded, one that is being driven.
+//!   What it made with its earlier input is not forgotten: that input is kept, and the undo is called for it, too.
+//! - What failed is tried again, with a fresh budget.
+//! - Refused: a definition without a step that may have made something, or that calls another activity there (nobody
+//!   could take it back); a run that goes backwards, one that succeeded, one that is being driven.
 //!
 //! A step is known by its name. A renamed step is one that is gone and one that is new.
 //!
