@@ -46,7 +46,8 @@ fn dependencies_point_one_way() {
             // run that outlives its process, which takes a store on disk.
             let for_tests = dependency.kind == DependencyKind::Development
                 && (dependency.name == "dssflow-sandbox"
-                    || (package.name.as_str(), dependency.name.as_str()) == ("dssflow-engine", "dssflow-store"));
+                    || (package.name.as_str(), dependency.name.as_str())
+                        == ("dssflow-engine", "dssflow-store"));
             if !for_tests && !may.contains(&dependency.name.as_str()) {
                 wrong.push(format!("{} uses {} ({})", package.name, dependency.name, dependency.kind));
             }
