@@ -277,7 +277,6 @@ impl From<EngineError> for CommandError {
             | EngineError::MissingWorkflow { .. }
             | EngineError::InputMismatch { .. }
             | EngineError::OutputChanged { .. }
-            | EngineError::DefinitionChanged { .. }
             | EngineError::History { .. }
             | EngineError::Graph { .. } => Self::new(Code::RunForeign, message)
                 .hint("go on with the version of dssflow that made the run: `dssflow runs get RUN -o json` shows it"),

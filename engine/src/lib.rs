@@ -33,6 +33,8 @@
 //! [`Workflow::build`](workflow::Workflow::build) and what [`workflow::Step`] and [`workflow::WorkflowBuilder`] can do.
 //! Where the graph itself depends on data, build a [`Graph`] by hand and start it with [`Engine::start`].
 //!
+//! The [`guide`] says what is promised and how to keep one's own side of it.
+//!
 //! The rooms: [`workflow`] is where workflows are written, [`run`] is the pure core, [`runtime`] the edge, [`event`]
 //! what is stored, [`store`] the port to disk, [`testing`] the kit to test workflows and activities with.
 #![warn(missing_docs)]
@@ -40,6 +42,7 @@
 pub mod activity;
 pub mod event;
 pub mod graph;
+pub mod guide;
 pub mod id;
 pub mod retry;
 pub mod run;

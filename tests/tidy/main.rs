@@ -2,6 +2,7 @@
 //! read sources and `cargo metadata`, and run nothing of the product.
 
 mod crates;
+mod engine_tree;
 mod files;
 
 use std::path::PathBuf;

@@ -31,7 +31,8 @@ pub enum Binding {
         #[serde(default)]
         pointer: String,
     },
-    /// The result of a registered function on other bindings. It runs once; its result is recorded.
+    /// The result of a registered function on other bindings. It must be pure: it is asked for each attempt, and a
+    /// result that differs counts as a new input.
     Function {
         /// Its name.
         name: String,

@@ -14,7 +14,8 @@ use crate::run::state::RunState;
 
 type Function = Arc<dyn Fn(&Value) -> Result<Value, String> + Send + Sync>;
 
-/// Named functions that bindings may use. Each must be pure: its result is recorded and never computed again.
+/// Named functions that bindings may use. Each must be pure: it is asked for each attempt, what an attempt was given is
+/// recorded, and a result that differs counts as a new input.
 #[derive(Clone, Default)]
 pub struct FunctionRegistry {
     by_name: BTreeMap<String, Function>,

@@ -4,7 +4,6 @@ use crate::activity::ActivityError;
 use crate::event::DecodeError;
 use crate::graph::GraphError;
 use crate::id::{RunId, StepName, WorkerId};
-use crate::run::versions::Comparison;
 use crate::run::{IllegalEvent, RunStatus};
 use crate::store::StoreError;
 use crate::time::Timestamp;
@@ -104,14 +103,6 @@ pub enum EngineError {
         /// What does not fit, of the first.
         why: String,
     },
-    /// The run's definition has changed, and the change was not asked for.
-    #[error("run {run} follows another definition than the one that is registered: {}", describe(comparison))]
-    DefinitionChanged {
-        /// The run.
-        run: RunId,
-        /// The differences.
-        comparison: Comparison,
-    },
     /// What a run is given is over a limit.
     #[error("the input of run {run} {why}")]
     InputTooLarge {
@@ -175,11 +166,4 @@ pub enum EngineError {
     /// The driver ended without an answer, because the engine stopped or a task was lost.
     #[error("run {0} was let go before it ended; it can be resumed")]
     Dropped(RunId),
-}
-
-fn describe(comparison: &Comparison) -> String {
-    let few: Vec<String> =
-        comparison.differences.iter().take(5).map(|d| format!("{} ({:?})", d.step, d.change)).collect();
-    let more = comparison.differences.len().saturating_sub(few.len());
-    format!("{}{}", few.join(", "), if more > 0 { format!(" and {more} more") } else { String::new() })
 }
