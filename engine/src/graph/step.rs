@@ -175,7 +175,8 @@ pub enum StepKind {
         #[serde(default)]
         tolerated_failures: u32,
     },
-    /// Runs another workflow, as a run of its own. Its output is that run's.
+    /// Runs another workflow, as a run of its own. Its output is that run's. A lock that this step holds is held as long
+    /// as that run goes on: its own steps must not want it.
     SubWorkflow {
         /// Its name.
         workflow: String,

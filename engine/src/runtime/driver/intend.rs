@@ -27,7 +27,14 @@ pub(crate) fn want(state: &RunState, inner: &Inner, ix: StepIx) -> ActivityResul
     for lock in &step.locks {
         let name = match &lock.key {
             None => lock.name.clone(),
-            Some(key) => keyed(&lock.name, &resolve(state, &inner.functions, key)?)?,
+            Some(key) => {
+                match resolve(state, &inner.functions, key).and_then(|key| keyed(&lock.name, &key)) {
+                    Ok(name) => name,
+                    // On the way back what the key was made of may be gone: the lock without it is wider, and will do.
+                    Err(_) if state.rolling_back => lock.name.clone(),
+                    Err(error) => return Err(error),
+                }
+            }
         };
         holds.push(match lock.mode {
             LockMode::Exclusive => Hold::Exclusive(name),
