@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 
 use dssflow_engine::event::PauseKind;
 use dssflow_engine::id::{RunId, StepName};
+use dssflow_engine::run::RunStatus;
 use dssflow_engine::run::Verb;
 use dssflow_engine::run::view::RunView;
-use dssflow_engine::run::RunStatus;
 
 use super::target::{Target, request, step_of};
 use crate::access::Access;
