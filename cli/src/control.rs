@@ -3,6 +3,8 @@
 //! HTTP on a unix socket that only its owner can reach: JSON for answers, NDJSON for events. It offers what
 //! `engine::Engine` offers and decides nothing itself.
 
+#[cfg(test)]
+mod both_sides;
 pub(crate) mod client;
 pub(crate) mod server;
 

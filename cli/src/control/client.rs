@@ -131,7 +131,8 @@ impl Client {
 
     /// What keeps the run's steps from starting, as far as the owner knows.
     pub(crate) async fn obstacles(&self, run: &RunId) -> CommandResult<Obstacles> {
-        self.get(&format!("/v1/runs/{}/obstacles", encoded(run.as_str())), ANSWER).await
+        // The owner reads the run's history for each step.
+        self.get(&format!("/v1/runs/{}/obstacles", encoded(run.as_str())), DEMAND).await
     }
 
     async fn get<T: DeserializeOwned>(&self, uri: &str, limit: Duration) -> CommandResult<T> {

@@ -37,7 +37,7 @@ const MAX_BODY: usize = 64 * 1024;
 /// The same for a verb, which may carry an output.
 const MAX_ACT: usize = MAX_PAYLOAD_BYTES + MAX_BODY;
 /// Of so many steps that may start it is told at most what keeps them.
-const MAX_OBSTRUCTED: usize = 32;
+const MAX_OBSTRUCTED: usize = 8;
 /// How often a follower looks at the history when nothing was announced.
 const LOOK: Duration = Duration::from_secs(1);
 
