@@ -170,3 +170,114 @@ pub(crate) fn lines(diagnosis: &Diagnosis) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use dssflow_engine::run::view::RunView;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A view with these steps, and whatever else differs.
+    fn view(status: &str, steps: &[Value], more: &Value) -> RunView {
+        let steps: Vec<Value> = steps
+            .iter()
+            .map(|step| {
+                let mut whole = json!({
+                    "activity": "test.do", "status": "succeeded", "attempt": 1, "failures": 0,
+                    "maximum_attempts": 3, "generation": 1, "effect": "none", "after": [], "live": false,
+                });
+                merge(&mut whole, step);
+                whole
+            })
+            .collect();
+        let mut whole = json!({
+            "run": "lab", "workflow": "test", "site": "", "status": status, "created": 0, "updated": 0,
+            "seq": 9, "request": { "by": "ada" }, "options": {}, "labels": {}, "live": true,
+            "rolling_back": false, "steps": steps,
+        });
+        merge(&mut whole, more);
+        serde_json::from_value(whole).unwrap()
+    }
+
+    fn merge(whole: &mut Value, more: &Value) {
+        for (key, value) in more.as_object().unwrap() {
+            whole[key] = value.clone();
+        }
+    }
+
+    fn error(code: &str, help: &str) -> Value {
+        let error = dssflow_engine::ActivityError::needs_human(code, "it stands").help(help);
+        serde_json::to_value(error).unwrap()
+    }
+
+    fn judged(view: &RunView, driven: bool) -> Diagnosis {
+        let now = Timestamp::from_millis(60_000);
+        diagnose(view, driven, &Obstacles::new(), now, "dssflow")
+    }
+
+    #[test]
+    fn what_a_person_can_do_something_about_comes_first() {
+        let steps = [
+            json!({ "step": "runs", "status": "running", "started": 0 }),
+            json!({ "step": "sleeps", "status": "waiting", "awaits": { "for": "time" }, "wake": 120_000 }),
+            json!({ "step": "again", "status": "backoff", "wake": 90_000, "failures": 1 }),
+            json!({ "step": "hears", "status": "waiting", "awaits": { "for": "signal", "signal": "it's on" } }),
+            json!({ "step": "asks", "status": "waiting", "wake": 90_000,
+                    "awaits": { "for": "decision", "question": "Go?" } }),
+            json!({ "step": "done" }),
+        ];
+        let found = judged(&view("running", &steps, &json!({})), true);
+        let order: Vec<&str> = found.steps.iter().map(|s| s.step.as_str()).collect();
+        assert_eq!(order, ["asks", "hears", "again", "sleeps", "runs"]);
+        assert_eq!(found.summary, "it waits for somebody's decision");
+        assert_eq!(
+            found.next,
+            ["dssflow approve lab asks", "dssflow reject lab asks", "dssflow runs watch lab"]
+        );
+        let whys: Vec<&str> = found.steps.iter().map(|s| s.why.as_str()).collect();
+        assert_eq!(whys[0], "asks: Go? (its time is over in 30 s)");
+        assert_eq!(found.steps[1].next, ["dssflow signal lab 'it'\\''s on' --payload JSON"]);
+        assert_eq!(whys[2], "next try in 30 s (failed 1 of 3 times)");
+        assert_eq!(whys[3], "sleeps until 1970-01-01 00:02:00Z, 60 s from now");
+        let text = lines(&found);
+        assert_eq!(text.matches("dssflow approve lab asks").count(), 1, "not told twice: {text}");
+    }
+
+    #[test]
+    fn a_paused_run_below_is_named() {
+        let steps = [
+            json!({ "step": "below", "status": "failed", "error": error("SubWorkflowPaused", "dssflow why x") }),
+        ];
+        let paused = json!({ "paused": { "kind": "needs_human", "step": "below", "message": "it stands" } });
+        let found = judged(&view("paused", &steps, &paused), false);
+        assert_eq!(found.steps[0].kind, Kind::SubWorkflow);
+        assert_eq!(found.next[..2], ["dssflow why lab:below", "dssflow resume lab"]);
+        assert_eq!(found.steps[0].help, None, "the help of the error is that command");
+        assert!(found.summary.contains("a run that it started is paused"), "{}", found.summary);
+    }
+
+    #[test]
+    fn a_crash_loop_is_looked_into_before_it_goes_on() {
+        let steps = [json!({ "step": "heavy", "status": "ready" })];
+        let paused = json!({ "paused": { "kind": "crash_loop", "message": "it was recovered 5 times" } });
+        let found = judged(&view("paused", &steps, &paused), false);
+        assert!(found.summary.contains("find the step"), "{}", found.summary);
+        assert!(found.next[0].starts_with("dssflow runs events lab"), "{:?}", found.next);
+        assert_eq!(found.next[1], "dssflow resume lab");
+    }
+
+    #[test]
+    fn items_that_a_map_bears_come_last_and_the_one_that_ended_the_run_first() {
+        let failed = |step: &str| json!({ "step": step, "status": "failed", "error": error("Nope", "look") });
+        let steps = [failed("each[0]"), failed("each[1]"), json!({ "step": "each", "status": "waiting" })];
+        let found = judged(&view("failed", &steps, &json!({ "failed_step": "each[1]" })), false);
+        let kinds: Vec<(&str, Kind)> = found.steps.iter().map(|s| (s.step.as_str(), s.kind)).collect();
+        assert_eq!(kinds, [("each[1]", Kind::Failed), ("each", Kind::Running), ("each[0]", Kind::Tolerated)]);
+        assert_eq!(
+            found.steps[0].next,
+            ["dssflow retry lab --step 'each[1]' --reason TEXT", "dssflow skip lab 'each[1]' --reason TEXT"]
+        );
+        assert_eq!(found.next[0], "dssflow resume lab");
+    }
+}

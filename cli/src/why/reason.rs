@@ -178,12 +178,14 @@ impl Asked<'_> {
     fn next(&self, step: &StepView, kind: Kind) -> Vec<String> {
         let (view, command) = (self.view, self.command);
         let (run, name) = (&view.run, &step.step);
+        // The brackets of a map's items mean something to a shell.
+        let word = quoted(name.as_str());
         match kind {
             Kind::Stuck => ["mark-undone", "abandon"]
-                .map(|verb| format!("{command} {verb} {run} {name} --reason TEXT"))
+                .map(|verb| format!("{command} {verb} {run} {word} --reason TEXT"))
                 .into(),
             Kind::Decision => {
-                ["approve", "reject"].map(|verb| format!("{command} {verb} {run} {name}")).into()
+                ["approve", "reject"].map(|verb| format!("{command} {verb} {run} {word}")).into()
             }
             Kind::SubWorkflow => vec![format!("{command} why {}", sub_run_id(run, name))],
             Kind::Signal => match &step.awaits {
@@ -193,9 +195,9 @@ impl Asked<'_> {
                 _ => Vec::new(),
             },
             Kind::Failed | Kind::Backoff if !view.rolling_back && view.status != RunStatus::RolledBack => {
-                let mut next = vec![format!("{command} retry {run} --step {name} --reason TEXT")];
+                let mut next = vec![format!("{command} retry {run} --step {word} --reason TEXT")];
                 if kind == Kind::Failed {
-                    next.push(format!("{command} skip {run} {name} --reason TEXT"));
+                    next.push(format!("{command} skip {run} {word} --reason TEXT"));
                 }
                 next
             }
@@ -205,7 +207,7 @@ impl Asked<'_> {
                 other.map(|holder| format!("{command} why {holder}")).into_iter().collect()
             }
             Kind::Tolerated if view.status == RunStatus::Succeeded => {
-                vec![format!("{command} rerun {run} --from {name}")]
+                vec![format!("{command} rerun {run} --from {word}")]
             }
             Kind::Failed
             | Kind::Backoff

@@ -1,9 +1,11 @@
-//! The built binary in a home of its own: what it prints, where, and how it ends. Runs against the sandbox are in
-//! the tests crate.
+//! The built binary in a home of its own: what it prints, where, and how it ends. Here: looking, and what goes wrong.
+//! The verbs have rooms of their own; more runs against the sandbox are in the tests crate.
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+mod live;
 mod support;
+mod verbs;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;

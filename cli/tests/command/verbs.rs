@@ -2,13 +2,10 @@
 //! they end. The runs are made by an engine of the test, with activities that the command does not know: so a verb that
 //! reached for a world where it need not would fail here.
 
-#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
-
-mod support;
-
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::{EXAMPLE, Home, Ran, open};
 use dssflow_engine::activity::Undoing;
 use dssflow_engine::event::{EventKind, Request};
 use dssflow_engine::graph::{Binding, StepKind};
@@ -19,7 +16,6 @@ use dssflow_engine::{ActivityContext, ActivityError, ActivityRegistry, Engine, G
 use dssflow_store::SledStore;
 use futures::StreamExt as _;
 use serde_json::{Value, json};
-use support::{EXAMPLE, Home, Ran, open};
 
 /// A store that runs are put into; closed before the command looks.
 struct Seeds {

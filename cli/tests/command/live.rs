@@ -1,14 +1,10 @@
 //! The verbs on a run that another process drives, through its socket, and those that go on driving: in a sandbox.
 
-#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
-
-mod support;
-
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::support::{Home, Ran};
 use serde_json::{Value, json};
-use support::{Home, Ran};
 
 /// How long the run may take to get somewhere on a machine under load.
 const PATIENCE: Duration = Duration::from_mins(3);

@@ -15,7 +15,6 @@ impl Home {
         Self { dir: tempfile::tempdir().unwrap() }
     }
 
-    #[allow(dead_code, reason = "not every test that shares this file needs it")]
     pub(crate) fn store(&self) -> PathBuf {
         self.dir.path().join("data/dssflow")
     }
@@ -37,7 +36,6 @@ impl Home {
         command
     }
 
-    #[allow(dead_code, reason = "not every test that shares this file needs it")]
     pub(crate) fn run(&self, args: &[&str]) -> Ran {
         Ran::from(self.command(args).output().unwrap())
     }
@@ -68,11 +66,9 @@ impl From<Output> for Ran {
 }
 
 /// A site file that is right.
-#[allow(dead_code, reason = "not every test that shares this file needs it")]
 pub(crate) const EXAMPLE: &str = include_str!("../../../workflows/examples/site.yaml");
 
 /// Opens a store as a process of that name would.
-#[allow(dead_code, reason = "not every test that shares this file needs it")]
 pub(crate) fn open(dir: &Path, command: &str) -> SledStore {
     SledStore::open(dir, OpenOptions { command: command.to_owned(), ..OpenOptions::default() }).unwrap()
 }
