@@ -172,14 +172,14 @@ pub(crate) fn lines(diagnosis: &Diagnosis) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use dssflow_engine::run::view::RunView;
     use serde_json::{Value, json};
 
     use super::*;
 
     /// A view with these steps, and whatever else differs.
-    fn view(status: &str, steps: &[Value], more: &Value) -> RunView {
+    pub(crate) fn view(status: &str, steps: &[Value], more: &Value) -> RunView {
         let steps: Vec<Value> = steps
             .iter()
             .map(|step| {

@@ -11,8 +11,9 @@ use dssflow_engine::id::{RunId, StepName};
 use dssflow_engine::run::RunStatus;
 use dssflow_engine::run::Verb;
 use dssflow_engine::run::view::RunView;
+use dssflow_engine::{Engine, RunHandle};
 
-use super::target::{Target, request, step_of};
+use super::target::{Target, explain, request, step_of};
 use crate::access::Access;
 use crate::args::{FollowFormat, ForkArgs, RerunArgs, RetryArgs};
 use crate::config::Settings;
@@ -132,18 +133,28 @@ async fn drive(
     world.hold(&view.run).await;
     let engine = session.engine_in(&world);
     let stream = Stream::new(ui, format, &view.run, view.seq);
-    let handle = if view.paused.is_some() {
-        engine.note(&view.run, verb, request(reason)).await?;
-        engine.resume(&view.run, request(reason)).await?
-    } else {
-        let acted = engine.act(&view.run, verb, request(reason)).await?;
-        acted.handle.ok_or_else(|| {
-            CommandError::new(Code::RunRefused, format!("run {} stands still", view.run))
-                .hint(format!("`dssflow why {}` says why", view.run))
-        })?
+    let started = begin(&engine, &view, verb.clone(), reason).await;
+    let handle = match started {
+        Ok(handle) => handle,
+        Err(error) => {
+            session.close().await?;
+            return Err(explain(error, &view, false, &verb, &settings.command()));
+        }
     };
     let exit = session.follow(&engine, handle, stream, Aim::Forward, &site).await;
     world.let_go(&view.run, &exit).await;
     session.close().await?;
     exit
+}
+
+/// The verb, and the run goes on.
+async fn begin(engine: &Engine, view: &RunView, verb: Verb, reason: &str) -> CommandResult<RunHandle> {
+    if view.paused.is_some() {
+        engine.note(&view.run, verb, request(reason)).await?;
+        return Ok(engine.resume(&view.run, request(reason)).await?);
+    }
+    engine.act(&view.run, verb, request(reason)).await?.handle.ok_or_else(|| {
+        CommandError::new(Code::RunRefused, format!("run {} stands still", view.run))
+            .hint(format!("`dssflow why {}` says why", view.run))
+    })
 }

@@ -137,7 +137,13 @@ pub(crate) fn step_of(view: &RunView, name: &str) -> CommandResult<StepName> {
 }
 
 /// Adds what would have been allowed to a refusal.
-fn explain(error: CommandError, view: &RunView, driven: bool, verb: &Verb, command: &str) -> CommandError {
+pub(crate) fn explain(
+    error: CommandError,
+    view: &RunView,
+    driven: bool,
+    verb: &Verb,
+    command: &str,
+) -> CommandError {
     if error.code != Code::RunRefused {
         return error;
     }
