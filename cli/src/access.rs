@@ -11,8 +11,8 @@ use dssflow_engine::runtime::engine;
 use dssflow_engine::store::{ListPage, ListQuery, Store as _};
 use dssflow_store::SledStore;
 
-use crate::control;
 use crate::control::client::Client;
+use crate::control::{self, Obstacles};
 use crate::error::{Code, CommandError, CommandResult};
 use crate::owner::{self, Opened};
 use crate::suggest;
@@ -34,7 +34,15 @@ impl Access {
     /// # Errors
     /// When there is no store, it cannot be opened, or its owner cannot be asked.
     pub(crate) async fn open(dir: &Path) -> CommandResult<Self> {
-        match owner::open(dir, "dssflow (looking)", false).await? {
+        Self::open_as(dir, "dssflow (looking)").await
+    }
+
+    /// The same for a command that may write: `command` tells others what this process does.
+    ///
+    /// # Errors
+    /// As [`Access::open`].
+    pub(crate) async fn open_as(dir: &Path, command: &str) -> CommandResult<Self> {
+        match owner::open(dir, command, false).await? {
             Opened::Here(store) => Ok(Self::Store(store)),
             Opened::Elsewhere(holder) => match control::socket_path(dir) {
                 Some(socket) => Ok(Self::Owner(Box::new(Client { socket, store: dir.to_owned(), holder }))),
@@ -88,6 +96,14 @@ impl Access {
         match self {
             Self::Store(_) => Ok(false),
             Self::Owner(client) => Ok(client.owner().await?.live.contains(run)),
+        }
+    }
+
+    /// What keeps the run's steps from starting: locks, semaphores, rates and slots are known to who drives it only.
+    pub(crate) async fn obstacles(&self, run: &RunId) -> CommandResult<Obstacles> {
+        match self {
+            Self::Store(_) => Ok(Obstacles::new()),
+            Self::Owner(client) => client.obstacles(run).await,
         }
     }
 

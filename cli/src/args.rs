@@ -1,8 +1,15 @@
 //! The command line. What stands in the documentation comments here is what `--help` prints.
 
+mod operate;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use operate::{
+    CompleteArgs, ForkArgs, GateArgs, MarkArgs, RerunArgs, RetryArgs, SignalArgs, SkipArgs, StepRef,
+    TerminateArgs, UnpauseArgs,
+};
 
 /// Durable workflows that take Dataiku DSS on AWS from nothing to its reference architecture, and back.
 #[derive(Debug, Parser)]
@@ -51,19 +58,82 @@ pub(crate) enum ErrorFormat {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Start a run of a workflow, or go on with the unfinished run of the same site
+    #[command(
+        after_help = "Examples:\n  dssflow run bootstrap -f site.yaml\n  dssflow run bootstrap --sandbox"
+    )]
     Run(RunArgs),
     /// Go on with a run where it is: after a crash, a pause or a failure
+    #[command(after_help = "Examples:\n  dssflow resume @latest\n  dssflow resume bootstrap-lab --upgrade")]
     Resume(ResumeArgs),
-    /// Take back everything a run made
+    /// Try a step at once that failed or waits for its next try, and go on with the run where it stood still for that
+    #[command(
+        after_help = "Of a run that has ended, that nobody drives, or that paused because of the step, the run goes on. \
+                      A run that stands still for another reason stays so: the wish is written down for its next resume.\n\n\
+                      Examples:\n  dssflow retry bootstrap-lab --step cluster --reason 'quota was raised'"
+    )]
+    Retry(RetryArgs),
+    /// Do a step and everything that depends on it again, whatever became of it
+    #[command(
+        after_help = "Examples:\n  dssflow rerun bootstrap-lab --from images --reason 'new base image'\n  dssflow rerun @latest --from images --yes"
+    )]
+    Rerun(RerunArgs),
+    /// Start a new run that takes over what another did before a step
+    #[command(after_help = "What is taken over is not the new run's: it never takes it back.\n\n\
+                      Examples:\n  dssflow fork bootstrap-lab --from cluster --id bootstrap-lab-b")]
+    Fork(ForkArgs),
+    /// Leave a step out; what refers to its output gets null
+    #[command(after_help = "Examples:\n  dssflow skip bootstrap-lab athena --reason 'not used here'")]
+    Skip(SkipArgs),
+    /// Take a step as done, with an output of yours
+    #[command(
+        after_help = "Examples:\n  dssflow complete @latest registry --reason 'made by hand' --output '{\"url\":\"r\"}'\n  dssflow complete @latest registry --reason 'made by hand' --output @registry.json"
+    )]
+    Complete(CompleteArgs),
+    /// Let a gate through
+    #[command(after_help = "Examples:\n  dssflow approve bootstrap-lab go-live --note 'seen by ops'")]
+    Approve(GateArgs),
+    /// Decide against a gate
+    #[command(after_help = "Examples:\n  dssflow reject bootstrap-lab go-live --note 'after the freeze'")]
+    Reject(GateArgs),
+    /// Send a run a signal; the first step that waits for it takes it, or the next that will
+    #[command(
+        after_help = "Examples:\n  dssflow signal bootstrap-lab data-ready\n  dssflow signal @latest data-ready --payload '{\"rows\":12}'"
+    )]
+    Signal(SignalArgs),
+    /// Take back everything a run made, or what came after a step
+    #[command(
+        after_help = "Examples:\n  dssflow rollback bootstrap-lab\n  dssflow rollback bootstrap-lab --to registry\n  dssflow rollback bootstrap-lab --retry --yes"
+    )]
     Rollback(RollbackArgs),
-    /// Let a run that is being driven elsewhere come to a stand
+    /// Say that a step which could not be taken back is gone: somebody took it back by hand
+    #[command(
+        after_help = "Examples:\n  dssflow mark-undone bootstrap-lab cluster --reason 'deleted in the console'"
+    )]
+    MarkUndone(MarkArgs),
+    /// Leave what a step made, and could not be taken back, where it is
+    #[command(
+        after_help = "Examples:\n  dssflow abandon bootstrap-lab bucket --reason 'kept by audit' --yes"
+    )]
+    Abandon(MarkArgs),
+    /// Let a run that another process drives come to a stand
+    #[command(after_help = "Examples:\n  dssflow pause bootstrap-lab --reason 'maintenance'")]
     Pause(PauseArgs),
-    /// End a run that is being driven elsewhere
+    /// Go on with a run that stands still; the same as resume
+    #[command(after_help = "Examples:\n  dssflow unpause bootstrap-lab")]
+    Unpause(UnpauseArgs),
+    /// End a run, letting attempts under way end first
+    #[command(
+        after_help = "Examples:\n  dssflow cancel bootstrap-lab\n  dssflow cancel bootstrap-lab --rollback --yes"
+    )]
     Cancel(CancelArgs),
+    /// End a run at once; what it made stays, and what was under way is left behind
+    #[command(after_help = "Examples:\n  dssflow terminate bootstrap-lab --reason 'wrong account' --yes")]
+    Terminate(TerminateArgs),
     /// Look at runs
     #[command(subcommand)]
     Runs(RunsCommand),
     /// Why a run does not move, and what to type next
+    #[command(after_help = "Examples:\n  dssflow why @latest")]
     Why(WhyArgs),
     /// Look at workflows
     #[command(subcommand)]
@@ -75,10 +145,13 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Sandbox(SandboxCommand),
     /// Write a commented site file to start from
+    #[command(after_help = "Examples:\n  dssflow init bootstrap -o site.yaml")]
     Init(InitArgs),
     /// Print the version
+    #[command(after_help = "Examples:\n  dssflow version")]
     Version,
     /// Explain an error code
+    #[command(after_help = "Examples:\n  dssflow explain DF0010")]
     Explain(ExplainArgs),
 }
 
@@ -113,6 +186,12 @@ pub(crate) struct ResumeArgs {
     /// The run: its id, an unambiguous beginning of it, or @latest
     #[arg(default_value = "@latest")]
     pub(crate) run: String,
+    /// Bring the run to the workflow as this version has it; what differs is shown first
+    #[arg(long)]
+    pub(crate) upgrade: bool,
+    /// Do not ask before an upgrade
+    #[arg(short, long, requires = "upgrade")]
+    pub(crate) yes: bool,
     #[command(flatten)]
     pub(crate) output: FollowOutput,
 }
@@ -121,9 +200,15 @@ pub(crate) struct ResumeArgs {
 pub(crate) struct RollbackArgs {
     /// The run: its id, an unambiguous beginning of it, or @latest
     pub(crate) run: String,
+    /// Take back only what depends on this step; the step itself and everything else stays
+    #[arg(long, value_name = "STEP")]
+    pub(crate) to: Option<String>,
     /// Leave this step's work in place (may be repeated)
     #[arg(long, value_name = "STEP")]
     pub(crate) keep: Vec<String>,
+    /// Try again what could not be taken back, and nothing else
+    #[arg(long, conflicts_with_all = ["to", "keep"])]
+    pub(crate) retry: bool,
     /// Do not ask before things are deleted
     #[arg(short, long)]
     pub(crate) yes: bool,
@@ -158,14 +243,21 @@ pub(crate) struct CancelArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum RunsCommand {
     /// List runs, newest first
+    #[command(
+        after_help = "Examples:\n  dssflow runs ls --status failed --since 2d\n  dssflow runs ls --label team=data"
+    )]
     Ls(LsArgs),
     /// Show one run with its steps
+    #[command(after_help = "Examples:\n  dssflow runs get bootstrap-lab -o json")]
     Get(GetArgs),
     /// Print the history of a run
+    #[command(after_help = "Examples:\n  dssflow runs events @latest --follow")]
     Events(EventsArgs),
     /// Watch a run that is being driven
+    #[command(after_help = "Examples:\n  dssflow runs watch @latest")]
     Watch(RunRef),
     /// Draw a run's graph with where each step stands
+    #[command(after_help = "Examples:\n  dssflow runs graph @latest -o mermaid")]
     Graph(RunGraphArgs),
 }
 
@@ -187,6 +279,15 @@ pub(crate) struct LsArgs {
     /// Only runs of this site
     #[arg(long, value_name = "NAME")]
     pub(crate) site: Option<String>,
+    /// Only runs with this label (may be repeated; all of them must fit)
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) label: Vec<String>,
+    /// Only runs created since then: as 2d, 12h or 30m ago, or a time as 2026-11-23 or 2026-11-23T14:05Z
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// Only runs created before then, written as for --since
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<String>,
     /// At most so many
     #[arg(long, value_name = "N", default_value_t = 50)]
     pub(crate) limit: usize,
@@ -240,17 +341,20 @@ pub(crate) struct WhyArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum WorkflowsCommand {
     /// List workflows
+    #[command(after_help = "Examples:\n  dssflow workflows ls")]
     Ls {
         /// How they are printed
         #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
         output: ListFormat,
     },
     /// Print the JSON Schema of a workflow's site file
+    #[command(after_help = "Examples:\n  dssflow workflows schema bootstrap")]
     Schema {
         /// The workflow
         workflow: String,
     },
     /// Draw a workflow's graph
+    #[command(after_help = "Examples:\n  dssflow workflows graph bootstrap --set cluster.mode=sdk -o dot")]
     Graph {
         /// The workflow
         workflow: String,
@@ -269,12 +373,14 @@ pub(crate) enum WorkflowsCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum StoreCommand {
     /// Where it is, how large, who owns it
+    #[command(after_help = "Examples:\n  dssflow store info")]
     Info {
         /// How it is printed
         #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
         output: ViewFormat,
     },
     /// Read everything and check it; exit 8 when something is wrong
+    #[command(after_help = "Examples:\n  dssflow store verify")]
     Verify {
         /// How it is printed
         #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
@@ -285,6 +391,7 @@ pub(crate) enum StoreCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum SandboxCommand {
     /// Start it, or find the one that runs
+    #[command(after_help = "Examples:\n  dssflow sandbox up --latency 0")]
     Up {
         /// Script what goes wrong: a JSON list of faults
         #[arg(long, value_name = "FILE")]
@@ -294,18 +401,21 @@ pub(crate) enum SandboxCommand {
         latency: Option<f64>,
     },
     /// End it, with everything in it
+    #[command(after_help = "Examples:\n  dssflow sandbox down --yes")]
     Down {
         /// Do not ask, even when runs in it can then never be resumed
         #[arg(short, long)]
         yes: bool,
     },
     /// Whether it runs, and where
+    #[command(after_help = "Examples:\n  dssflow sandbox status")]
     Status {
         /// How it is printed
         #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
         output: ViewFormat,
     },
     /// Print what is in it, in a form that can be compared
+    #[command(after_help = "Examples:\n  dssflow sandbox snapshot")]
     Snapshot,
 }
 
@@ -398,10 +508,51 @@ pub(crate) enum GraphFormat {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
+    use clap::{CommandFactory as _, Parser as _};
+
+    use super::Cli;
 
     #[test]
     fn the_command_line_is_consistent() {
-        super::Cli::command().debug_assert();
+        Cli::command().debug_assert();
+    }
+
+    /// Words as a shell makes them, with single quotes.
+    fn words(line: &str) -> Vec<String> {
+        line.split('\'')
+            .enumerate()
+            .flat_map(|(n, part)| match n % 2 {
+                0 => part.split_whitespace().map(str::to_owned).collect(),
+                _ => vec![part.to_owned()],
+            })
+            .collect()
+    }
+
+    /// Every command without commands of its own, by how it is called.
+    fn leaves(command: &clap::Command, path: &str, found: &mut Vec<(String, String)>) {
+        if !command.has_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            found.push((path.to_owned(), help));
+        }
+        for below in command.get_subcommands() {
+            leaves(below, &format!("{path} {}", below.get_name()), found);
+        }
+    }
+
+    #[test]
+    fn every_command_has_examples_that_are_command_lines() {
+        let mut found = Vec::new();
+        leaves(&Cli::command(), "dssflow", &mut found);
+        assert!(found.len() > 30, "{found:?}");
+        for (path, help) in found {
+            let (_, examples) = help.split_once("Examples:\n").unwrap_or_else(|| panic!("{path} has none"));
+            for line in examples.lines() {
+                let line = line.strip_prefix("  ").unwrap_or_else(|| panic!("{path}: {line:?}"));
+                assert!(line.starts_with(&path), "{line} is no example of {path}");
+                if let Err(error) = Cli::try_parse_from(words(line)) {
+                    panic!("{line}: {error}");
+                }
+            }
+        }
     }
 }

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use dssflow_workflows::{Site, Workflow};
+use dssflow_engine::id::WorkflowName;
+use dssflow_engine::workflow::Definition;
+use dssflow_workflows::{Site, Workflow, bootstrap};
 use serde_json::Value;
 
 use crate::error::{Code, CommandError, CommandResult};
@@ -136,6 +138,15 @@ pub(crate) fn build(name: &str, site: &Site) -> CommandResult<Workflow> {
     Ok(dssflow_workflows::bootstrap(site)?)
 }
 
+/// The workflow as this version has it, for runs that are to be brought to it: made from what a run was given.
+pub(crate) fn definition() -> Definition {
+    let name = WorkflowName::new(bootstrap::NAME).expect("a name of ours");
+    Definition::computed(name, bootstrap::VERSION, |input| {
+        let site: Site = serde_json::from_value(input.clone()).map_err(|e| e.to_string())?;
+        Ok(dssflow_workflows::bootstrap(&site).map_err(|e| e.to_string())?.graph)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,6 +160,14 @@ mod tests {
         for bad in ["a", "a.b[4].c=1", "a.b[x]=1", ".a=1", "a.b.c=1"] {
             assert_eq!(apply_setting(&mut document, bad).unwrap_err().code, Code::Usage, "{bad}");
         }
+    }
+
+    #[test]
+    fn the_definition_makes_the_graph_that_a_run_was_made_with() {
+        let site = example_site(&[]).unwrap();
+        let workflow = build("bootstrap", &site).unwrap();
+        assert_eq!(definition().graph(&workflow.input).unwrap().hash(), workflow.graph.hash());
+        assert!(definition().graph(&Value::Null).is_err());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! From the parsed command line to the command: one file each.
 
+mod again;
+mod decide;
 mod explain;
 mod init;
 mod pause;
@@ -9,6 +11,7 @@ mod run;
 mod runs;
 mod sandbox;
 mod store;
+mod target;
 mod version;
 mod why;
 mod workflows;
@@ -40,9 +43,21 @@ pub(crate) fn run(ui: &Ui, cli: Cli) -> CommandResult {
         Command::Version | Command::Explain(_) => Ok(Exit::Ok),
         Command::Run(args) => wait(run::run(ui, &settings, args)),
         Command::Resume(args) => wait(resume::run(ui, &settings, &args)),
+        Command::Retry(args) => wait(again::retry(ui, &settings, args)),
+        Command::Rerun(args) => wait(again::rerun(ui, &settings, args)),
+        Command::Fork(args) => wait(again::fork(ui, &settings, args)),
+        Command::Skip(args) => wait(decide::skip(ui, &settings, args)),
+        Command::Complete(args) => wait(decide::complete(ui, &settings, args)),
+        Command::Approve(args) => wait(decide::approve(ui, &settings, args)),
+        Command::Reject(args) => wait(decide::reject(ui, &settings, args)),
+        Command::Signal(args) => wait(decide::signal(ui, &settings, args)),
+        Command::MarkUndone(args) => wait(decide::mark_undone(ui, &settings, args)),
+        Command::Abandon(args) => wait(decide::abandon(ui, &settings, args)),
         Command::Rollback(args) => wait(rollback::run(ui, &settings, args)),
         Command::Pause(args) => wait(pause::pause(ui, &settings, args)),
+        Command::Unpause(args) => wait(pause::unpause(ui, &settings, args)),
         Command::Cancel(args) => wait(pause::cancel(ui, &settings, args)),
+        Command::Terminate(args) => wait(pause::terminate(ui, &settings, args)),
         Command::Runs(command) => wait(runs::run(ui, &settings, command)),
         Command::Why(args) => wait(why::run(ui, &settings, &args)),
         Command::Workflows(command) => workflows::run(ui, command),

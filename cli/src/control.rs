@@ -3,13 +3,19 @@
 //! HTTP on a unix socket that only its owner can reach: JSON for answers, NDJSON for events. It offers what
 //! `engine::Engine` offers and decides nothing itself.
 
+#[cfg(test)]
+mod both_sides;
 pub(crate) mod client;
 pub(crate) mod server;
 
+use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use dssflow_engine::id::RunId;
+use dssflow_engine::event::{CancelMode, Request};
+use dssflow_engine::id::{RunId, StepName};
+use dssflow_engine::run::Verb;
+use dssflow_engine::runtime::Obstacle;
 use dssflow_engine::store::RunSummary;
 use dssflow_store::StoreInfo;
 use serde::{Deserialize, Serialize};
@@ -56,7 +62,8 @@ pub(crate) struct OwnerInfo {
     pub(crate) live: Vec<RunId>,
 }
 
-/// Body of the `POST` routes.
+/// Body of `POST /v1/runs/{run}/pause`, `cancel` and `rollback`. What is not asked for is not sent, so that an owner of
+/// another version understands the rest.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Demand {
@@ -66,9 +73,62 @@ pub(crate) struct Demand {
     pub(crate) reason: String,
     /// For a rollback: steps to leave alone.
     pub(crate) keep: Vec<String>,
+    /// For a rollback: only what depends on this step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) to: Option<String>,
     /// For a cancel: whether what was made is taken back.
     pub(crate) rollback: bool,
+    /// For a cancel: whether attempts under way are left behind.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) terminate: bool,
 }
+
+impl Demand {
+    /// A cancel of this kind.
+    pub(crate) fn cancel(mode: CancelMode, request: Request) -> Self {
+        Self {
+            rollback: mode == CancelMode::Rollback,
+            terminate: mode == CancelMode::Terminate,
+            ..Self::from(request)
+        }
+    }
+
+    /// The kind of cancel that is asked for.
+    pub(crate) fn mode(&self) -> CancelMode {
+        match (self.terminate, self.rollback) {
+            (true, _) => CancelMode::Terminate,
+            (false, true) => CancelMode::Rollback,
+            (false, false) => CancelMode::Keep,
+        }
+    }
+}
+
+impl From<Request> for Demand {
+    fn from(request: Request) -> Self {
+        Self { by: request.by, reason: request.reason, ..Self::default() }
+    }
+}
+
+/// Body of `POST /v1/runs/{run}/act`: an operator's verb, with who and why beside it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Act {
+    /// What is wanted.
+    #[serde(flatten)]
+    pub(crate) verb: Verb,
+    /// Who and why.
+    #[serde(flatten)]
+    pub(crate) request: Request,
+}
+
+/// Answer of `POST /v1/runs/{run}/act`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Acted {
+    /// Whether the owner drives the run, and does it now; else it is only written down.
+    pub(crate) driven: bool,
+}
+
+/// Answer of `GET /v1/runs/{run}/obstacles`: what keeps steps that may start from starting.
+pub(crate) type Obstacles = BTreeMap<StepName, Vec<Obstacle>>;
 
 /// Body of an answer that is an error.
 #[derive(Debug, Serialize, Deserialize)]
@@ -85,6 +145,31 @@ pub(crate) struct Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_verb_and_who_asks_stand_side_by_side() {
+        let act = Act {
+            verb: Verb::Skip { step: StepName::new("copy").unwrap() },
+            request: Request { by: "ada".to_owned(), reason: "not used".to_owned() },
+        };
+        let text = serde_json::to_value(&act).unwrap();
+        assert_eq!(
+            text,
+            serde_json::json!({ "verb": "skip", "step": "copy", "by": "ada", "reason": "not used" })
+        );
+        let read: Act = serde_json::from_value(text).unwrap();
+        assert_eq!((read.verb, read.request), (act.verb, act.request));
+    }
+
+    #[test]
+    fn a_demand_says_only_what_is_asked_for() {
+        let plain = serde_json::to_value(Demand::from(Request::by("ada"))).unwrap();
+        assert!(plain.get("terminate").is_none() && plain.get("to").is_none(), "{plain}");
+        for mode in [CancelMode::Keep, CancelMode::Rollback, CancelMode::Terminate] {
+            let sent = serde_json::to_string(&Demand::cancel(mode, Request::by("ada"))).unwrap();
+            assert_eq!(serde_json::from_str::<Demand>(&sent).unwrap().mode(), mode);
+        }
+    }
 
     #[test]
     fn a_long_path_moves_the_socket() {

@@ -5,6 +5,8 @@ use std::time::Duration;
 use dssflow_engine::activity::{ActivityError, Owner, Probe, Undo};
 use dssflow_engine::event::{Again, CancelMode, Event, EventKind, LostCause, Next, Phase, Request, UndoMark};
 use dssflow_engine::run::StepStatus;
+use dssflow_engine::run::view::{Awaited, StepView};
+use dssflow_engine::runtime::{Obstacle, ObstacleKind};
 use dssflow_engine::time::Timestamp;
 use serde_json::Value;
 
@@ -98,6 +100,51 @@ pub(crate) fn pulse(heartbeat: Option<&Value>) -> String {
         .map(details)
         .filter(|text| !text.is_empty())
         .map_or_else(String::new, |text| format!(": {text}"))
+}
+
+/// What a step waits for that only somebody or an hour can give; nothing when it waits for neither.
+pub(crate) fn awaits(step: &StepView, now: Timestamp) -> Option<String> {
+    let limit = |word: &str| {
+        step.wake.map_or_else(String::new, |at| format!(" ({word} in {})", duration(at.since(now))))
+    };
+    Some(match step.awaits.as_ref()? {
+        Awaited::Decision { question } => {
+            let asks = if question.is_empty() { "waits for a decision" } else { "asks: " };
+            format!("{asks}{}{}", one_line(question), limit("its time is over"))
+        }
+        Awaited::Signal { signal } => {
+            format!("waits for signal {}{}", one_line(signal), limit("its time is over"))
+        }
+        Awaited::Time => match step.wake {
+            Some(at) => format!("sleeps until {}, {} from now", when(at), duration(at.since(now))),
+            None => "sleeps".to_owned(),
+        },
+        _ => "waits for something outside".to_owned(),
+    })
+}
+
+/// What keeps a step from starting.
+pub(crate) fn obstacle(obstacle: &Obstacle, now: Timestamp) -> String {
+    let name = one_line(&obstacle.name);
+    let runs: Vec<String> = obstacle.held_by.iter().map(ToString::to_string).collect();
+    let by = |word: &str| {
+        if runs.is_empty() { String::new() } else { format!("{word}{}", runs.join(", ")) }
+    };
+    match obstacle.kind {
+        ObstacleKind::Lock => format!("waits for lock {name}{}", by(", held by run ")),
+        ObstacleKind::Semaphore => {
+            format!("waits for a permit of semaphore {name}{}", by(", held by run "))
+        }
+        ObstacleKind::Rate => {
+            let until =
+                obstacle.until.map_or_else(String::new, |at| format!(" for {}", duration(at.since(now))));
+            format!("rate {name} is used up{until}")
+        }
+        ObstacleKind::Slots => {
+            format!("as many attempts run as may run at a time{}", by(", of run "))
+        }
+        ObstacleKind::Queue => format!("stands in line for {name}{}", by(" behind run ")),
+    }
 }
 
 /// Whether the last rollback of a history was asked for by a person, and not by the run's own `on_failure`.

@@ -17,6 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::args::FollowFormat;
+use crate::catalog;
 use crate::config::{self, Settings};
 use crate::control::server::{self, ControlServer};
 use crate::describe;
@@ -51,6 +52,24 @@ pub(crate) enum Aim {
 /// How much patience a run in the sandbox has at latency 1: half a minute between two looks becomes 1.5 s.
 const SANDBOX_PATIENCE: f64 = 0.05;
 
+/// An engine that knows every activity and workflow, without anything injected: for looking, and for writing down what
+/// somebody wants.
+///
+/// # Errors
+/// When two activities have one name.
+pub(crate) fn engine_on(store: &Arc<SledStore>) -> CommandResult<Engine> {
+    let mut activities = ActivityRegistry::new();
+    dssflow_activities::register_all(&mut activities)
+        .map_err(|e| CommandError::new(Code::Internal, e.to_string()))?;
+    let mut functions = FunctionRegistry::default();
+    dssflow_workflows::register_functions(&mut functions);
+    Ok(Engine::builder(Arc::clone(store) as Arc<dyn dssflow_engine::store::Store>)
+        .activities(activities)
+        .functions(functions)
+        .definition(catalog::definition())
+        .build())
+}
+
 impl<'a> Session<'a> {
     /// Takes the store and opens the socket.
     ///
@@ -63,15 +82,7 @@ impl<'a> Session<'a> {
         create: bool,
     ) -> CommandResult<Self> {
         let store = owner::open_to_drive(&settings.store, command, create).await?;
-        let mut activities = ActivityRegistry::new();
-        dssflow_activities::register_all(&mut activities)
-            .map_err(|e| CommandError::new(Code::Internal, e.to_string()))?;
-        let mut functions = FunctionRegistry::default();
-        dssflow_workflows::register_functions(&mut functions);
-        let engine = Engine::builder(Arc::clone(&store) as Arc<dyn dssflow_engine::store::Store>)
-            .activities(activities)
-            .functions(functions)
-            .build();
+        let engine = engine_on(&store)?;
         let server = server::start(&engine, &store);
         Ok(Self { ui, settings, store, engine, server })
     }

@@ -165,6 +165,10 @@ codes! {
     RunForeign = "DF0016", Run, Failed;
     /// An earlier run of the site is in the way.
     RunInTheWay = "DF0017", Run, Waiting;
+    /// What a step is said to give does not fit it.
+    OutputMismatch = "DF0018", User, Usage;
+    /// A run and the workflow of this version do not fit each other.
+    DefinitionChanged = "DF0019", Run, Waiting;
     /// Credentials are missing or denied.
     Credentials = "DF0020", Config, Credentials;
     /// The account or principal is another one.
@@ -268,26 +272,61 @@ impl fmt::Display for CommandError {
 impl From<EngineError> for CommandError {
     fn from(error: EngineError) -> Self {
         let message = error.to_string();
+        let foreign = |message| {
+            Self::new(Code::RunForeign, message)
+                .hint("go on with the version of dssflow that made the run: `dssflow runs get RUN -o json` shows it")
+        };
         match error {
             EngineError::NoSuchRun(run) => Self::new(Code::NoSuchRun, format!("there is no run {run}"))
                 .hint("`dssflow runs ls` lists the runs of this store"),
+            EngineError::Store { error: StoreError::Exists(run), .. } => {
+                Self::new(Code::RunRefused, format!("there is a run {run} already"))
+                    .hint("choose another id with --id")
+                    .hint(format!("look at that one: dssflow runs get {run}"))
+            }
             EngineError::Store { error, .. } => Self::from(error),
             EngineError::MissingActivity { .. }
             | EngineError::MissingFunction { .. }
             | EngineError::MissingWorkflow { .. }
             | EngineError::InputMismatch { .. }
-            | EngineError::OutputChanged { .. }
             | EngineError::History { .. }
-            | EngineError::Graph { .. } => Self::new(Code::RunForeign, message)
-                .hint("go on with the version of dssflow that made the run: `dssflow runs get RUN -o json` shows it"),
+            | EngineError::Graph { .. } => foreign(message),
+            EngineError::BadInput { .. } => {
+                foreign(message).hint("what the workflow takes: `dssflow workflows schema bootstrap`")
+            }
+            EngineError::OutputMismatch { step, activity, why } => Self::new(
+                Code::OutputMismatch,
+                format!("that is no output of step {step}: {activity} gives something else"),
+            )
+            .why(why)
+            .hint("the output of an earlier run shows what is needed: dssflow runs get RUN -o json"),
+            EngineError::OutputChanged { run, steps, .. } => {
+                let error = Self::new(Code::DefinitionChanged, message);
+                let error = match steps.first() {
+                    Some(step) => error.hint(format!("do it again: dssflow rerun {run} --from {step}")),
+                    None => error,
+                };
+                error.hint("or go on with the version of dssflow that made the run")
+            }
+            EngineError::InputTooLarge { .. } => Self::new(Code::WrongSite, message)
+                .hint("nothing was created; large things belong into files or S3 that the site names"),
             EngineError::Replay { .. } => Self::new(Code::StoreDamaged, message)
                 .hint("`dssflow store verify` reads everything and names the first bad record"),
-            EngineError::Live(run) | EngineError::Dropped(run) | EngineError::NotLive(run) => {
+            EngineError::Live(run) => {
+                Self::new(Code::RunRefused, message).hint(format!("watch it: dssflow runs watch {run}"))
+            }
+            EngineError::Dropped(run) | EngineError::NotLive(run) => Self::new(Code::RunRefused, message)
+                .hint(format!("go on with it: dssflow resume {run}"))
+                .hint(format!("`dssflow why {run}` says where it stands")),
+            EngineError::Held { run, .. } => Self::new(Code::RunRefused, message)
+                .hint("it can be driven from here once that worker lets go of it or its lease has ended")
+                .hint(format!("`dssflow why {run}` says where it stands")),
+            EngineError::Illegal { run, .. }
+            | EngineError::NotSucceeded { run, .. }
+            | EngineError::ResultMismatch { run, .. } => {
                 Self::new(Code::RunRefused, message).hint(format!("`dssflow why {run}` says where it stands"))
             }
-            EngineError::Illegal { run, .. } | EngineError::Held { run, .. } => {
-                Self::new(Code::RunRefused, message).hint(format!("`dssflow why {run}` says where it stands"))
-            }
+            // The list of the engine may grow; what is not known here yet is told as it is.
             _ => Self::new(Code::Internal, message),
         }
     }
@@ -400,6 +439,41 @@ mod tests {
             for part in ["## Cause", "## What to try"] {
                 assert!(info.page.contains(part), "{} has no {part}", info.code);
             }
+        }
+    }
+
+    #[test]
+    fn errors_of_the_engine_say_what_comes_next() {
+        use dssflow_engine::id::{RunId, StepName};
+
+        let (run, step) = (RunId::new("lab").unwrap(), StepName::new("copy").unwrap());
+        for (error, code, next) in [
+            (EngineError::Live(run.clone()), Code::RunRefused, "dssflow runs watch lab"),
+            (EngineError::NotLive(run.clone()), Code::RunRefused, "dssflow resume lab"),
+            (
+                EngineError::OutputMismatch {
+                    step: step.clone(),
+                    activity: "s3.copy".to_owned(),
+                    why: "missing field bucket".to_owned(),
+                },
+                Code::OutputMismatch,
+                "dssflow runs get RUN -o json",
+            ),
+            (
+                EngineError::OutputChanged { run: run.clone(), steps: vec![step], why: "no".to_owned() },
+                Code::DefinitionChanged,
+                "dssflow rerun lab --from copy",
+            ),
+            (
+                EngineError::Store { run: None, error: StoreError::Exists(run.clone()) },
+                Code::RunRefused,
+                "--id",
+            ),
+            (EngineError::Illegal { run, why: "no".to_owned() }, Code::RunRefused, "dssflow why lab"),
+        ] {
+            let made = CommandError::from(error);
+            assert_eq!(made.code, code, "{made}");
+            assert!(made.hints.iter().any(|h| h.contains(next)), "{next} in {made}");
         }
     }
 

@@ -20,6 +20,7 @@ mod describe;
 mod drive;
 mod error;
 mod logging;
+mod moment;
 mod owner;
 mod progress;
 mod suggest;

@@ -1,6 +1,7 @@
 //! How a run shows itself while it is driven: a tree that is redrawn on a terminal, plain lines elsewhere.
 
 mod live;
+pub(crate) mod maps;
 mod plain;
 pub(crate) mod tree;
 

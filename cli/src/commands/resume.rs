@@ -1,40 +1,74 @@
-//! `dssflow resume`: goes on with a run where it is.
+//! `dssflow resume`: goes on with a run where it is, or brings it to the workflow of this version first.
 
-use dssflow_engine::event::Request;
 use dssflow_engine::id::RunId;
 use dssflow_engine::run::RunStatus;
+use dssflow_engine::run::versions::{Change, Comparison, Verdict};
 use dssflow_engine::run::view::RunView;
 
+use super::target::{Target, request};
 use crate::access::Access;
-use crate::args::ResumeArgs;
-use crate::config::{self, Settings};
+use crate::args::{FollowFormat, ResumeArgs};
+use crate::catalog;
+use crate::config::Settings;
 use crate::describe;
-use crate::drive::{Aim, Session, Stream};
-use crate::error::{CommandResult, Exit};
+use crate::drive::{Aim, Session, Stream, engine_on};
+use crate::error::{Code, CommandError, CommandResult, Exit};
 use crate::owner;
 use crate::ui::Ui;
 
 /// Resumes, then follows.
 pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &ResumeArgs) -> CommandResult {
-    let store = owner::open_to_drive(&settings.store, "dssflow resume", false).await?;
+    let upgrade = args.upgrade.then_some(args.yes);
+    go_on(ui, settings, &args.run, "resume", upgrade, args.output.output).await
+}
+
+/// Goes on with a run. `upgrade` is set when it is to be brought to the workflow of this version; true when nobody need
+/// be asked for that.
+pub(crate) async fn go_on(
+    ui: &Ui,
+    settings: &Settings,
+    selector: &str,
+    verb: &str,
+    upgrade: Option<bool>,
+    format: FollowFormat,
+) -> CommandResult {
+    let store = owner::open_to_drive(&settings.store, &format!("dssflow {verb}"), false).await?;
     let access = Access::Store(store);
-    let found = match access.resolve(&args.run).await {
+    let found = match access.resolve(selector).await {
         Ok(run) => look(&access, &run).await,
         Err(error) => Err(error),
     };
+    let (view, aim) = match found {
+        Ok(found) => found,
+        Err(error) => {
+            access.close().await?;
+            return Err(error);
+        }
+    };
+    let over = matches!(view.status, RunStatus::Succeeded | RunStatus::RolledBack);
+    let target = Target { access, view, driven: false };
+    let changed = match upgrade {
+        Some(yes) if !over => compare(ui, &target, yes).await,
+        _ => Ok(false),
+    };
+    let Target { access, view, .. } = target;
     access.close().await?;
-    let (view, aim) = found?;
-    if matches!(view.status, RunStatus::Succeeded | RunStatus::RolledBack) {
+    let changed = changed?;
+    if over {
         ui.note(&format!("run {} is {}: nothing to do", view.run, describe::words(view.status.as_str())));
         return Ok(Exit::Ok);
     }
-    let (session, site, world) = Session::of_run(ui, settings, "resume", &view).await?;
+    let (session, site, world) = Session::of_run(ui, settings, verb, &view).await?;
     ui.note(&format!("run {}, which is {}", view.run, describe::words(view.status.as_str())));
     world.hold(&view.run).await;
     let engine = session.engine_in(&world);
-    let stream = Stream::new(ui, args.output.output, &view.run, view.seq);
+    let stream = Stream::new(ui, format, &view.run, view.seq);
     // A run that was being taken back on request goes on with that.
-    let handle = engine.resume(&view.run, Request::by(config::user())).await?;
+    let handle = if changed {
+        engine.upgrade(&view.run, request("upgrade")).await?
+    } else {
+        engine.resume(&view.run, request("")).await?
+    };
     let exit = session.follow(&engine, handle, stream, aim, &site).await;
     world.let_go(&view.run, &exit).await;
     session.close().await?;
@@ -47,4 +81,65 @@ pub(crate) async fn look(access: &Access, run: &RunId) -> CommandResult<(RunView
     let view = access.view(run).await?;
     let back = describe::was_asked_back(&access.events(run, 0).await?);
     Ok((view, if back { Aim::Back } else { Aim::Forward }))
+}
+
+/// Shows how the run's workflow differs from that of this version, and asks. False when it does not.
+async fn compare(ui: &Ui, target: &Target, yes: bool) -> CommandResult<bool> {
+    let Access::Store(store) = &target.access else { return Ok(false) };
+    let run = &target.view.run;
+    let engine = engine_on(store)?;
+    let definition = catalog::definition();
+    let Some(comparison) = engine.compare(run).await? else {
+        return Err(CommandError::new(
+            Code::RunForeign,
+            format!("this version has no workflow {}", target.view.workflow),
+        )
+        .hint("`dssflow workflows ls` lists the workflows there are"));
+    };
+    let state = engine.load(run).await?;
+    // What the definition takes was seen a moment ago.
+    let same = definition.graph(&state.input).is_ok_and(|graph| graph.hash() == state.graph.hash());
+    if same && comparison.differences.is_empty() {
+        ui.note(&format!("run {run} follows workflow {} as it is now: nothing to upgrade", definition.name));
+        return Ok(false);
+    }
+    if target.view.rolling_back {
+        return Err(CommandError::new(Code::RunRefused, format!("run {run} is being taken back"))
+            .hint("a run that goes backwards keeps the workflow that it was made with"));
+    }
+    ui.note(&differences(&target.view, definition.version, &comparison));
+    target.confirm(
+        ui,
+        yes,
+        "Bring the run to this workflow?",
+        "an upgrade does steps again where they or their input changed",
+    )?;
+    Ok(true)
+}
+
+fn differences(view: &RunView, version: u32, comparison: &Comparison) -> String {
+    let verdict = match comparison.verdict {
+        Verdict::Compatible => "it does the same: titles, retries or limits differ",
+        Verdict::PendingOnly => "only steps differ that have not started",
+        Verdict::Incompatible => {
+            "steps differ that have started; they and what depends on them are done again"
+        }
+    };
+    let mut text = format!(
+        "run {} was made with version {} of workflow {}; now it is at version {version}\n{verdict}",
+        view.run, view.workflow_version, view.workflow
+    );
+    for difference in &comparison.differences {
+        let (sign, what) = match difference.change {
+            Change::Added => ("+", "is new"),
+            Change::Removed => ("-", "is gone"),
+            Change::Changed => ("~", "does something else, or is given something else"),
+            Change::Retyped => ("~", "takes or gives another type"),
+        };
+        put!(text, "\n  {sign} {}  {what}", difference.step);
+        if let Some(status) = difference.status {
+            put!(text, "; it is {}", describe::words(status.as_str()));
+        }
+    }
+    text
 }

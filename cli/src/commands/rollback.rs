@@ -1,10 +1,11 @@
-//! `dssflow rollback`: takes back everything a run made. A second one has nothing to do and calls nothing.
+//! `dssflow rollback`: takes back everything a run made, or what came after a step. A second one has nothing to do and
+//! calls nothing.
 
 use dssflow_engine::event::Request;
-use dssflow_engine::id::StepName;
 use dssflow_engine::run::RunStatus;
 use dssflow_engine::run::view::RunView;
 
+use super::target::Target;
 use crate::access::Access;
 use crate::args::RollbackArgs;
 use crate::config::{self, Settings};
@@ -14,40 +15,39 @@ use crate::describe;
 use crate::drive::{Aim, Session, Stream, exit_of, summary};
 use crate::error::{Code, CommandError, CommandResult, Exit};
 use crate::progress::Progress;
-use crate::suggest;
 use crate::ui::Ui;
 use crate::world::SANDBOX_LABEL;
 
 /// Rolls back, then follows.
 pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RollbackArgs) -> CommandResult {
-    let access = Access::open(&settings.store).await?;
-    let found = match access.resolve(&args.run).await {
-        Ok(run) => access.view(&run).await,
-        Err(error) => Err(error),
-    };
-    let view = match found {
-        Ok(view) => view,
-        Err(error) => {
-            access.close().await?;
-            return Err(error);
-        }
-    };
-    if view.status == RunStatus::RolledBack {
-        access.close().await?;
-        ui.note(&format!("run {} is rolled back already: nothing to do", view.run));
+    let target = Target::find(settings, &args.run, &format!("rollback {}", args.run)).await?;
+    let (run, status) = (&target.view.run, target.view.status);
+    if status == RunStatus::RolledBack {
+        target.access.close().await?;
+        ui.note(&format!("run {run} is rolled back already: nothing to do"));
         return Ok(Exit::Ok);
     }
-    let keep = steps(&view, &args.keep)?;
-    if !args.yes && !view.labels.contains_key(SANDBOX_LABEL) {
-        ui.confirm(&format!("This deletes everything run {} made, and", view.run)).map_err(|error| {
-            match error.code {
-                Code::NotConfirmed => error,
-                _ => error.why(format!("run {} is {}", view.run, describe::words(view.status.as_str()))),
-            }
+    let keep = args.keep.iter().map(|name| target.step(name)).collect::<CommandResult<Vec<_>>>()?;
+    let to = args.to.as_ref().map(|name| target.step(name)).transpose()?;
+    if args.retry && status != RunStatus::RollbackStuck {
+        target.access.close().await?;
+        return Err(CommandError::new(Code::RunRefused, format!("the rollback of run {run} is not stuck"))
+            .why(format!("the run is {}", describe::words(status.as_str())))
+            .hint(format!("take back what it made: {} rollback {run}", settings.command())));
+    }
+    if !args.yes && !target.view.labels.contains_key(SANDBOX_LABEL) {
+        let what = match &to {
+            Some(to) => format!("everything run {run} made after step {to}"),
+            None => format!("everything run {run} made"),
+        };
+        ui.confirm(&format!("This deletes {what}, and")).map_err(|error| match error.code {
+            Code::NotConfirmed => error,
+            _ => error.why(format!("run {run} is {}", describe::words(status.as_str()))),
         })?;
     }
+    let Target { access, view, .. } = target;
     if let Access::Owner(client) = &access {
-        return ask_owner(ui, settings, client, &view, args.keep).await;
+        return ask_owner(ui, settings, client, &view, args).await;
     }
     access.close().await?;
 
@@ -56,28 +56,11 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RollbackArgs) -> Com
     world.hold(&view.run).await;
     let engine = session.engine_in(&world);
     let stream = Stream::new(ui, args.output.output, &view.run, view.seq);
-    let handle = engine.rollback(&view.run, keep, Request::by(config::user())).await?;
+    let handle = engine.rollback_to(&view.run, to, keep, Request::by(config::user())).await?;
     let exit = session.follow(&engine, handle, stream, Aim::Back, &site).await;
     world.let_go(&view.run, &exit).await;
     session.close().await?;
     exit
-}
-
-/// The steps named with `--keep`.
-fn steps(view: &RunView, names: &[String]) -> CommandResult<Vec<StepName>> {
-    names
-        .iter()
-        .map(|name| {
-            view.steps.iter().find(|s| s.step.as_str() == name).map(|s| s.step.clone()).ok_or_else(|| {
-                let error =
-                    CommandError::new(Code::NoSuchStep, format!("run {} has no step {name:?}", view.run));
-                match suggest::nearest(name, view.steps.iter().map(|s| s.step.as_str())) {
-                    Some(near) => error.hint(format!("did you mean {near}?")),
-                    None => error.hint(format!("`dssflow runs get {}` shows its steps", view.run)),
-                }
-            })
-        })
-        .collect()
 }
 
 /// Has the process that drives the run turn it round, and watches.
@@ -86,14 +69,15 @@ async fn ask_owner(
     settings: &Settings,
     client: &Client,
     view: &RunView,
-    keep: Vec<String>,
+    args: RollbackArgs,
 ) -> CommandResult {
     let mut progress = Progress::plain();
     progress.learn(&client.events(&view.run, 0).await?);
-    if view.rolling_back && keep.is_empty() {
+    let RollbackArgs { keep, to, .. } = args;
+    if view.rolling_back && keep.is_empty() && to.is_none() {
         ui.note(&format!("run {} is being taken back already", view.run));
     } else {
-        let demand = Demand { by: config::user(), keep, ..Demand::default() };
+        let demand = Demand { keep, to, ..Demand::from(Request::by(config::user())) };
         client.demand(&view.run, "rollback", &demand).await?;
         ui.note(&format!("the process that drives run {} takes it back", view.run));
     }

@@ -1,5 +1,6 @@
 //! `dssflow runs`: lists, single runs, histories, pictures.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dssflow_engine::event::Event;
@@ -16,6 +17,7 @@ use crate::config::Settings;
 use crate::describe;
 use crate::drive::{exit_of, version_line};
 use crate::error::{Code, CommandError, CommandResult, Exit};
+use crate::moment;
 use crate::progress::{Progress, Undo, now, tree};
 use crate::suggest;
 use crate::ui::{Ui, one_line, table};
@@ -42,9 +44,22 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, command: RunsCommand) -> C
 
 async fn ls(ui: &Ui, settings: &Settings, args: LsArgs) -> CommandResult {
     let statuses = args.status.iter().map(|s| status(s)).collect::<CommandResult<Vec<_>>>()?;
+    let labels = args.label.iter().map(|l| label(l)).collect::<CommandResult<BTreeMap<_, _>>>()?;
+    let now = now();
+    let time =
+        |flag: &str, text: &Option<String>| text.as_ref().map(|t| moment::parse(flag, t, now)).transpose();
+    let query = ListQuery {
+        statuses,
+        workflow: args.workflow.clone(),
+        site: args.site.clone(),
+        labels,
+        created_from: time("--since", &args.since)?,
+        created_before: time("--until", &args.until)?,
+        ..ListQuery::default()
+    };
     let runs = match Access::open(&settings.store).await {
         Ok(access) => {
-            let runs = list(&access, &args, statuses).await;
+            let runs = list(&access, &query, args.limit).await;
             access.close().await?;
             runs?
         }
@@ -54,7 +69,9 @@ async fn ls(ui: &Ui, settings: &Settings, args: LsArgs) -> CommandResult {
     };
     match args.output {
         ListFormat::Table | ListFormat::Wide => {
-            if runs.is_empty() {
+            if runs.is_empty() && is_narrow(&query) {
+                ui.note("no run fits; `dssflow runs ls` lists all");
+            } else if runs.is_empty() {
                 ui.note("no runs; `dssflow run bootstrap --sandbox` starts one that needs no account");
             } else {
                 ui.out(&summaries(&runs, args.output == ListFormat::Wide));
@@ -68,19 +85,22 @@ async fn ls(ui: &Ui, settings: &Settings, args: LsArgs) -> CommandResult {
     Ok(Exit::Ok)
 }
 
-async fn list(access: &Access, args: &LsArgs, statuses: Vec<RunStatus>) -> CommandResult<Vec<RunSummary>> {
+/// Whether only some runs are wanted.
+fn is_narrow(query: &ListQuery) -> bool {
+    !query.statuses.is_empty()
+        || query.workflow.is_some()
+        || query.site.is_some()
+        || !query.labels.is_empty()
+        || query.created_from.is_some()
+        || query.created_before.is_some()
+}
+
+async fn list(access: &Access, query: &ListQuery, limit: usize) -> CommandResult<Vec<RunSummary>> {
     let mut runs = Vec::new();
     let mut cursor = None;
-    while runs.len() < args.limit {
-        let query = ListQuery {
-            statuses: statuses.clone(),
-            workflow: args.workflow.clone(),
-            site: args.site.clone(),
-            limit: (args.limit - runs.len()).min(MAX_PAGE),
-            cursor,
-            ..ListQuery::default()
-        };
-        let page = access.list(query).await?;
+    while runs.len() < limit {
+        let page = (limit - runs.len()).min(MAX_PAGE);
+        let page = access.list(ListQuery { limit: page, cursor, ..query.clone() }).await?;
         runs.extend(page.runs);
         cursor = page.cursor;
         if cursor.is_none() {
@@ -88,6 +108,14 @@ async fn list(access: &Access, args: &LsArgs, statuses: Vec<RunStatus>) -> Comma
         }
     }
     Ok(runs)
+}
+
+fn label(text: &str) -> CommandResult<(String, String)> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(CommandError::new(Code::Usage, format!("{text:?} is no label"))
+            .hint("it is written KEY=VALUE, as --label team=data")),
+    }
 }
 
 fn status(text: &str) -> CommandResult<RunStatus> {
@@ -104,7 +132,7 @@ fn status(text: &str) -> CommandResult<RunStatus> {
 fn summaries(runs: &[RunSummary], wide: bool) -> String {
     let mut heading = vec!["RUN", "STATUS", "STEPS", "CREATED", "UPDATED", "NOTE"];
     if wide {
-        heading.extend(["WORKFLOW", "SITE", "LIVE"]);
+        heading.extend(["WORKFLOW", "SITE", "LIVE", "LABELS"]);
     }
     let rows: Vec<Vec<String>> = runs
         .iter()
@@ -122,6 +150,7 @@ fn summaries(runs: &[RunSummary], wide: bool) -> String {
                     run.workflow.clone(),
                     run.site.clone(),
                     if run.live { "yes" } else { "no" }.to_owned(),
+                    run.labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(","),
                 ]);
             }
             row
@@ -158,6 +187,12 @@ fn picture(view: &RunView, undo: &Undo, wide: bool) -> String {
     ];
     for (key, value) in &view.labels {
         lines.push(format!("label     {}={}", one_line(key), one_line(value)));
+    }
+    if let Some(parent) = &view.parent {
+        lines.push(format!("parent    step {} of run {}", parent.step, parent.run));
+    }
+    if let Some(source) = &view.forked_from {
+        lines.push(format!("fork of   {} from {}", source.run, source.from));
     }
     if let Some(reason) = &view.paused {
         lines.push(format!("paused    {}", one_line(&reason.message)));

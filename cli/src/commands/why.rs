@@ -5,6 +5,7 @@ use dssflow_engine::run::view::RunView;
 use crate::access::Access;
 use crate::args::{ViewFormat, WhyArgs};
 use crate::config::Settings;
+use crate::control::Obstacles;
 use crate::error::{CommandResult, Exit};
 use crate::progress::now;
 use crate::ui::Ui;
@@ -15,8 +16,8 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &WhyArgs) -> Command
     let access = Access::open(&settings.store).await?;
     let found = look(&access, &args.run.run).await;
     access.close().await?;
-    let (view, driven) = found?;
-    let diagnosis = diagnose(&view, driven, now(), &settings.command());
+    let (view, driven, obstacles) = found?;
+    let diagnosis = diagnose(&view, driven, &obstacles, now(), &settings.command());
     match args.output {
         ViewFormat::Table => ui.out(&lines(&diagnosis)),
         ViewFormat::Json => ui.json(&diagnosis, true),
@@ -25,7 +26,9 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &WhyArgs) -> Command
     Ok(Exit::Ok)
 }
 
-async fn look(access: &Access, selector: &str) -> CommandResult<(RunView, bool)> {
+async fn look(access: &Access, selector: &str) -> CommandResult<(RunView, bool, Obstacles)> {
     let run = access.resolve(selector).await?;
-    Ok((access.view(&run).await?, access.is_driven(&run).await?))
+    let (view, driven) = (access.view(&run).await?, access.is_driven(&run).await?);
+    let obstacles = if driven { access.obstacles(&run).await? } else { Obstacles::new() };
+    Ok((view, driven, obstacles))
 }

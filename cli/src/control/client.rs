@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::{Demand, OwnerInfo, Page, Refusal};
+use super::{Act, Acted, Demand, Obstacles, OwnerInfo, Page, Refusal};
 use crate::error::{Code, CommandError, CommandResult};
 use crate::owner;
 
@@ -59,6 +59,15 @@ impl Client {
         ] {
             if let Some(value) = value {
                 put!(uri, "&{key}={}", encoded(value));
+            }
+        }
+        if !query.labels.is_empty() {
+            let labels = serde_json::to_string(&query.labels).expect("labels are plain data");
+            put!(uri, "&labels={}", encoded(&labels));
+        }
+        for (key, at) in [("from", query.created_from), ("before", query.created_before)] {
+            if let Some(at) = at {
+                put!(uri, "&{key}={}", at.as_millis());
             }
         }
         let page: Page = self.get(&uri, ANSWER).await?;
@@ -111,6 +120,19 @@ impl Client {
         let body = serde_json::to_vec(demand).expect("a demand is plain data");
         let uri = format!("/v1/runs/{}/{verb}", encoded(run.as_str()));
         self.fetch(Method::POST, &uri, Bytes::from(body), DEMAND).await.map(drop)
+    }
+
+    /// Has the owner do what an operator wants of a step; durable when this returns.
+    pub(crate) async fn act(&self, run: &RunId, act: &Act) -> CommandResult<Acted> {
+        let body = serde_json::to_vec(act).expect("a verb is plain data");
+        let uri = format!("/v1/runs/{}/act", encoded(run.as_str()));
+        parse(&self.fetch(Method::POST, &uri, Bytes::from(body), DEMAND).await?)
+    }
+
+    /// What keeps the run's steps from starting, as far as the owner knows.
+    pub(crate) async fn obstacles(&self, run: &RunId) -> CommandResult<Obstacles> {
+        // The owner reads the run's history for each step.
+        self.get(&format!("/v1/runs/{}/obstacles", encoded(run.as_str())), DEMAND).await
     }
 
     async fn get<T: DeserializeOwned>(&self, uri: &str, limit: Duration) -> CommandResult<T> {

@@ -1,5 +1,6 @@
 //! The owner's side of the socket.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -14,22 +15,29 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
-use dssflow_engine::Engine;
+use dssflow_engine::activity::MAX_PAYLOAD_BYTES;
 use dssflow_engine::event::{CancelMode, Request};
 use dssflow_engine::id::{RunId, StepName};
-use dssflow_engine::run::RunStatus;
+use dssflow_engine::run::{RunStatus, StepStatus};
 use dssflow_engine::store::{ListQuery, Store as _};
+use dssflow_engine::time::Timestamp;
+use dssflow_engine::{Engine, EngineError};
 use dssflow_store::SledStore;
 use serde::Deserialize;
 use tokio::net::UnixListener;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinHandle;
 
-use super::{Demand, OwnerInfo, Page, Refusal};
+use super::{Act, Acted, Demand, Obstacles, OwnerInfo, Page, Refusal};
 use crate::error::{Code, CommandError};
+use crate::progress::now;
 
 /// The largest body a request may have, in bytes.
 const MAX_BODY: usize = 64 * 1024;
+/// The same for a verb, which may carry an output.
+const MAX_ACT: usize = MAX_PAYLOAD_BYTES + MAX_BODY;
+/// Of so many steps that may start it is told at most what keeps them.
+const MAX_OBSTRUCTED: usize = 8;
 /// How often a follower looks at the history when nothing was announced.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -85,6 +93,8 @@ fn router(owner: Owner) -> Router {
         .route("/v1/runs/{run}/pause", post(pause))
         .route("/v1/runs/{run}/cancel", post(cancel))
         .route("/v1/runs/{run}/rollback", post(rollback))
+        .route("/v1/runs/{run}/obstacles", get(obstacles))
+        .route("/v1/runs/{run}/act", post(act).layer(DefaultBodyLimit::max(MAX_ACT)))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(owner)
 }
@@ -102,7 +112,7 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let status = match self.0.code {
             Code::NoSuchRun | Code::NoSuchStep => StatusCode::NOT_FOUND,
-            Code::Usage => StatusCode::BAD_REQUEST,
+            Code::Usage | Code::OutputMismatch => StatusCode::BAD_REQUEST,
             Code::RunRefused => StatusCode::CONFLICT,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
@@ -145,6 +155,12 @@ struct Filter {
     workflow: Option<String>,
     site: Option<String>,
     prefix: Option<String>,
+    /// An object of texts, as JSON.
+    labels: Option<String>,
+    /// Milliseconds since the epoch.
+    from: Option<u64>,
+    /// Milliseconds since the epoch.
+    before: Option<u64>,
     limit: usize,
     cursor: Option<String>,
 }
@@ -159,14 +175,22 @@ async fn runs(State(Owner { engine, .. }): Shared, Query(filter): Query<Filter>)
                 .ok_or_else(|| Failure(CommandError::new(Code::Usage, format!("{s:?} is no status"))))
         })
         .collect::<Answer<Vec<_>>>()?;
+    let labels = match filter.labels {
+        Some(text) => serde_json::from_str(&text).map_err(|e| {
+            Failure(CommandError::new(Code::Usage, format!("labels are no object of texts: {e}")))
+        })?,
+        None => BTreeMap::new(),
+    };
     let query = ListQuery {
         statuses,
         workflow: filter.workflow,
         site: filter.site,
         prefix: filter.prefix,
+        labels,
+        created_from: filter.from.map(Timestamp::from_millis),
+        created_before: filter.before.map(Timestamp::from_millis),
         limit: filter.limit,
         cursor: filter.cursor,
-        ..ListQuery::default()
     };
     let page = engine.list(query).await?;
     Ok(Json(Page { runs: page.runs, cursor: page.cursor }))
@@ -260,9 +284,70 @@ async fn cancel(
     UrlPath(run): UrlPath<String>,
     Json(demand): Json<Demand>,
 ) -> Answer<StatusCode> {
-    let mode = if demand.rollback { CancelMode::Rollback } else { CancelMode::Keep };
-    engine.cancel(&run_id(run)?, mode, request(&demand)).await?;
+    let (run, mode) = (run_id(run)?, demand.mode());
+    let request = request(&demand);
+    if engine.handle(&run).is_some() {
+        engine.cancel(&run, mode, request).await?;
+    } else if mode == CancelMode::Rollback {
+        engine.view(&run).await?;
+        return Err(not_driven_here(&run));
+    } else {
+        // Nothing starts by it, so no clients are needed.
+        engine.cancel_idle(&run, mode, request).await?.wait().await?;
+    }
     Ok(StatusCode::ACCEPTED)
+}
+
+fn not_driven_here(run: &RunId) -> Failure {
+    let message = format!("run {run} is not driven by the process that owns the store");
+    Failure(
+        CommandError::new(Code::RunRefused, message)
+            .hint("wait until that process has ended, then try again"),
+    )
+}
+
+/// A run that is not driven here belongs to a world this process has no clients for: then it is only written down.
+async fn act(
+    State(Owner { engine, .. }): Shared,
+    UrlPath(run): UrlPath<String>,
+    Json(Act { verb, request }): Json<Act>,
+) -> Answer<(StatusCode, Json<Acted>)> {
+    let run = run_id(run)?;
+    let driven = match engine.note(&run, verb.clone(), request.clone()).await {
+        Ok(_) => false,
+        Err(EngineError::Live(_)) => {
+            engine.act(&run, verb, request).await?;
+            true
+        }
+        Err(error) => return Err(error.into()),
+    };
+    Ok((StatusCode::ACCEPTED, Json(Acted { driven })))
+}
+
+/// What keeps steps that may start from starting. Nothing for a run that is not driven here.
+async fn obstacles(
+    State(Owner { engine, .. }): Shared,
+    UrlPath(run): UrlPath<String>,
+) -> Answer<Json<Obstacles>> {
+    let run = run_id(run)?;
+    let view = engine.view(&run).await?;
+    let mut found = Obstacles::new();
+    if engine.handle(&run).is_none() {
+        return Ok(Json(found));
+    }
+    let now = now();
+    let may_start = view.steps.iter().filter(|s| match s.status {
+        StepStatus::Ready => true,
+        StepStatus::Backoff | StepStatus::Waiting => s.awaits.is_none() && s.wake.is_some_and(|at| at <= now),
+        _ => false,
+    });
+    for step in may_start.take(MAX_OBSTRUCTED) {
+        let these = engine.obstacles(&run, &step.step).await?;
+        if !these.is_empty() {
+            found.insert(step.step.clone(), these);
+        }
+    }
+    Ok(Json(found))
 }
 
 /// Only for a run that is driven here: another one belongs to a world this process has no clients for.
@@ -274,19 +359,13 @@ async fn rollback(
     let run = run_id(run)?;
     if engine.handle(&run).is_none() {
         engine.view(&run).await?;
-        let message = format!("run {run} is not driven by the process that owns the store");
-        return Err(Failure(
-            CommandError::new(Code::RunRefused, message)
-                .hint("wait until that process has ended, then try again"),
-        ));
+        return Err(not_driven_here(&run));
     }
-    let keep = demand
-        .keep
-        .iter()
-        .map(|name| StepName::new(name.as_str()))
+    let named = demand.keep.iter().chain(&demand.to).map(|name| StepName::new(name.as_str()));
+    let named = named
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| Failure(CommandError::new(Code::NoSuchStep, e.to_string())))?;
-    if !keep.is_empty() {
+    if !named.is_empty() {
         return Err(Failure(
             CommandError::new(
                 Code::RunRefused,
@@ -295,7 +374,7 @@ async fn rollback(
             .hint(format!("pause it first: dssflow pause {run}")),
         ));
     }
-    engine.rollback(&run, keep, request(&demand)).await?;
+    engine.rollback(&run, Vec::new(), request(&demand)).await?;
     Ok(StatusCode::ACCEPTED)
 }
 

@@ -1,13 +1,13 @@
 //! One line for each change, and one for each running step every 30 seconds: for logs and pipes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use dssflow_engine::activity::ErrorClass;
 use dssflow_engine::event::{Event, EventKind, Phase};
 use dssflow_engine::id::StepName;
 use dssflow_engine::run::StepStatus;
-use dssflow_engine::run::view::RunView;
+use dssflow_engine::run::view::{Awaited, RunView};
 use dssflow_engine::time::Timestamp;
 
 use super::Undo;
@@ -29,6 +29,8 @@ pub(crate) struct Plain {
     tries: BTreeMap<StepName, (u32, u32)>,
     /// The last event those tries know of.
     known: u64,
+    /// Steps of which was said what they wait for.
+    waits: BTreeSet<StepName>,
 }
 
 impl Plain {
@@ -93,6 +95,27 @@ impl Plain {
         Some(format!("{time}  {step}  {text}"))
     }
 
+    /// What gates ask and which signals are awaited, each once: the event that begins a wait does not say it.
+    fn waits(&mut self, view: &RunView, now: Timestamp) -> Vec<String> {
+        let mut lines = Vec::new();
+        for step in &view.steps {
+            match &step.awaits {
+                Some(Awaited::Decision { .. } | Awaited::Signal { .. }) => {
+                    if self.waits.insert(step.step.clone())
+                        && let Some(what) = describe::awaits(step, now)
+                    {
+                        let time = describe::time_of_day(now);
+                        lines.push(format!("{time}  {}  {what}; see dssflow why {}", step.step, view.run));
+                    }
+                }
+                _ => {
+                    self.waits.remove(&step.step);
+                }
+            }
+        }
+        lines
+    }
+
     pub(crate) fn tick(&mut self, ui: &Ui, view: &RunView, undo: &Undo, now: Timestamp) {
         self.known = view.seq;
         self.tries = view.steps.iter().map(|s| (s.step.clone(), (s.failures, s.maximum_attempts))).collect();
@@ -100,6 +123,7 @@ impl Plain {
             self.titles = view.steps.iter().map(|s| (s.step.clone(), s.title.clone())).collect();
             self.knows_titles = true;
         }
+        self.waits(view, now).iter().for_each(|line| ui.note(line));
         for step in &view.steps {
             if !matches!(step.status, StepStatus::Running | StepStatus::Compensating) {
                 continue;
@@ -120,5 +144,27 @@ impl Plain {
                 step.step
             ));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::why::tests::view;
+
+    #[test]
+    fn what_a_gate_asks_is_said_once_for_each_time_it_asks() {
+        let now = Timestamp::from_millis(0);
+        let decision = json!({ "for": "decision", "question": "Go?" });
+        let asks =
+            view("waiting", &[json!({ "step": "go", "status": "waiting", "awaits": decision })], &json!({}));
+        let done = view("running", &[json!({ "step": "go" })], &json!({}));
+        let mut plain = Plain::default();
+        assert_eq!(plain.waits(&asks, now), ["00:00:00Z  go  asks: Go?; see dssflow why lab"]);
+        assert!(plain.waits(&asks, now).is_empty());
+        assert!(plain.waits(&done, now).is_empty());
+        assert_eq!(plain.waits(&asks, now).len(), 1, "done again, it asks again");
     }
 }

@@ -1,12 +1,14 @@
 //! A run as a tree in lines: headings, and below them steps. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use dssflow_engine::id::StepName;
 use dssflow_engine::run::StepStatus;
 use dssflow_engine::run::view::{RunView, StepView};
 use dssflow_engine::time::Timestamp;
 
 use super::Undo;
+use super::maps::Maps;
 use crate::describe;
 use crate::ui::one_line;
 
@@ -23,6 +25,31 @@ fn groups(view: &RunView) -> Vec<(&str, Vec<&StepView>)> {
     }
     groups.sort_by_key(|(group, _)| describe::place_of(group));
     groups
+}
+
+/// The widest the column of names gets.
+const MAX_WIDTH: usize = 48;
+/// The most items of a map that are shown one by one; of more, those that are done are counted.
+const MAX_ITEMS: usize = 20;
+
+/// Steps with their depth: the items of a map follow it and stand deeper.
+fn nested<'v>(maps: &Maps<'v>, steps: &[&'v StepView]) -> Vec<(usize, &'v StepView)> {
+    let here: BTreeSet<&StepName> = steps.iter().map(|s| &s.step).collect();
+    let mut below: BTreeMap<&StepName, Vec<&StepView>> = BTreeMap::new();
+    let mut above = Vec::new();
+    for &step in steps {
+        match maps.map_of(step).filter(|map| here.contains(map)) {
+            Some(map) => below.entry(map).or_default().push(step),
+            None => above.push(step),
+        }
+    }
+    above
+        .into_iter()
+        .flat_map(|step| {
+            let items = below.remove(&step.step).unwrap_or_default();
+            std::iter::once((0, step)).chain(items.into_iter().map(|item| (1, item)))
+        })
+        .collect()
 }
 
 fn heading(group: &str) -> String {
@@ -53,6 +80,7 @@ fn is_active(step: &StepView) -> bool {
 
 /// Headings with what is under way below them, and a line on the whole.
 pub(crate) fn live(view: &RunView, undo: &Undo, now: Timestamp) -> Vec<String> {
+    let maps = Maps::of(view);
     let mut lines = Vec::new();
     for (group, steps) in groups(view) {
         let over = steps.iter().filter(|s| is_over(s, view.rolling_back)).count();
@@ -68,7 +96,10 @@ pub(crate) fn live(view: &RunView, undo: &Undo, now: Timestamp) -> Vec<String> {
             "·"
         };
         lines.push(format!("{sign} {}  {over}/{}", heading(group), steps.len()));
-        lines.extend(steps.iter().filter(|s| is_active(s)).map(|s| format!("    {}", active(s, undo, now))));
+        let active_steps: Vec<&StepView> = steps.into_iter().filter(|s| is_active(s)).collect();
+        for (depth, step) in nested(&maps, &active_steps) {
+            lines.push(format!("    {}{}", "  ".repeat(depth), active(&maps, step, undo, now)));
+        }
     }
     let over = view.steps.iter().filter(|s| is_over(s, view.rolling_back)).count();
     let word = if view.rolling_back { "taken back" } else { "done" };
@@ -84,8 +115,15 @@ pub(crate) fn live(view: &RunView, undo: &Undo, now: Timestamp) -> Vec<String> {
 }
 
 /// One step that is under way, with elapsed and usual time and its last sign of life.
-fn active(step: &StepView, undo: &Undo, now: Timestamp) -> String {
+fn active(maps: &Maps<'_>, step: &StepView, undo: &Undo, now: Timestamp) -> String {
     let mut line = format!("{} {}", describe::sign(step.status), step.step);
+    if let Some(awaits) = describe::awaits(step, now) {
+        put!(line, "  {awaits}");
+        return line;
+    }
+    if let Some((done, all)) = maps.items(&step.step) {
+        put!(line, "  {done}/{all}");
+    }
     match step.status {
         StepStatus::Failed | StepStatus::CompensationFailed => {}
         StepStatus::Backoff => {
@@ -112,32 +150,70 @@ fn active(step: &StepView, undo: &Undo, now: Timestamp) -> String {
 
 /// Every step under its heading, as it stands at the end.
 pub(crate) fn whole(view: &RunView, undo: &Undo, now: Timestamp) -> Vec<String> {
-    let width = view.steps.iter().map(|s| s.step.as_str().len()).max().unwrap_or(0);
+    let width = view.steps.iter().map(|s| s.step.as_str().len()).max().unwrap_or(0).min(MAX_WIDTH);
+    let maps = Maps::of(view);
     let mut lines = Vec::new();
     for (group, steps) in groups(view) {
         lines.push(heading(group));
-        for step in steps {
-            let took = match (undo.begin(step), step.ended) {
-                (Some(from), Some(to)) if from <= to => describe::duration(to.since(from)),
-                (Some(from), None) if is_active(step) => describe::duration(now.since(from)),
-                _ => String::new(),
-            };
-            let mut line = format!(
-                "  {} {:<width$}  {:<11}  {took:>9}  {}",
-                describe::sign(step.status),
-                step.step.as_str(),
-                describe::words(step.status.as_str()),
-                one_line(&step.title),
-            );
-            line.truncate(line.trim_end().len());
-            if let (Some(error), false) = (&step.error, step.status.is_done()) {
-                put!(line, "\n      {}", describe::error(error));
+        let mut more = (0, 0);
+        for (depth, step) in nested(&maps, &steps) {
+            let map = maps.map_of(step).and_then(|map| maps.items(map));
+            if map.is_some_and(|(_, all)| all > MAX_ITEMS) && (step.status.is_done() || more.1 >= MAX_ITEMS) {
+                more.0 += 1;
+                continue;
             }
-            if let Some(reason) = &step.kept {
-                put!(line, "\n      kept: {}", one_line(reason));
+            if depth == 0 {
+                rest(&mut lines, &mut more);
+            } else {
+                more.1 += 1;
             }
-            lines.push(line);
+            lines.push(line(view, &maps, (step, depth), width, undo, now));
         }
+        rest(&mut lines, &mut more);
     }
     lines
+}
+
+/// Says how many items of the map above are not shown.
+fn rest(lines: &mut Vec<String>, (hidden, shown): &mut (usize, usize)) {
+    if *hidden > 0 {
+        lines.push(format!("    and {hidden} more items"));
+    }
+    (*hidden, *shown) = (0, 0);
+}
+
+fn line(
+    view: &RunView,
+    maps: &Maps<'_>,
+    (step, depth): (&StepView, usize),
+    width: usize,
+    undo: &Undo,
+    now: Timestamp,
+) -> String {
+    let took = match (undo.begin(step), step.ended) {
+        (Some(from), Some(to)) if from <= to => describe::duration(to.since(from)),
+        (Some(from), None) if is_active(step) => describe::duration(now.since(from)),
+        _ => String::new(),
+    };
+    let mut title = one_line(&step.title);
+    if let Some((done, all)) = maps.items(&step.step) {
+        title = format!("{done}/{all} items  {title}");
+    }
+    let indent = "  ".repeat(depth);
+    let mut line = format!(
+        "  {indent}{} {:<width$}  {:<11}  {took:>9}  {title}",
+        describe::sign(step.status),
+        step.step.as_str(),
+        describe::words(step.status.as_str()),
+    );
+    line.truncate(line.trim_end().len());
+    if let Some(awaits) = describe::awaits(step, now).filter(|_| !view.status.is_end()) {
+        put!(line, "\n  {indent}    {awaits}");
+    } else if let (Some(error), false) = (&step.error, step.status.is_done()) {
+        put!(line, "\n  {indent}    {}", describe::error(error));
+    }
+    if let Some(reason) = &step.kept {
+        put!(line, "\n  {indent}    kept: {}", one_line(reason));
+    }
+    line
 }

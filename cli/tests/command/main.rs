@@ -1,74 +1,17 @@
-//! The built binary in a home of its own: what it prints, where, and how it ends. Runs against the sandbox are in
-//! the tests crate.
+//! The built binary in a home of its own: what it prints, where, and how it ends. Here: looking, and what goes wrong.
+//! The verbs have rooms of their own; more runs against the sandbox are in the tests crate.
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+mod live;
+mod support;
+mod verbs;
+
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use dssflow_store::{OpenOptions, SledStore};
-
-struct Home {
-    dir: tempfile::TempDir,
-}
-
-impl Home {
-    fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
-    }
-
-    fn store(&self) -> PathBuf {
-        self.dir.path().join("data/dssflow")
-    }
-
-    /// The command with nothing of this machine's environment, AWS out of reach.
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dssflow"));
-        command
-            .args(args)
-            .env_clear()
-            .env("PATH", "/usr/bin:/bin")
-            .env("HOME", self.dir.path())
-            .env("XDG_DATA_HOME", self.dir.path().join("data"))
-            .env("USER", "tester")
-            .env("TERM", "xterm-256color")
-            .env("AWS_EC2_METADATA_DISABLED", "true")
-            .current_dir(self.dir.path())
-            .stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Ran {
-        Ran::from(self.command(args).output().unwrap())
-    }
-
-    fn write(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.dir.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path
-    }
-}
-
-#[derive(Debug)]
-struct Ran {
-    exit: i32,
-    out: String,
-    err: String,
-}
-
-impl From<Output> for Ran {
-    fn from(output: Output) -> Self {
-        Self {
-            exit: output.status.code().unwrap_or(-1),
-            out: String::from_utf8(output.stdout).unwrap(),
-            err: String::from_utf8(output.stderr).unwrap(),
-        }
-    }
-}
-
-const EXAMPLE: &str = include_str!("../../workflows/examples/site.yaml");
+use support::{EXAMPLE, Home, Ran, open};
 
 #[test]
 fn a_wrong_command_line_is_64_with_a_suggestion_and_nothing_on_stdout() {
@@ -142,10 +85,6 @@ fn no_store_is_an_empty_list_and_an_unknown_run_is_1() {
     assert_eq!(home.run(&["runs", "ls", "-o", "json"]).out.trim(), "[]");
     assert_eq!(home.run(&["resume"]).exit, 1);
     assert!(!home.store().exists(), "looking makes no store");
-}
-
-fn open(dir: &Path, command: &str) -> SledStore {
-    SledStore::open(dir, OpenOptions { command: command.to_owned(), ..OpenOptions::default() }).unwrap()
 }
 
 /// Puts a run into a store, as a crashed process would have left it.

@@ -1,0 +1,137 @@
+//! The verbs on a run that another process drives, through its socket, and those that go on driving: in a sandbox.
+
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::support::{Home, Ran};
+use serde_json::{Value, json};
+
+/// How long the run may take to get somewhere on a machine under load.
+const PATIENCE: Duration = Duration::from_mins(3);
+
+/// A home with a sandbox; both end with the test.
+struct World(Home);
+
+impl World {
+    fn new() -> Self {
+        let world = Self(Home::new());
+        world.does(&["sandbox", "up", "--latency", "0"], 0);
+        world
+    }
+
+    /// Runs a command that must end so. The sandbox wants Python, wherever this machine has it.
+    #[track_caller]
+    fn does(&self, args: &[&str], exit: i32) -> Ran {
+        let mut command = self.0.command(args);
+        command.env("PATH", std::env::var_os("PATH").unwrap());
+        let ran = Ran::from(command.output().unwrap());
+        assert_eq!(ran.exit, exit, "{args:?} {ran:?}");
+        ran
+    }
+
+    fn faults(&self, faults: &Value) {
+        let file = self.0.write("faults.json", &faults.to_string());
+        self.does(&["sandbox", "up", "--faults", file.to_str().unwrap()], 0);
+    }
+
+    fn view(&self) -> Value {
+        serde_json::from_str(&self.does(&["runs", "get", "-o", "json"], 0).out).unwrap()
+    }
+
+    /// Waits until a step of the newest run stands so.
+    fn wait_for(&self, owner: &mut Child, step: &str, status: &str) {
+        let begin = Instant::now();
+        loop {
+            let ended = owner.try_wait().unwrap();
+            assert!(ended.is_none() && begin.elapsed() < PATIENCE, "{step} never was {status}: {ended:?}");
+            let mut command = self.0.command(&["runs", "get", "-o", "json"]);
+            let ran = Ran::from(command.output().unwrap());
+            // Before the run exists there is nothing to see.
+            if let Ok(view) = serde_json::from_str::<Value>(&ran.out)
+                && status_of(&view, step) == status
+            {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let mut command = self.0.command(&["sandbox", "down", "--yes"]);
+        command.env("PATH", std::env::var_os("PATH").unwrap());
+        // A test that failed has printed why already.
+        drop(command.output());
+    }
+}
+
+fn status_of(view: &Value, step: &str) -> Value {
+    let steps = view["steps"].as_array().unwrap();
+    steps.iter().find(|s| s["step"] == step).unwrap()["status"].clone()
+}
+
+#[test]
+fn a_live_owner_goes_by_what_other_commands_say_and_the_run_goes_on_by_retry_rerun_and_fork() {
+    const HELD: &str = "glue-database-dss_main";
+    let world = World::new();
+    world.faults(&json!([{ "target": "aws", "op": "glue:CreateDatabase", "action": "hang" }]));
+    let mut owner = world
+        .0
+        .command(&["run", "bootstrap", "--sandbox"])
+        .env("PATH", std::env::var_os("PATH").unwrap())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    world.wait_for(&mut owner, HELD, "running");
+
+    let view = world.view();
+    let label = format!("sandbox={}", view["labels"]["sandbox"].as_str().unwrap());
+    let names = |args: &[&str]| world.does(&[&["runs", "ls", "-o", "name"], args].concat(), 0).out;
+    assert_eq!(names(&["--label", &label, "--since", "1h"]).lines().count(), 1);
+    assert_eq!(names(&["--label", "sandbox=another"]), "");
+    assert_eq!(names(&["--until", "1h"]), "");
+
+    assert!(world.does(&["unpause"], 0).err.contains("is moving"));
+    let why: Value = serde_json::from_str(&world.does(&["why", "-o", "json"], 0).out).unwrap();
+    assert_eq!(why["driven"], true);
+    assert!(why["steps"].as_array().unwrap().iter().any(|s| s["step"] == HELD && s["kind"] == "running"));
+
+    let open_steps: Vec<&str> = view["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|s| s["status"] == "pending")
+        .map(|s| s["step"].as_str().unwrap())
+        .collect();
+    let last = *open_steps.last().unwrap();
+    let ran = world.does(&["skip", "@latest", last, "--reason", "not used"], 0);
+    assert!(ran.err.contains("the process that drives run"), "{}", ran.err);
+    assert_eq!(status_of(&world.view(), last), "skipped");
+    let ran = world.does(&["skip", "@latest", HELD, "--reason", "r"], 1);
+    assert!(ran.err.contains("DF0015") && ran.err.contains("dssflow pause"), "{}", ran.err);
+    let wrong = ["complete", "@latest", open_steps[0], "--reason", "r", "--output", "\"nonsense\""];
+    assert!(world.does(&wrong, 64).err.contains("DF0018"));
+    assert!(world.does(&["signal", "@latest", "x"], 0).err.contains("is kept"));
+    assert!(world.does(&["approve", "@latest", HELD], 1).err.contains("is no gate"));
+    assert!(world.does(&["rollback", "@latest", "--to", "identity"], 1).err.contains("dssflow pause"));
+    assert!(world.does(&["fork", "@latest", "--from", HELD], 8).err.contains("DF0010"));
+
+    world.does(&["terminate", "@latest", "--reason", "enough"], 0);
+    assert_eq!(owner.wait().unwrap().code(), Some(1));
+    assert_eq!(world.view()["status"], "cancelled");
+
+    world.faults(&json!([]));
+    let ran = world.does(&["retry", "@latest", "--step", HELD, "--reason", "the fault is gone"], 0);
+    assert!(ran.out.contains("succeeded"), "{ran:?}");
+    assert_eq!(status_of(&world.view(), last), "skipped", "what was decided stays decided");
+    let ran = world.does(&["rerun", "@latest", "--from", last], 0);
+    assert!(ran.err.contains("steps that are done again: 1"), "{}", ran.err);
+    assert_eq!(status_of(&world.view(), last), "succeeded");
+    assert!(world.does(&["resume", "--upgrade"], 0).err.contains("nothing to do"));
+    let ran = world.does(&["fork", "@latest", "--from", last, "--id", "branch"], 0);
+    assert!(ran.err.contains("run branch, which takes over"), "{}", ran.err);
+    let view = world.view();
+    assert_eq!((&view["run"], &view["forked_from"]["from"]), (&json!("branch"), &json!(last)));
+}
