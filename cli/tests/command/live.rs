@@ -1,6 +1,6 @@
 //! The verbs on a run that another process drives, through its socket, and those that go on driving: in a sandbox.
 
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::support::{Home, Ran};
@@ -19,12 +19,19 @@ impl World {
         world
     }
 
-    /// Runs a command that must end so. The sandbox wants Python, wherever this machine has it.
+    /// A command. The sandbox wants Python, wherever this machine and this user have it; the store is the test's own.
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.0.command(args);
+        for name in ["PATH", "HOME"] {
+            command.env(name, std::env::var_os(name).unwrap());
+        }
+        command
+    }
+
+    /// Runs a command that must end so.
     #[track_caller]
     fn does(&self, args: &[&str], exit: i32) -> Ran {
-        let mut command = self.0.command(args);
-        command.env("PATH", std::env::var_os("PATH").unwrap());
-        let ran = Ran::from(command.output().unwrap());
+        let ran = Ran::from(self.command(args).output().unwrap());
         assert_eq!(ran.exit, exit, "{args:?} {ran:?}");
         ran
     }
@@ -44,8 +51,7 @@ impl World {
         loop {
             let ended = owner.try_wait().unwrap();
             assert!(ended.is_none() && begin.elapsed() < PATIENCE, "{step} never was {status}: {ended:?}");
-            let mut command = self.0.command(&["runs", "get", "-o", "json"]);
-            let ran = Ran::from(command.output().unwrap());
+            let ran = Ran::from(self.command(&["runs", "get", "-o", "json"]).output().unwrap());
             // Before the run exists there is nothing to see.
             if let Ok(view) = serde_json::from_str::<Value>(&ran.out)
                 && status_of(&view, step) == status
@@ -59,10 +65,8 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        let mut command = self.0.command(&["sandbox", "down", "--yes"]);
-        command.env("PATH", std::env::var_os("PATH").unwrap());
         // A test that failed has printed why already.
-        drop(command.output());
+        drop(self.command(&["sandbox", "down", "--yes"]).output());
     }
 }
 
@@ -77,9 +81,7 @@ fn a_live_owner_goes_by_what_other_commands_say_and_the_run_goes_on_by_retry_rer
     let world = World::new();
     world.faults(&json!([{ "target": "aws", "op": "glue:CreateDatabase", "action": "hang" }]));
     let mut owner = world
-        .0
         .command(&["run", "bootstrap", "--sandbox"])
-        .env("PATH", std::env::var_os("PATH").unwrap())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -98,21 +100,21 @@ fn a_live_owner_goes_by_what_other_commands_say_and_the_run_goes_on_by_retry_rer
     assert_eq!(why["driven"], true);
     assert!(why["steps"].as_array().unwrap().iter().any(|s| s["step"] == HELD && s["kind"] == "running"));
 
-    let open_steps: Vec<&str> = view["steps"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter(|s| s["status"] == "pending")
-        .map(|s| s["step"].as_str().unwrap())
-        .collect();
-    let last = *open_steps.last().unwrap();
+    // These cannot start while the other is held.
+    let mut behind = vec![HELD];
+    for step in view["steps"].as_array().unwrap() {
+        if step["after"].as_array().unwrap().iter().any(|a| behind.contains(&a.as_str().unwrap())) {
+            behind.push(step["step"].as_str().unwrap());
+        }
+    }
+    let (next, last) = (behind[1], *behind.last().unwrap());
+    let wrong = ["complete", "@latest", next, "--reason", "r", "--output", "\"nonsense\""];
+    assert!(world.does(&wrong, 64).err.contains("DF0018"));
     let ran = world.does(&["skip", "@latest", last, "--reason", "not used"], 0);
     assert!(ran.err.contains("the process that drives run"), "{}", ran.err);
     assert_eq!(status_of(&world.view(), last), "skipped");
     let ran = world.does(&["skip", "@latest", HELD, "--reason", "r"], 1);
     assert!(ran.err.contains("DF0015") && ran.err.contains("dssflow pause"), "{}", ran.err);
-    let wrong = ["complete", "@latest", open_steps[0], "--reason", "r", "--output", "\"nonsense\""];
-    assert!(world.does(&wrong, 64).err.contains("DF0018"));
     assert!(world.does(&["signal", "@latest", "x"], 0).err.contains("is kept"));
     assert!(world.does(&["approve", "@latest", HELD], 1).err.contains("is no gate"));
     assert!(world.does(&["rollback", "@latest", "--to", "identity"], 1).err.contains("dssflow pause"));
