@@ -269,8 +269,15 @@ pub(crate) mod tests {
 
     #[test]
     fn items_that_a_map_bears_come_last_and_the_one_that_ended_the_run_first() {
-        let failed = |step: &str| json!({ "step": step, "status": "failed", "error": error("Nope", "look") });
-        let steps = [failed("each[0]"), failed("each[1]"), json!({ "step": "each", "status": "waiting" })];
+        let failed = |step: &str, tolerated: bool| {
+            let error = error("Nope", "look");
+            json!({ "step": step, "status": "failed", "error": error, "map": "each", "tolerated": tolerated })
+        };
+        let steps = [
+            failed("each[0]", true),
+            failed("each[1]", false),
+            json!({ "step": "each", "status": "waiting" }),
+        ];
         let found = judged(&view("failed", &steps, &json!({ "failed_step": "each[1]" })), false);
         let kinds: Vec<(&str, Kind)> = found.steps.iter().map(|s| (s.step.as_str(), s.kind)).collect();
         assert_eq!(kinds, [("each[1]", Kind::Failed), ("each", Kind::Running), ("each[0]", Kind::Tolerated)]);

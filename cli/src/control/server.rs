@@ -313,13 +313,18 @@ async fn act(
     Json(Act { verb, request }): Json<Act>,
 ) -> Answer<(StatusCode, Json<Acted>)> {
     let run = run_id(run)?;
-    let driven = match engine.note(&run, verb.clone(), request.clone()).await {
-        Ok(_) => false,
-        Err(EngineError::Live(_)) => {
-            engine.act(&run, verb, request).await?;
-            true
+    // Never driven on from here: this process may have no clients for it. Between two looks a drive may begin or end.
+    let driven = loop {
+        if let Some(handle) = engine.handle(&run) {
+            match handle.act(verb.clone(), request.clone()).await {
+                Err(EngineError::NotLive(_)) => {}
+                other => break other.map(|()| true)?,
+            }
         }
-        Err(error) => return Err(error.into()),
+        match engine.note(&run, verb.clone(), request.clone()).await {
+            Err(EngineError::Live(_)) => {}
+            other => break other.map(|_| false)?,
+        }
     };
     Ok((StatusCode::ACCEPTED, Json(Acted { driven })))
 }
@@ -374,7 +379,7 @@ async fn rollback(
             .hint(format!("pause it first: dssflow pause {run}")),
         ));
     }
-    engine.rollback(&run, Vec::new(), request(&demand)).await?;
+    engine.cancel(&run, CancelMode::Rollback, request(&demand)).await?;
     Ok(StatusCode::ACCEPTED)
 }
 

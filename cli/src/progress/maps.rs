@@ -1,4 +1,4 @@
-//! Which steps of a run are items of its maps. A view tells it by their names: that of the map, and a key in brackets.
+//! Which steps of a run are items of its maps, and how far each map is.
 
 use std::collections::BTreeMap;
 
@@ -16,13 +16,9 @@ pub(crate) struct Maps<'v> {
 impl<'v> Maps<'v> {
     /// Looks at every step once.
     pub(crate) fn of(view: &'v RunView) -> Self {
-        let names: BTreeMap<&str, &StepName> =
-            view.steps.iter().map(|s| (s.step.as_str(), &s.step)).collect();
         let mut maps = Self { of: BTreeMap::new(), counts: BTreeMap::new() };
-        for step in view.steps.iter().filter(|s| s.step.as_str().ends_with(']')) {
-            let name = step.step.as_str();
-            let mut starts = name.match_indices('[').map(|(at, _)| &name[..at]);
-            if let Some(map) = starts.find_map(|start| names.get(start)) {
+        for step in &view.steps {
+            if let Some(map) = &step.map {
                 maps.of.insert(&step.step, map);
                 let count = maps.counts.entry(map).or_default();
                 count.0 += usize::from(step.status.is_done());

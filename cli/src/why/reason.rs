@@ -123,7 +123,7 @@ impl Asked<'_> {
         }
         Some(match step.status {
             StepStatus::CompensationFailed => (Kind::Stuck, with_rest(error, step)),
-            StepStatus::Failed if self.tolerated(step) => {
+            StepStatus::Failed if step.tolerated => {
                 let why = error.unwrap_or_else(|| "no reason was recorded".to_owned());
                 (Kind::Tolerated, format!("failed, and its map goes on without it: {why}"))
             }
@@ -165,14 +165,6 @@ impl Asked<'_> {
             _ if concerned => (Kind::Failed, error?),
             _ => return None,
         })
-    }
-
-    /// A view does not say it; but a child that failed is what ended or stopped the run, or its map bears it.
-    fn tolerated(&self, step: &StepView) -> bool {
-        let view = self.view;
-        self.maps.map_of(step).is_some()
-            && view.failed_step.as_ref() != Some(&step.step)
-            && view.paused.as_ref().and_then(|p| p.step.as_ref()) != Some(&step.step)
     }
 
     fn next(&self, step: &StepView, kind: Kind) -> Vec<String> {

@@ -79,8 +79,17 @@ pub struct StepView {
     /// One line on what it does.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub title: String,
+    /// What kind of step it is: `activity`, `gate`, `map`, `sub-workflow`, `sleep`, `signal`.
+    #[serde(default)]
+    pub kind: String,
     /// The activity.
     pub activity: String,
+    /// The map whose item it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub map: Option<StepName>,
+    /// Whether it failed for good and its map goes on without it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tolerated: bool,
     /// Where it stands.
     pub status: StepStatus,
     /// Attempts of any phase so far.
@@ -215,7 +224,10 @@ fn step_view(state: &RunState, ix: StepIx) -> StepView {
         step: step.name.clone(),
         group: step.group.clone(),
         title: step.title.clone(),
+        kind: step.kind.word().to_owned(),
         activity,
+        map: s.map.as_ref().map(name),
+        tolerated: s.tolerated,
         status: shown(state, s.status),
         attempt: s.attempt,
         failures: s.failures,

@@ -13,6 +13,7 @@ use crate::event::{CancelMode, Event, Request};
 use crate::id::RunId;
 use crate::run::view::{RunView, view};
 use crate::run::{RunState, RunStatus, Verb};
+use crate::runtime::driver::Ask;
 use crate::runtime::engine::{Engine, EngineError, Live, Published};
 
 /// A run that is being driven, or has just been. `T` is what it returns. While a handle is kept its engine goes on.
@@ -134,6 +135,15 @@ impl<T> RunHandle<T> {
     /// When it is not driven any more.
     pub async fn cancel(&self, mode: CancelMode, request: Request) -> Result<(), EngineError> {
         self.engine.cancel(&self.run, mode, request).await
+    }
+
+    /// Does what an operator wants of one of its steps. Only asks: a run that is not driven any more is left as it is;
+    /// [`Engine::act`] would drive it on.
+    ///
+    /// # Errors
+    /// When it is not driven any more, or its state does not allow it.
+    pub async fn act(&self, verb: Verb, request: Request) -> Result<(), EngineError> {
+        self.engine.ask(&self.run, Ask::Act(verb, request)).await
     }
 
     /// Sends it a signal.
