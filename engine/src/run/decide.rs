@@ -113,6 +113,9 @@ pub fn decide(state: &RunState, now: Timestamp, free: &dyn Fn(StepIx) -> bool) -
 /// When something may have to be decided next, if nothing happens before: the next timer after `now`, the next limit on
 /// a start, the end of the run's own time.
 pub fn next_wake(state: &RunState, now: Timestamp) -> Option<Timestamp> {
+    if state.finished.is_some() || state.paused.is_some() {
+        return None;
+    }
     let timer = state.timers.range((now + Duration::from_millis(1), 0)..).next().map(|&(at, _)| at);
     let start = state.start_by.first().map(|&(by, _)| state.wall(by));
     let end = state.ends_by_ms().filter(|_| !state.rolling_back).map(|by| state.wall(by));
@@ -249,16 +252,6 @@ pub fn after_absent(state: &RunState, ix: StepIx, settle: Duration, now: Timesta
         Ledger::Unknown { absent_since: Some(since) } => Next::At { at: since + settle },
         _ => Next::At { at: now + settle },
     }
-}
-
-/// Whether a step's budget of failures is used up once one more is counted.
-pub fn exhausted_by_one_more(state: &RunState, ix: StepIx) -> bool {
-    let policy = if state.rolling_back {
-        state.graph.step(ix).undo_policy()
-    } else {
-        state.graph.step(ix).retry.clone()
-    };
-    state.steps[ix as usize].failures + 1 >= policy.maximum_attempts
 }
 
 /// What a step waits for, for people.

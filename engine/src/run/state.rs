@@ -207,8 +207,6 @@ pub struct MapState {
     pub children: Vec<StepIx>,
     /// Those that wait for another to end, because only so many may go on at once.
     pub queue: VecDeque<StepIx>,
-    /// Those that were let go and have not ended.
-    pub open: u32,
     /// Those that failed for good.
     pub failed: u32,
 }

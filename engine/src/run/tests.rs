@@ -1,5 +1,9 @@
 //! The core on values: a history goes in, a state or commands come out.
 
+mod invariants;
+mod random;
+mod simulation;
+
 use std::time::Duration;
 
 use serde_json::json;

@@ -182,6 +182,18 @@ pub fn view(state: &RunState) -> RunView {
     }
 }
 
+/// A step that was about to go on when the run was cancelled is shown as cancelled; it still goes on if the run does.
+fn shown(state: &RunState, status: StepStatus) -> StepStatus {
+    match status {
+        StepStatus::Ready | StepStatus::Backoff | StepStatus::Waiting
+            if state.finished == Some(RunStatus::Cancelled) =>
+        {
+            StepStatus::Cancelled
+        }
+        status => status,
+    }
+}
+
 fn step_view(state: &RunState, ix: StepIx) -> StepView {
     let name = |&ix: &StepIx| state.graph.step(ix).name.clone();
     let (step, s) = (state.graph.step(ix), &state.steps[ix as usize]);
@@ -204,7 +216,7 @@ fn step_view(state: &RunState, ix: StepIx) -> StepView {
         group: step.group.clone(),
         title: step.title.clone(),
         activity,
-        status: s.status,
+        status: shown(state, s.status),
         attempt: s.attempt,
         failures: s.failures,
         maximum_attempts: policy.maximum_attempts,

@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub(crate) use asks::{Ask, Asked};
 
-use crate::activity::{ActivityError, ActivityResult, Resources, StopReason};
+use crate::activity::{ActivityError, ActivityResult, Fence, Resources, StopReason};
 use crate::event::{self, EVENT_FORMAT, Event, EventKind, LostCause, Next, PauseKind, PauseReason};
 use crate::graph::StepIx;
 use crate::id::StepName;
@@ -65,6 +65,8 @@ pub(crate) struct Parts {
     pub(crate) patience: f64,
     /// The epoch under which this engine owns the run.
     pub(crate) epoch: u64,
+    /// What lets its attempts act, where several engines share a store.
+    pub(crate) fence: Option<Arc<dyn Fence>>,
     pub(crate) reach: Reach,
 }
 
@@ -74,6 +76,7 @@ pub(crate) struct Driver {
     state: RunState,
     committed: u64,
     epoch: u64,
+    fence: Option<Arc<dyn Fence>>,
     reach: Reach,
     staged: Vec<Event>,
     graph: Option<(GraphHash, Vec<u8>)>,
@@ -117,7 +120,7 @@ const MAX_BATCH: usize = 256;
 
 impl Driver {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { inner, resources, state, committed, asks, seed, patience, epoch, reach } = parts;
+        let Parts { inner, resources, state, committed, asks, seed, patience, epoch, fence, reach } = parts;
         let (report_to, reports) = mpsc::unbounded_channel();
         let released = inner.admission.subscribe();
         let last_now = Cell::new(state.updated);
@@ -128,6 +131,7 @@ impl Driver {
             state,
             committed,
             epoch,
+            fence,
             reach,
             staged: Vec::new(),
             graph: None,
@@ -318,6 +322,10 @@ impl Driver {
             self.lines = lines.into_inner();
             let before = self.staged.len();
             for command in commands {
+                if self.state.halt.is_some() && matches!(command, Command::StartAttempt { .. }) {
+                    // A step before it in this transition failed the run.
+                    break;
+                }
                 if self.weight > MAX_WEIGHT && matches!(command, Command::StartAttempt { .. }) {
                     self.more = true;
                     break;

@@ -112,7 +112,7 @@ impl Inner {
     pub(crate) fn fence(&self, epoch: u64) -> Option<Arc<dyn Fence>> {
         self.multi_worker.then(|| {
             let (end, clock) = (self.lease_end.clone(), Arc::clone(&self.clock));
-            Arc::new(LeaseFence { epoch, end, clock }) as Arc<dyn Fence>
+            Arc::new(LeaseFence::new(epoch, end, clock)) as Arc<dyn Fence>
         })
     }
 
@@ -368,13 +368,17 @@ impl Engine {
     /// Claims a run for this engine, and keeps its lease from then on.
     async fn claim(&self, run: &RunId) -> Result<u64, EngineError> {
         let inner = &self.inner;
-        let claimed = inner.store.claim(run, &inner.worker, inner.clock.now(), inner.options.lease_ttl).await;
+        let now = inner.clock.now();
+        let claimed = inner.store.claim(run, &inner.worker, now, inner.options.lease_ttl).await;
         let claim = claimed.map_err(|error| match error {
             StoreError::Held { by, until } => EngineError::Held { run: run.clone(), by, until },
             error => in_run(run, error),
         })?;
         if inner.multi_worker {
-            inner.lease_end.set(claim.until);
+            if !inner.lease_end.extend(now, claim.until) {
+                // What was claimed before may be another's by now.
+                inner.stop();
+            }
             if !inner.lease_kept.swap(true, Ordering::SeqCst) {
                 tokio::spawn(lease::keep(Arc::downgrade(inner)));
             }
@@ -397,6 +401,7 @@ impl Engine {
             run.as_str().bytes().fold(seed, |a, b| a.wrapping_mul(0x0100_0000_01b3) ^ u64::from(b))
         });
         let epoch = self.claim(&run).await?;
+        let fence = self.inner.fence(epoch);
         let mut driver = Driver::new(Parts {
             inner: Arc::clone(&self.inner),
             resources: self.resources.clone(),
@@ -406,9 +411,17 @@ impl Engine {
             seed,
             patience: self.patience,
             epoch,
+            fence,
             reach,
         });
-        prepare(&mut driver)?;
+        if let Err(error) = prepare(&mut driver) {
+            drop(driver);
+            // Nothing will be driven: another worker must not have to wait for our lease to end.
+            if self.handle(&run).is_none() {
+                let _gone = self.inner.store.release(&run, &self.inner.worker).await;
+            }
+            return Err(error);
+        }
         let (ended_to, ended) = watch::channel(None);
         let live = Live { asks, ended };
         {
@@ -428,7 +441,11 @@ impl Engine {
                 let status = result.as_ref().ok().map(|view| view.status);
                 inner.measure(&Measure::DriveEnded { run: &name, status });
                 // Another worker need not wait for the lease to end. It may be gone already: then this changes nothing.
-                let _gone = inner.store.release(&name, &inner.worker).await;
+                // A store that hangs must not keep those waiting who want to know how it ended.
+                tokio::select! {
+                    _gone = inner.store.release(&name, &inner.worker) => {}
+                    () = tokio::time::sleep(inner.options.lease_ttl) => {}
+                }
                 ended_to.send_replace(Some(Arc::new(result)));
                 // A later drive of the same run may have taken the place.
                 let mut all = inner.live();
@@ -446,6 +463,20 @@ impl Engine {
             handle.wait().await?;
         }
         Ok(handle)
+    }
+
+    /// Waits until a run that was started a moment ago is in the store, or its start has failed.
+    pub(crate) async fn until_stored(&self, run: &RunId) -> Result<(), EngineError> {
+        let mut published = self.subscribe();
+        let Some(handle) = self.handle(run) else { return Ok(()) };
+        while self.inner.store.head(run).await.map_err(|e| in_run(run, e))?.is_none() {
+            tokio::select! {
+                // Behind or not: the next look tells.
+                _ = published.recv() => {}
+                _ended = handle.wait() => return Ok(()),
+            }
+        }
+        Ok(())
     }
 
     pub(crate) async fn ask(&self, run: &RunId, ask: Ask) -> Result<(), EngineError> {

@@ -215,8 +215,11 @@ impl Engine {
     /// an output does not fit its type; and as [`Engine::resume`].
     pub async fn act(&self, run: &RunId, verb: Verb, request: Request) -> Result<Acted, EngineError> {
         if let Some(handle) = self.handle(run) {
-            self.ask(run, Ask::Act(verb, request)).await?;
-            return Ok(Acted { handle: Some(handle) });
+            match self.ask(run, Ask::Act(verb.clone(), request.clone())).await {
+                // It ended or paused a moment ago.
+                Err(EngineError::NotLive(_)) if self.handle(run).is_none() => {}
+                asked => return asked.map(|()| Acted { handle: Some(handle) }),
+            }
         }
         let state = self.load_idle(run).await?;
         let migrated = self.migrate(&state)?;
@@ -243,7 +246,15 @@ impl Engine {
     pub async fn note(&self, run: &RunId, verb: Verb, request: Request) -> Result<RunView, EngineError> {
         let state = self.load_to_change(run).await?;
         let seq = state.seq;
-        let handle = self.launch(state, seq, Reach::WriteOnly, |driver| driver.act(&verb, request)).await?;
+        let handle = self
+            .launch(state, seq, Reach::WriteOnly, |driver| {
+                // The time in which nobody drove it must not count, and its attempts are over.
+                if driver.state().finished.is_none() && driver.state().paused.is_none() {
+                    driver.recover()?;
+                }
+                driver.act(&verb, request)
+            })
+            .await?;
         handle.wait().await
     }
 
@@ -284,6 +295,11 @@ impl Engine {
             if driver.state().finished.is_none() {
                 driver.recover()?;
             }
+            let halted = matches!(driver.state().halt, Some(Halt::Pause | Halt::Fail | Halt::TimedOut));
+            if driver.state().paused.is_some() || driver.state().finished.is_some() || halted {
+                // First: what failed and is the same in the new definition is tried again too.
+                driver.stage(EventKind::RunResumed { request: request.clone() })?;
+            }
             if verdict != Verdict::Compatible || *driver.state().graph.hash() != *graph.hash() {
                 driver.with_graph(&graph);
                 driver.stage(EventKind::RunUpgraded {
@@ -291,13 +307,11 @@ impl Engine {
                     workflow_version: version,
                     reset,
                     shapes,
-                    request: request.clone(),
+                    request,
                 })?;
             }
             let migrated = self.migrate(driver.state())?;
-            stage_all(driver, migrated)?;
-            let stopped = driver.state().paused.is_some() || driver.state().halt.is_some();
-            if stopped { driver.stage(EventKind::RunResumed { request }) } else { Ok(()) }
+            stage_all(driver, migrated)
         })
         .await
     }

@@ -118,9 +118,13 @@ impl Engine {
             if let Some(existing) = existing {
                 return Ok(existing);
             }
+            let wanted = id.clone();
             match self.start_as(id, start.clone(), None, None, &[]).await {
                 Err(EngineError::Live(_) | EngineError::Store { error: StoreError::Exists(_), .. })
-                    if reuse != Reuse::Reject || conflict != Conflict::Fail => {}
+                    if reuse != Reuse::Reject || conflict != Conflict::Fail =>
+                {
+                    self.until_stored(&wanted).await?;
+                }
                 other => return other,
             }
         }
@@ -176,7 +180,7 @@ impl Engine {
         start: StartRun,
         parent: Option<Parent>,
         forked_from: Option<ForkedFrom>,
-        done: &[(StepName, Value)],
+        done: &[(StepName, Option<Value>)],
     ) -> Result<RunHandle, EngineError> {
         let now = self.inner.clock.now();
         check_payload(&start.input).map_err(|why| EngineError::InputTooLarge { run: id.clone(), why })?;
@@ -207,8 +211,11 @@ impl Engine {
         self.launch(state, 0, Reach::Drive, |driver| {
             driver.created(event);
             for (step, output) in done {
-                let (step, output, request) = (step.clone(), output.clone(), request.clone());
-                driver.stage(EventKind::StepCompleted { step, output, request })?;
+                let (step, request) = (step.clone(), request.clone());
+                driver.stage(match output.clone() {
+                    Some(output) => EventKind::StepCompleted { step, output, request },
+                    None => EventKind::StepSkipped { step, request: Some(request) },
+                })?;
             }
             Ok(())
         })
@@ -277,8 +284,9 @@ impl Engine {
             let name = source.graph.step(step).name.clone();
             match s.status {
                 StepStatus::Succeeded | StepStatus::Adopted => {
-                    done.push((name, s.output.as_deref().cloned().unwrap_or(Value::Null)));
+                    done.push((name, Some(s.output.as_deref().cloned().unwrap_or(Value::Null))));
                 }
+                StepStatus::Skipped => done.push((name, None)),
                 _ if source.graph.downstream(step).contains(&ix) => {
                     return Err(illegal(format!("step {name}, which {from} depends on, is {}", s.status)));
                 }

@@ -16,6 +16,7 @@ use crate::graph::OnParentClose;
 use crate::id::{MAX_RUN_ID_LEN, RunId, StepName};
 use crate::run::RunStatus;
 use crate::run::view::RunView;
+use crate::runtime::driver::{Ask, Asked};
 use crate::runtime::engine::{Engine, EngineError, Inner, RunHandle};
 use crate::time::BoxFuture;
 
@@ -30,6 +31,19 @@ pub fn sub_run_id(parent: &RunId, step: &StepName) -> RunId {
     let hash = hex::encode(&Sha256::digest(plain)[..8]);
     let start: String = parent.as_str().chars().take(MAX_RUN_ID_LEN - 1 - hash.len()).collect();
     RunId::new(format!("{start}:{hash}")).expect("a run id, a colon and hex digits")
+}
+
+/// The id of the run that a generation of a step starts: a step that is done once more, or with another input, starts
+/// another run.
+fn generation_id(parent: &RunId, step: &StepName, generation: u32) -> RunId {
+    if generation <= 1 {
+        return sub_run_id(parent, step);
+    }
+    let step = StepName::new(format!("{step}/{generation}")).unwrap_or_else(|_| {
+        let hash = hex::encode(&Sha256::digest(step.as_str())[..8]);
+        StepName::new(format!("{hash}/{generation}")).expect("hex digits, a slash and a number")
+    });
+    sub_run_id(parent, &step)
 }
 
 pub(crate) struct SubWorkflow {
@@ -67,7 +81,7 @@ impl SubWorkflow {
         ctx: &ActivityContext,
         input: &Value,
     ) -> ActivityResult<RunHandle> {
-        let id = sub_run_id(ctx.run(), ctx.step());
+        let id = generation_id(ctx.run(), ctx.step(), ctx.generation());
         let parent = Parent { run: ctx.run().clone(), step: ctx.step().clone() };
         // Somebody else may start, end or drive it between two looks.
         for _ in 0..16 {
@@ -79,9 +93,10 @@ impl SubWorkflow {
                     engine.start_sub(&self.workflow, id.clone(), input.clone(), parent.clone()).await
                 }
                 Ok(state)
-                    if state
-                        .finished
-                        .is_some_and(|end| end != RunStatus::Failed && end != RunStatus::TimedOut) =>
+                    if matches!(
+                        state.finished,
+                        Some(RunStatus::Succeeded | RunStatus::RolledBack | RunStatus::RollbackStuck)
+                    ) =>
                 {
                     return Ok(engine.at_rest(&state));
                 }
@@ -120,6 +135,42 @@ impl SubWorkflow {
         let _shown_by_its_history = handle.wait().await;
     }
 
+    /// Takes back what a run below made. False when there is no such run.
+    async fn take_back(&self, engine: &Engine, ctx: &ActivityContext, id: &RunId) -> ActivityResult<bool> {
+        let rolled = match engine.load(id).await {
+            Err(EngineError::NoSuchRun(_)) => return Ok(false),
+            Ok(state) if state.finished == Some(RunStatus::RolledBack) => return Ok(true),
+            Ok(_) => engine.rollback(id, Vec::new(), Self::request(ctx, "the run above goes back")).await,
+            Err(error) => Err(error),
+        };
+        let handle = match rolled {
+            Ok(handle) => handle,
+            Err(EngineError::Live(_)) => engine.handle(id).ok_or_else(|| {
+                ActivityError::retryable("SubWorkflowBusy", format!("run {id} changed hands"))
+            })?,
+            Err(error) => return Err(failed(id, &error)),
+        };
+        let ended = tokio::select! {
+            biased;
+            ended = handle.wait() => ended,
+            () = ctx.cancelled() => {
+                if ctx.stop_reason() == Some(StopReason::Pause) {
+                    let _it_may_have_ended = engine.pause(id, Self::request(ctx, "the run above pauses")).await;
+                    let _shown_by_its_history = handle.wait().await;
+                }
+                return Err(ActivityError::cancelled());
+            }
+        };
+        match ended.map_err(|e| failed(id, &e))?.status {
+            RunStatus::RolledBack => Ok(true),
+            status => Err(ActivityError::terminal(
+                "SubWorkflowStuck",
+                format!("run {id} could not be taken back: it is {status}"),
+            )
+            .help(format!("dssflow why {id}"))),
+        }
+    }
+
     fn judge(id: &RunId, view: RunView) -> ActivityResult<Value> {
         match view.status {
             RunStatus::Succeeded => Ok(view.output.unwrap_or(Value::Null)),
@@ -144,6 +195,30 @@ impl SubWorkflow {
                 );
                 Err(error.help(format!("dssflow why {id}")))
             }
+        }
+    }
+}
+
+/// An attempt whose run is terminated is dropped where it stands; the word still goes down to the run below.
+struct Terminated<'a> {
+    sub: &'a SubWorkflow,
+    ctx: &'a ActivityContext,
+    id: &'a RunId,
+}
+
+impl Drop for Terminated<'_> {
+    fn drop(&mut self) {
+        let mode = match self.sub.on_parent_close {
+            _ if self.ctx.stop_reason() != Some(StopReason::Terminate) => return,
+            OnParentClose::Cancel => CancelMode::Keep,
+            OnParentClose::Terminate => CancelMode::Terminate,
+            OnParentClose::Abandon => return,
+        };
+        let Some(inner) = self.sub.inner.upgrade() else { return };
+        if let Some(below) = inner.live().get(self.id) {
+            let ask = Ask::Cancel(mode, SubWorkflow::request(self.ctx, "the run above was terminated"));
+            // It may have ended.
+            drop(below.asks.send(Asked { ask, done: None }));
         }
     }
 }
@@ -176,6 +251,7 @@ impl ErasedActivity for SubWorkflow {
         Box::pin(async move {
             let engine = self.engine()?;
             let handle = self.attach(&engine, ctx, input).await?;
+            let _goes_down = Terminated { sub: self, ctx, id: handle.id() };
             let mut shown = None;
             loop {
                 tokio::select! {
@@ -230,37 +306,15 @@ impl ErasedActivity for SubWorkflow {
     ) -> BoxFuture<'a, ActivityResult<Undo>> {
         Box::pin(async move {
             let engine = self.engine()?;
-            let id = sub_run_id(ctx.run(), ctx.step());
-            let rolled = match engine.load(&id).await {
-                Err(EngineError::NoSuchRun(_)) => return Ok(Undo::NothingToDo),
-                Ok(state) if state.finished == Some(RunStatus::RolledBack) => return Ok(Undo::Undone),
-                Ok(_) => {
-                    engine.rollback(&id, Vec::new(), Self::request(ctx, "the run above goes back")).await
+            let mut undone = Undo::NothingToDo;
+            // Each generation had a run of its own.
+            for generation in (1..=ctx.generation()).rev() {
+                let id = generation_id(ctx.run(), ctx.step(), generation);
+                if self.take_back(&engine, ctx, &id).await? {
+                    undone = Undo::Undone;
                 }
-                Err(error) => Err(error),
-            };
-            let handle = match rolled {
-                Ok(handle) => handle,
-                Err(EngineError::Live(_)) => match engine.handle(&id) {
-                    Some(handle) => handle,
-                    None => {
-                        return Err(ActivityError::retryable(
-                            "SubWorkflowBusy",
-                            format!("run {id} changed hands"),
-                        ));
-                    }
-                },
-                Err(error) => return Err(failed(&id, &error)),
-            };
-            let view = handle.wait().await.map_err(|e| failed(&id, &e))?;
-            match view.status {
-                RunStatus::RolledBack => Ok(Undo::Undone),
-                status => Err(ActivityError::terminal(
-                    "SubWorkflowStuck",
-                    format!("run {id} could not be taken back: it is {status}"),
-                )
-                .help(format!("dssflow why {id}"))),
             }
+            Ok(undone)
         })
     }
 

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -83,6 +84,8 @@ pub(crate) struct Pulse {
     told: Mutex<Option<tokio::time::Instant>>,
     throttle: Duration,
     latest: Mutex<Option<Value>>,
+    /// Whether the details given last were held back by the throttle.
+    held_back: AtomicBool,
 }
 
 impl Pulse {
@@ -92,6 +95,7 @@ impl Pulse {
             told: Mutex::new(None),
             throttle,
             latest: Mutex::new(None),
+            held_back: AtomicBool::new(false),
         }
     }
 
@@ -104,18 +108,23 @@ impl Pulse {
         self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The details given last, when they are not on their way to the store.
+    pub(crate) fn held_back(&self) -> Option<Value> {
+        if self.held_back.load(Ordering::SeqCst) { self.latest() } else { None }
+    }
+
     /// Notes a beat; true when it is time to make one durable.
     fn beat(&self, details: &Value) -> bool {
         let now = tokio::time::Instant::now();
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = now;
         *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(details.clone());
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.is_none_or(|t| now.duration_since(t) >= self.throttle) {
+        let due = told.is_none_or(|t| now.duration_since(t) >= self.throttle);
+        if due {
             *told = Some(now);
-            true
-        } else {
-            false
         }
+        self.held_back.store(!due, Ordering::SeqCst);
+        due
     }
 }
 

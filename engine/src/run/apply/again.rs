@@ -4,12 +4,13 @@ use crate::activity::Effect;
 use crate::event::Again;
 use crate::graph::{StepIx, StepKind};
 use crate::run::apply::maps;
-use crate::run::apply::steps::{fresh_budget, schedule, start_again, unschedule, wait};
+use crate::run::apply::steps::{fresh_budget, schedule, start_again, take_up, unschedule, wait};
 use crate::run::state::{Ledger, RunState, UndoRole};
 use crate::run::{RunStatus, StepStatus};
 use crate::time::Timestamp;
 
-/// A run that ended goes on; the time since does not count. Failed steps stay as they are.
+/// A run that ended goes on; the time since does not count. Its steps stay as they are: what was about to start or
+/// waited when it ended does so again.
 pub(super) fn reopen(state: &mut RunState, at: Timestamp) {
     let Some(end) = state.finished.take() else { return };
     let since = state.finished_at.take().unwrap_or(at);
@@ -17,20 +18,10 @@ pub(super) fn reopen(state: &mut RunState, at: Timestamp) {
     if end == RunStatus::TimedOut {
         state.time_from_ms = state.active_ms(at);
     }
-    (state.halt, state.pause_reason, state.failed_step) = (None, None, None);
+    (state.halt, state.pause_reason) = (None, None);
     (state.output, state.error) = (None, None);
-    if state.rolling_back {
-        return;
-    }
-    for ix in all(state) {
-        let s = &state.steps[ix as usize];
-        let idle = matches!(
-            s.status,
-            StepStatus::Ready | StepStatus::Backoff | StepStatus::Waiting | StepStatus::Cancelled
-        );
-        if idle && s.missing == 0 && !s.retired && may_go(state, ix) {
-            start_again(state, ix);
-        }
+    if !state.rolling_back {
+        take_up(state);
     }
 }
 
@@ -61,7 +52,7 @@ pub(super) fn resume(state: &mut RunState) {
                 | StepStatus::Waiting
         );
         let stands = s.retired || s.tolerated || state.waiting.contains(&ix);
-        if again && s.missing == 0 && !stands && may_go(state, ix) {
+        if again && s.missing == 0 && !stands && maps::has_turn(state, ix) {
             start_again(state, ix);
         }
     }
@@ -69,14 +60,6 @@ pub(super) fn resume(state: &mut RunState) {
 
 fn all(state: &RunState) -> std::ops::Range<StepIx> {
     0..StepIx::try_from(state.steps.len()).expect("a checked graph")
-}
-
-/// Whether a child's turn has come. A map that waits for its children is no step that starts.
-fn may_go(state: &RunState, ix: StepIx) -> bool {
-    match state.steps[ix as usize].map {
-        Some(map) => state.maps.get(&map).is_some_and(|map| !map.queue.contains(&ix)),
-        None => true,
-    }
 }
 
 /// Steps are to be done once more: one that failed or waits, or a step with all that depends on it.
@@ -123,11 +106,7 @@ pub(super) fn rerun(state: &mut RunState, closure: &[StepIx]) {
         } else if state.maps.contains_key(&ix) && s.missing > 0 {
             s.status = StepStatus::Waiting;
         } else if s.missing == 0 {
-            let slot = s.map.and_then(|map| state.maps.get_mut(&map));
-            if let Some(map) = slot {
-                map.open += 1;
-            }
-            schedule(state, ix);
+            maps::line_up(state, ix);
         }
     }
     if state.failed_step.is_some_and(|f| closure.contains(&f)) {
@@ -176,10 +155,10 @@ pub(super) fn settle_in(state: &mut RunState, ix: StepIx, waited: bool) {
     let (missing, wake, status) = (s.missing, s.wake, s.status);
     if state.maps.contains_key(&ix) && missing > 0 {
         state.steps[ix as usize].status = StepStatus::Waiting;
-    } else if missing > 0 || !may_go(state, ix) {
+    } else if missing > 0 || !maps::has_turn(state, ix) {
         let s = &mut state.steps[ix as usize];
         (s.status, s.wake, s.start_by_ms) = (StepStatus::Pending, None, None);
-    } else if waited && state.graph.step(ix).kind.activity().is_none() {
+    } else if waited && status == StepStatus::Waiting {
         state.steps[ix as usize].wake = None;
         wait(state, ix, wake);
     } else if let Some(at) = wake {

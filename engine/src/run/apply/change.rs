@@ -7,13 +7,13 @@ use serde_json::json;
 use crate::activity::{ActivityError, Effect, Owner, Probe, Undo};
 use crate::event::{CancelMode, Event, EventKind, LostCause, Next, PauseKind, PauseReason, Phase, UndoMark};
 use crate::graph::{StepIx, StepKind};
+use crate::run::StepStatus;
 use crate::run::apply::steps::{
     count_failure, finish_step, follow, fresh_budget, land, pause_for, raise, unschedule, wait,
 };
 use crate::run::apply::{again, maps, schedule, upgrade};
 use crate::run::compensate;
 use crate::run::state::{Halt, InFlight, Ledger, RunState, StepState, UndoRole};
-use crate::run::{RunStatus, StepStatus};
 
 pub(super) fn change(state: &mut RunState, event: &Event) {
     let at = event.at;
@@ -133,8 +133,10 @@ pub(super) fn change(state: &mut RunState, event: &Event) {
                 },
                 Probe::InProgress { .. } => s.ledger = Ledger::Unknown { absent_since: None },
                 Probe::Failed { owner, detail } => {
-                    s.failures += 1;
-                    s.error = Some(ActivityError::retryable("FailedResource", detail.clone()));
+                    let error = ActivityError::retryable("FailedResource", detail.clone());
+                    count_failure(state, ix, &error);
+                    let s = &mut state.steps[ix as usize];
+                    s.error = Some(error);
                     if *owner == Owner::ThisRun {
                         s.ledger = if state.rolling_back { Ledger::Done } else { Ledger::NoEffect };
                         if !state.rolling_back {
@@ -207,6 +209,7 @@ pub(super) fn change(state: &mut RunState, event: &Event) {
         EventKind::StepsReset { steps, again, .. } => {
             let steps: Vec<StepIx> =
                 steps.iter().map(|step| state.graph.index_of(step).expect("checked")).collect();
+            state.recoveries = 0;
             again::reset(state, &steps, *again, at);
         }
         EventKind::WaitStarted { until, .. } => {
@@ -244,6 +247,7 @@ pub(super) fn change(state: &mut RunState, event: &Event) {
             }
         }
         EventKind::SignalReceived { signal, payload, .. } => {
+            state.recoveries = 0;
             let waits = state.waiting.iter().copied().find(|&ix| {
                 matches!(&state.graph.step(ix).kind, StepKind::Signal { signal: name, .. } if name == signal)
             });
@@ -402,23 +406,12 @@ pub(super) fn change(state: &mut RunState, event: &Event) {
             state.halt = None;
             state.output = output.clone().map(Arc::new);
             state.error.clone_from(error);
-            if *status == RunStatus::Cancelled {
-                for s in &mut state.steps {
-                    if matches!(s.status, StepStatus::Ready | StepStatus::Backoff | StepStatus::Waiting) {
-                        s.status = StepStatus::Cancelled;
-                    }
-                }
-            }
-            if !matches!(status, RunStatus::RollbackStuck | RunStatus::RolledBack) {
-                state.ready.clear();
-                state.timers.clear();
-                state.prompt.clear();
-                state.waiting.clear();
-                state.start_by.clear();
-                for s in &mut state.steps {
-                    (s.wake, s.start_by_ms) = (None, None);
-                }
-            }
+            // The steps keep what they were about to do, for somebody who wants the run to go on.
+            state.ready.clear();
+            state.timers.clear();
+            state.prompt.clear();
+            state.waiting.clear();
+            state.start_by.clear();
         }
     }
 }

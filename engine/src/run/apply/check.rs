@@ -276,7 +276,7 @@ fn decidable(state: &RunState, ix: StepIx) -> Result<(), String> {
         Err(format!("an attempt of {} is under way; pause the run first", name(state, ix)))
     } else if s.is_settled() {
         Err(format!("{} is {} already", name(state, ix), s.status))
-    } else if state.maps.contains_key(&ix) {
+    } else if state.maps.contains_key(&ix) && s.missing > 0 {
         Err(format!("the children of {} are under way; decide about each of them", name(state, ix)))
     } else {
         Ok(())
@@ -287,7 +287,10 @@ fn steps_reset(state: &RunState, steps: &[StepName], again: Again) -> Result<(),
     forward(state)?;
     let steps: Vec<StepIx> = steps.iter().map(|s| find(state, s)).collect::<Result<_, _>>()?;
     let Some(&first) = steps.first() else { return Err("no step is named".to_owned()) };
-    if let Some(&ix) = steps.iter().find(|ix| state.in_flight.contains_key(ix)) {
+    // Where a map is done again the children of its present list go with it, and they come before it.
+    let children = state.maps.get(&first).filter(|_| again == Again::Rerun).map(|map| map.children.iter());
+    let mut touched = steps.iter().chain(children.into_iter().flatten());
+    if let Some(&ix) = touched.find(|ix| state.in_flight.contains_key(ix)) {
         return Err(format!("an attempt of {} is under way; pause the run first", name(state, ix)));
     }
     let s = &state.steps[first as usize];

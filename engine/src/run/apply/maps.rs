@@ -81,9 +81,8 @@ pub(super) fn expand(state: &mut RunState, ix: StepIx, keys: &[String], items: &
     let at_once = if *max_concurrency == 0 { children.len() } else { *max_concurrency as usize };
     let first: Vec<StepIx> = children.iter().copied().take(at_once).collect();
     let queue = children.iter().copied().skip(at_once).collect();
-    let open = u32::try_from(first.len()).expect("limited");
     let empty = children.is_empty();
-    state.maps.insert(ix, MapState { children, queue, open, failed: 0 });
+    state.maps.insert(ix, MapState { children, queue, failed: 0 });
     for child in first {
         schedule(state, child);
     }
@@ -96,18 +95,38 @@ pub(super) fn expand(state: &mut RunState, ix: StepIx, keys: &[String], items: &
 pub(super) fn child_ended(state: &mut RunState, child: StepIx) {
     let Some(parent) = state.steps[child as usize].map else { return };
     let Some(map) = state.maps.get_mut(&parent) else { return };
-    // Only a child that somebody skipped or completed ends before its turn has come.
-    let waited = state.steps[child as usize].attempt == 0
-        && map.queue.iter().position(|&queued| queued == child).and_then(|at| map.queue.remove(at)).is_some();
-    if !waited {
-        match map.queue.pop_front() {
-            Some(next) => schedule(state, next),
-            None => map.open = map.open.saturating_sub(1),
-        }
+    // A child that somebody skipped or completed may end before its turn has come.
+    let waited = map.queue.iter().position(|&queued| queued == child).and_then(|at| map.queue.remove(at));
+    if waited.is_none()
+        && let Some(next) = map.queue.pop_front()
+        && state.steps[next as usize].missing == 0
+    {
+        schedule(state, next);
     }
     let s = &state.steps[parent as usize];
     if s.missing == 0 && s.status == StepStatus::Waiting {
         schedule(state, parent);
+    }
+}
+
+/// Whether a child's turn has come; always, for a step that is none.
+pub(super) fn has_turn(state: &RunState, ix: StepIx) -> bool {
+    let map = state.steps[ix as usize].map.and_then(|map| state.maps.get(&map));
+    map.is_none_or(|map| !map.queue.contains(&ix))
+}
+
+/// A child is to be done once more: at once, or when another one has ended.
+pub(super) fn line_up(state: &mut RunState, child: StepIx) {
+    let Some(parent) = state.steps[child as usize].map else { return schedule(state, child) };
+    let StepKind::Map { max_concurrency, .. } = state.graph.step(parent).kind else {
+        unreachable!("checked")
+    };
+    let goes_on =
+        |c: &&StepIx| **c != child && !state.steps[**c as usize].is_settled() && has_turn(state, **c);
+    let open = state.maps.get(&parent).map_or(0, |map| map.children.iter().filter(goes_on).count());
+    match state.maps.get_mut(&parent) {
+        Some(map) if max_concurrency > 0 && open >= max_concurrency as usize => map.queue.push_back(child),
+        _ => schedule(state, child),
     }
 }
 

@@ -27,15 +27,17 @@ pub(in crate::run) fn schedule(state: &mut RunState, ix: StepIx) {
     unschedule(state, ix);
     let key = (order(state, ix), ix);
     let step = state.graph.step(ix);
-    match &step.kind {
+    let limit = match &step.kind {
         StepKind::Activity { .. } | StepKind::SubWorkflow { .. } => {
             state.ready.insert(key);
+            step.timeouts.schedule_to_start_ms
         }
+        // These go on at once, whatever others hold.
         StepKind::Map { .. } | StepKind::Gate { .. } | StepKind::Sleep { .. } | StepKind::Signal { .. } => {
             state.prompt.insert(ix);
+            None
         }
-    }
-    let limit = step.timeouts.schedule_to_start_ms;
+    };
     let now_ms = state.active_ms(state.updated);
     let s = &mut state.steps[ix as usize];
     s.status = if s.undo == UndoRole::None { StepStatus::Ready } else { StepStatus::Compensating };
@@ -46,6 +48,34 @@ pub(in crate::run) fn schedule(state: &mut RunState, ix: StepIx) {
         let by = now_ms.saturating_add(limit);
         s.start_by_ms = Some(by);
         state.start_by.insert((by, ix));
+    }
+}
+
+/// Puts every step back into the sets where its own state says it belongs, after an end has emptied them.
+pub(super) fn take_up(state: &mut RunState) {
+    for ix in 0..StepIx::try_from(state.steps.len()).expect("a checked graph") {
+        let s = &state.steps[ix as usize];
+        if let Some(at) = s.wake {
+            state.timers.insert((at, ix));
+        }
+        if let Some(by) = s.start_by_ms {
+            state.start_by.insert((by, ix));
+        }
+        match (s.status, &state.graph.step(ix).kind) {
+            (StepStatus::Ready, StepKind::Activity { .. } | StepKind::SubWorkflow { .. }) => {
+                state.ready.insert((order(state, ix), ix));
+            }
+            (StepStatus::Ready, _) => {
+                state.prompt.insert(ix);
+            }
+            (
+                StepStatus::Waiting,
+                StepKind::Gate { .. } | StepKind::Sleep { .. } | StepKind::Signal { .. },
+            ) => {
+                state.waiting.insert(ix);
+            }
+            _ => {}
+        }
     }
 }
 
@@ -85,7 +115,8 @@ fn settled(state: &mut RunState, ix: StepIx) {
     for &next in graph.dependents(ix) {
         let s = &mut state.steps[next as usize];
         s.missing -= 1;
-        if s.missing == 0 && s.status == StepStatus::Pending && !s.retired {
+        let starts = s.missing == 0 && s.status == StepStatus::Pending && !s.retired;
+        if starts && maps::has_turn(state, next) {
             schedule(state, next);
         }
     }

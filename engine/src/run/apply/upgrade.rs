@@ -13,18 +13,25 @@ use crate::time::Timestamp;
 pub(super) fn check_upgrade(state: &RunState, graph: &Graph, reset: &[StepName]) -> Result<(), String> {
     for (ix, s) in (0..).zip(&state.steps) {
         let step = state.graph.step(ix);
-        let there = match s.map {
-            None => graph.index_of(&step.name).is_some(),
-            // Children go with their map.
-            Some(map) => graph
-                .index_of(&state.graph.step(map).name)
-                .is_some_and(|ix| matches!(graph.step(ix).kind, StepKind::Map { .. })),
-        };
-        if !there && s.may_have_effect() {
-            return Err(format!(
-                "step {} may have made something and is not in the new definition",
-                step.name
-            ));
+        if !s.may_have_effect() {
+            continue;
+        }
+        // Children go with their map.
+        let was = s.map.map_or(step, |map| state.graph.step(map));
+        match graph.index_of(&was.name) {
+            None => {
+                return Err(format!(
+                    "step {} may have made something and is not in the new definition",
+                    step.name
+                ));
+            }
+            Some(now) if !undone_alike(&was.kind, &graph.step(now).kind) => {
+                return Err(format!(
+                    "step {} may have made something, and the new definition calls something else there that could not take it back",
+                    step.name
+                ));
+            }
+            Some(_) => {}
         }
     }
     for name in reset {
@@ -33,6 +40,17 @@ pub(super) fn check_upgrade(state: &RunState, graph: &Graph, reset: &[StepName])
         }
     }
     Ok(())
+}
+
+/// Whether what a step made is taken back by what the other one calls.
+fn undone_alike(was: &StepKind, now: &StepKind) -> bool {
+    let same_kind = std::mem::discriminant(was) == std::mem::discriminant(now);
+    match (was, now) {
+        (StepKind::SubWorkflow { workflow: was, .. }, StepKind::SubWorkflow { workflow: now, .. }) => {
+            was == now
+        }
+        _ => same_kind && was.activity() == now.activity(),
+    }
 }
 
 /// Puts the new graph in place of the old one.
@@ -61,9 +79,7 @@ pub(super) fn upgrade(state: &mut RunState, graph: &Graph, reset: &[StepName], a
     state.steps = fresh;
     // Children of maps that are still maps come after, with all they know.
     for (was, map) in maps_known {
-        let name = &old.step(was).name;
-        let still = graph.index_of(name).filter(|&ix| matches!(graph.step(ix).kind, StepKind::Map { .. }));
-        let Some(ix) = still else { continue };
+        let Some(ix) = still_map(graph, &old.step(was).name) else { continue };
         carry_children(state, &old, &mut steps, ix, &map.children);
         let moved = |was: &StepIx| state.graph.index_of(&old.step(*was).name).expect("carried");
         let children = map.children.iter().map(moved).collect();
@@ -73,7 +89,7 @@ pub(super) fn upgrade(state: &mut RunState, graph: &Graph, reset: &[StepName], a
     for (was, s) in (0..).zip(std::mem::take(&mut steps)) {
         let (Some(map), true) = (s.map, s.retired) else { continue };
         let name = old.step(was).name.clone();
-        let Some(ix) = graph.index_of(&old.step(map).name) else { continue };
+        let Some(ix) = still_map(graph, &old.step(map).name) else { continue };
         if state.graph.index_of(&name).is_none() {
             let item = s.input.as_deref().cloned().unwrap_or_default();
             state.graph = state.graph.with_children(ix, &[(name, item)]);
@@ -85,6 +101,10 @@ pub(super) fn upgrade(state: &mut RunState, graph: &Graph, reset: &[StepName], a
     let again_from: BTreeSet<StepIx> =
         reset.iter().map(|name| state.graph.index_of(name).expect("checked")).collect();
     recount(state, &again_from, &waiting);
+}
+
+fn still_map(graph: &Graph, name: &StepName) -> Option<StepIx> {
+    graph.index_of(name).filter(|&ix| matches!(graph.step(ix).kind, StepKind::Map { .. }))
 }
 
 fn carry_children(

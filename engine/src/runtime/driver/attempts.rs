@@ -87,7 +87,7 @@ impl Driver {
                 clock,
                 kept,
                 stop: Arc::clone(&stop),
-                fence: self.inner.fence(self.epoch),
+                fence: self.fence.clone(),
             });
             let attempt = Attempt {
                 step: ix,

@@ -6,7 +6,7 @@ use super::{Answer, Driver, MAX_WEIGHT};
 use crate::activity::{ActivityError, ErrorClass, Owner, Probe, check_payload};
 use crate::event::{EventKind, LostCause, Next, Phase};
 use crate::graph::StepIx;
-use crate::run::decide::{after_absent, exhausted_by_one_more, over_time};
+use crate::run::decide::{after_absent, over_time};
 use crate::runtime::engine::EngineError;
 use crate::runtime::metrics::{AttemptEnd, Measure};
 use crate::runtime::worker::{Outcome, Report};
@@ -25,6 +25,13 @@ impl Driver {
                     let running = self.running.remove(&ix);
                     let told = running.as_ref().is_some_and(|r| r.cancel.is_cancelled());
                     if let Some(running) = running {
+                        // The next attempt reads the last details, also those that the throttle held back.
+                        if let Some(details) =
+                            running.pulse.held_back().filter(|_| matches!(outcome, Outcome::Failed(_)))
+                        {
+                            let step = self.name(ix);
+                            self.stage(EventKind::HeartbeatRecorded { step, attempt, details })?;
+                        }
                         self.inner.measure(&Measure::AttemptEnded {
                             run: &self.state.id,
                             step: &self.state.graph.step(ix).name,
@@ -113,13 +120,12 @@ impl Driver {
             Probe::Absent => after_absent(&self.state, ix, self.scaled(activity.settle()), now),
             Probe::InProgress { .. } => Next::At { at: now + self.scaled(activity.poll_interval()) },
             Probe::Failed { owner: Owner::ThisRun, detail } => {
-                if self.state.rolling_back {
-                    Next::Now
-                } else if exhausted_by_one_more(&self.state, ix) {
-                    let error = ActivityError::retryable("FailedResource", detail.clone());
-                    self.after_failure(ix, &error, now)
-                } else {
-                    Next::Now
+                let error = ActivityError::retryable("FailedResource", detail.clone());
+                match self.after_failure(ix, &error, now) {
+                    _ if self.state.rolling_back => Next::Now,
+                    // It is replaced, not waited for.
+                    Next::At { .. } => Next::Now,
+                    next => next,
                 }
             }
             Probe::Failed { .. } | Probe::Present { .. } => {
