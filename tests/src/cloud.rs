@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::chance::Chance;
 use crate::journal::Journal;
 use crate::life::Life;
+use crate::scenario::{PERMITS, RATE, RATE_MS};
 
 /// The longest a created or changed thing stays out of sight of reads, in milliseconds.
 pub const STALE_MS: u64 = 20_000;
@@ -214,6 +215,7 @@ struct Inner {
     mutations: u64,
     violations: Vec<String>,
     sections: BTreeMap<String, (u32, bool)>,
+    begun: BTreeMap<String, Vec<u64>>,
     crash_at: BTreeMap<u64, bool>,
     crashes_fired: u64,
     calls: u64,
@@ -335,9 +337,32 @@ impl Cloud {
         true
     }
 
+    /// A person takes away whatever a step made, and waits until nothing more lands.
+    pub fn by_hand(&self, step: &str) {
+        let mut inner = self.lock();
+        for (_, _, request) in std::mem::take(&mut inner.pending) {
+            self.land(&mut inner, request, false);
+        }
+        inner.things.retain(|_, t| t.marks.as_ref().is_none_or(|m| m.step != step || t.origin != Origin::Run));
+        inner.notes.retain(|_, m| m.step != step);
+        let now = inner.now;
+        if let Some(setting) = inner.settings.get_mut(&format!("key-{step}")).filter(|s| s.ours) {
+            setting.current.clone_from(&setting.original);
+            setting.seen.push((now, setting.original.clone()));
+            setting.ours = false;
+        }
+    }
+
+    /// A step is never undone from now on.
+    pub fn leave(&self, step: &str) {
+        self.journal.keep(step);
+    }
+
     /// Forgets who is in which locked section: the process has ended.
     pub fn process_ended(&self) {
-        self.lock().sections.clear();
+        let mut inner = self.lock();
+        inner.sections.clear();
+        inner.begun.clear();
     }
 
     /// Moves the cloud's clock and lets land what is due.
@@ -427,7 +452,7 @@ impl Cloud {
         self.advance_inner(&mut inner, now);
         inner.calls += 1;
         inner.mutations += 1;
-        if let Some(text) = self.journal.objection(ctx.step().as_str(), ctx.attempt(), undoing) {
+        if let Some(text) = self.journal.objection(ctx.run().as_str(), ctx.step().as_str(), ctx.attempt(), undoing, now) {
             inner.violations.push(format!("acts before durable: {text}: {request:?}"));
         }
         if undoing {
@@ -597,6 +622,20 @@ impl Cloud {
     pub fn enter(&self, lock: &str, exclusive: bool) -> Section {
         let mut inner = self.lock();
         let (count, alone) = inner.sections.get(lock).copied().unwrap_or_default();
+        if lock.starts_with("permit-") && count >= PERMITS {
+            inner.violations.push(format!("more than {PERMITS} attempts are in the section of {lock}"));
+        }
+        if lock.starts_with("rate-") {
+            let now = inner.now;
+            let begun = inner.begun.entry(lock.to_owned()).or_default();
+            begun.retain(|at| at + RATE_MS > now);
+            begun.push(now);
+            // A full bucket and what came meanwhile; and one for the way from the bucket to here.
+            if begun.len() > 2 * RATE as usize + 2 {
+                let text = format!("{} attempts in {RATE_MS} ms keep to {lock}", begun.len());
+                inner.violations.push(text);
+            }
+        }
         if alone || (exclusive && count > 0) {
             inner.violations.push(format!("two attempts are in the section of lock {lock}"));
         }
