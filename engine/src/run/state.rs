@@ -262,7 +262,7 @@ pub struct RunState {
     pub done: u32,
     /// Children of maps that are not looked at any more.
     pub retired: u32,
-    /// Times it was taken over since a step last got on.
+    /// Times it was taken over with an attempt under way since a step last got on or somebody looked after it.
     pub recoveries: u32,
     /// Whether the run only takes back from here on.
     pub rolling_back: bool,

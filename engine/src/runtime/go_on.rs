@@ -222,7 +222,6 @@ impl Engine {
             }
         }
         let state = self.load_idle(run).await?;
-        let migrated = self.migrate(&state)?;
         let paused = state.paused.is_some();
         let reach = if paused { Reach::WriteOnly } else { Reach::Drive };
         let seq = state.seq;
@@ -231,8 +230,10 @@ impl Engine {
                 if driver.state().finished.is_none() && !paused {
                     driver.recover()?;
                 }
-                stage_all(driver, migrated)?;
-                driver.act(&verb, request)
+                driver.act(&verb, request)?;
+                // After it: what is to be done again needs no output that fits.
+                let migrated = self.migrate(driver.state())?;
+                stage_all(driver, migrated)
             })
             .await?;
         Ok(Acted { handle: (!paused).then_some(handle) })

@@ -1,6 +1,7 @@
 //! Who drives a run: leases, fences, recovery, letting go.
 
 use dssflow_engine::EngineError;
+use dssflow_engine::graph::OnReject;
 use dssflow_engine::id::WorkerId;
 use dssflow_engine::run::{RunStatus, Verb};
 use dssflow_engine::store::*;
@@ -232,4 +233,23 @@ async fn a_note_on_a_run_nobody_drives_does_not_make_its_time_count() {
     let third = builder(kept.reopen(), &world).clock(at(10_001)).build();
     let handle = third.recover().await.unwrap().runs.remove(0);
     assert_eq!(end(&third, &handle).await.status, RunStatus::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_only_waits_may_outlive_any_number_of_processes() {
+    let world = World::new();
+    let kept = store();
+    let gate =
+        StepKind::Gate { question: "?".into(), timeout_ms: None, default: None, on_reject: OnReject::Fail };
+    let first = builder(kept.share(), &world).build();
+    let id = first.start(run("r", vec![kind("g", gate, &[])])).await.unwrap().id().clone();
+    first.stop();
+    for _ in 0..8 {
+        let next = builder(kept.reopen(), &world).build();
+        assert!(next.recover().await.unwrap().looping.is_empty());
+        next.stop();
+    }
+    let last = builder(kept.reopen(), &world).build();
+    let handle = last.act(&id, Verb::Approve { step: name("g") }, by()).await.unwrap().handle.unwrap();
+    assert_eq!(end(&last, &handle).await.status, RunStatus::Succeeded);
 }

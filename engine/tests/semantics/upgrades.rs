@@ -2,8 +2,8 @@
 
 use dssflow_engine::EngineError;
 use dssflow_engine::graph::OnReject;
-use dssflow_engine::run::RunStatus;
 use dssflow_engine::run::versions::Verdict;
+use dssflow_engine::run::{RunStatus, Verb};
 use dssflow_engine::workflow::Definition;
 
 use super::*;
@@ -142,5 +142,30 @@ async fn an_output_of_another_type_needs_a_migration() {
     let third = new().migrate(ActivityName::new("typed").unwrap(), |old| Ok(json!(old.to_string()))).build();
     let handle = third.resume(handle.id(), by()).await.unwrap();
     let view = end(&third, &handle).await;
+    assert_eq!((view.status, step(&view, "a").output.clone()), (RunStatus::Succeeded, Some(json!("1"))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_is_done_again_needs_no_migration() {
+    let (kept, world) = (store(), World::new());
+    let mut old = ActivityRegistry::new();
+    old.add_fn("typed", |_, n: u64| async move { Ok(n) }).unwrap();
+    let typed = Step::activity(name("a"), ActivityName::new("typed").unwrap(), Binding::literal(1));
+    let gate =
+        StepKind::Gate { question: "?".into(), timeout_ms: None, default: None, on_reject: OnReject::Fail };
+    let first = builder(kept.share(), &world).add_code(old, Default::default()).unwrap().build();
+    let handle = first.start(run("r", vec![typed, kind("g", gate, &["a"])])).await.unwrap();
+    pass(1).await;
+    first.pause(handle.id(), by()).await.unwrap();
+    end(&first, &handle).await;
+    let mut new = ActivityRegistry::new();
+    new.add_fn("typed", |_, n: u64| async move { Ok(n.to_string()) }).unwrap();
+    let second = builder(kept.reopen(), &world).add_code(new, Default::default()).unwrap().build();
+    let rerun = Verb::Rerun { from: name("a") };
+    second.act(handle.id(), rerun, by()).await.unwrap();
+    let handle = second.resume(handle.id(), by()).await.unwrap();
+    pass(1).await;
+    second.act(handle.id(), Verb::Approve { step: name("g") }, by()).await.unwrap();
+    let view = end(&second, &handle).await;
     assert_eq!((view.status, step(&view, "a").output.clone()), (RunStatus::Succeeded, Some(json!("1"))));
 }

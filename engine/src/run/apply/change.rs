@@ -21,7 +21,10 @@ pub(super) fn change(state: &mut RunState, event: &Event) {
     match &event.kind {
         EventKind::RunCreated { .. } => unreachable!("refused by check"),
         EventKind::RunRecovered { gap_ms, .. } => {
-            state.recoveries += 1;
+            // Where nothing acted, nothing of the run's can have ended the process.
+            if !state.in_flight.is_empty() {
+                state.recoveries += 1;
+            }
             // A pause counts from its start to its end, whoever owned the run meanwhile.
             if state.paused.is_none() && state.finished.is_none() {
                 state.suspended_ms = state.suspended_ms.saturating_add(*gap_ms);

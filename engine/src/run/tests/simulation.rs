@@ -129,8 +129,9 @@ impl Sim {
 
     /// Feeds an event that a driver may write.
     fn must(&mut self, kind: EventKind) {
-        if let Err(why) = self.feed(kind.clone()) {
-            self.fail(&format!("{kind:?}: {why}"));
+        let shown = kind.clone();
+        if let Err(why) = self.feed(kind) {
+            self.fail(&format!("{shown:?}: {why}"));
         }
     }
 
