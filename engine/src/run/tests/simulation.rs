@@ -15,7 +15,7 @@ use crate::graph::{Binding, Graph, GraphBuilder, OnReject, Step, StepIx, StepKin
 use crate::id::{ActivityName, RunId, StepName, WorkflowName};
 use crate::run::decide::{after_absent, after_failure, give_up_for_good};
 use crate::run::resolve::{FunctionRegistry, resolve};
-use crate::run::state::{Ledger, RunState};
+use crate::run::state::{Ledger, RunState, StepState};
 use crate::run::verbs::rejected;
 use crate::run::versions::to_do_again;
 use crate::run::{Command, OnTrouble, RunOptions, RunStatus, StepStatus, Verb, apply, create, decide};
@@ -42,9 +42,12 @@ impl Sim {
         let mut rng = StdRng::seed_from_u64(seed);
         let graph = random_graph(&mut rng, None);
         let mut options = RunOptions { parallelism: rng.random_range(1..5), ..RunOptions::default() };
-        let troubles = [OnTrouble::Pause, OnTrouble::Pause, OnTrouble::Fail, OnTrouble::Rollback];
-        options.on_exhausted = troubles[rng.random_range(0..4)];
-        options.on_failure = troubles[rng.random_range(0..4)];
+        let mut trouble = || match rng.random_range(0..12) {
+            0..8 => OnTrouble::Pause,
+            8..11 => OnTrouble::Fail,
+            _ => OnTrouble::Rollback,
+        };
+        (options.on_exhausted, options.on_failure) = (trouble(), trouble());
         if rng.random_bool(0.1) {
             options.timeout_ms = Some(rng.random_range(1_000..200_000));
         }
@@ -360,27 +363,27 @@ impl Sim {
                 45..80 if !self.state.in_flight.is_empty() => self.land(false),
                 80..83 if self.state.finished.is_none() => self.crash(),
                 83..86 => self.now += self.rng.random_range(0..40_000),
-                86..98 => self.verb(),
+                86..97 => self.verb(),
                 _ => self.ask(),
             }
         }
     }
 
     fn ask(&mut self) {
-        let wish = match self.below(10) {
-            0..4 => EventKind::RunResumed { request: request() },
-            4..6 => EventKind::PauseRequested { request: request() },
-            6 => {
+        let wish = match self.below(40) {
+            0..18 => EventKind::RunResumed { request: request() },
+            18..26 => EventKind::PauseRequested { request: request() },
+            26 => {
                 let mode = [CancelMode::Keep, CancelMode::Rollback, CancelMode::Terminate][self.below(3)];
                 EventKind::CancelRequested { mode, request: request() }
             }
-            7 => {
+            27 => {
                 let any = self.any_step();
                 let to = self.chance(0.3).then(|| any.clone());
                 let keep = if self.chance(0.3) { vec![any] } else { vec![] };
                 EventKind::RollbackStarted { keep, to, request: request() }
             }
-            8 => EventKind::RollbackRetried { request: request() },
+            28..32 => EventKind::RollbackRetried { request: request() },
             _ => {
                 let graph = random_graph(&mut self.rng, Some(&self.state.graph));
                 let mut draws = StdRng::seed_from_u64(self.rng.random());
@@ -394,6 +397,13 @@ impl Sim {
         let _often_refused = self.feed(wish);
     }
 
+    /// A step that may be tried again.
+    fn stopped(&self) -> Option<StepName> {
+        let stopped = |s: &StepState| matches!(s.status, StepStatus::Failed | StepStatus::Backoff);
+        let ix = (0..).zip(&self.state.steps).find(|(_, s)| stopped(s))?.0;
+        Some(self.step_name(ix))
+    }
+
     fn any_step(&mut self) -> StepName {
         let n = self.below(self.state.steps.len());
         self.state.graph.steps()[n].name.clone()
@@ -404,6 +414,7 @@ impl Sim {
         let n = self.below(11);
         let step = match n {
             // Few steps fit these, so one that may is taken where there is one.
+            0 | 1 => self.stopped(),
             6 | 7 => self.state.waiting.first().map(|&ix| self.step_name(ix)),
             9 | 10 => self.state.stuck.first().map(|&ix| self.step_name(ix)),
             _ => None,
