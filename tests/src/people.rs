@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::chance::Chance;
 use crate::cloud::Cloud;
 use crate::deeds::BY_HAND;
-use crate::scenario::{Leaves, Scenario};
+use crate::scenario::{Leaves, Scenario, Sub};
 
 /// What an operator does to some step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +71,7 @@ pub struct Notes {
     pub abandoned: BTreeSet<String>,
     /// Verbs by word.
     pub counts: BTreeMap<&'static str, u64>,
-    /// A run was terminated, and nobody has wanted it to go on since.
+    /// Somebody wanted the run to end at once.
     pub terminated: bool,
     serial: u64,
 }
@@ -81,6 +81,8 @@ pub struct People<'a> {
     scenario: &'a Scenario,
     cloud: Cloud,
     run: RunId,
+    /// Steps whose repetition would repeat a sub-workflow: in a run of its own, whose things have the same names.
+    above_subs: BTreeSet<String>,
     chance: RefCell<Chance>,
     notes: RefCell<Notes>,
 }
@@ -88,7 +90,16 @@ pub struct People<'a> {
 impl<'a> People<'a> {
     /// They know the run and what its steps leave.
     pub fn new(scenario: &'a Scenario, cloud: Cloud, run: RunId, chance: Chance) -> Self {
-        Self { scenario, cloud, run, chance: RefCell::new(chance), notes: RefCell::default() }
+        let needs = scenario.needs();
+        let mut todo: Vec<&str> = scenario.subs.iter().map(|sub| sub.step.as_str()).collect();
+        let mut above_subs = BTreeSet::new();
+        while let Some(step) = todo.pop() {
+            let inner = scenario.subs.iter().flat_map(Sub::steps).any(|inner| inner == step);
+            if !inner && above_subs.insert(step.to_owned()) {
+                todo.extend(needs.get(step).into_iter().flatten().map(String::as_str));
+            }
+        }
+        Self { scenario, cloud, run, above_subs, chance: RefCell::new(chance), notes: RefCell::default() }
     }
 
     /// What they did so far.
@@ -214,7 +225,10 @@ impl<'a> People<'a> {
                     s.status == StepStatus::CompensationFailed && self.scenario.leaves.contains_key(s.step.as_str())
                         && !self.scenario.subs.iter().any(|sub| sub.step == s.step.as_str())
                 }
-                Deed::Rerun => s.status.is_done() || s.status == StepStatus::Failed,
+                Deed::Rerun => {
+                    (s.status.is_done() || s.status == StepStatus::Failed)
+                        && !self.above_subs.contains(s.step.as_str())
+                }
                 _ => matches!(
                     s.status,
                     StepStatus::Failed
@@ -228,10 +242,10 @@ impl<'a> People<'a> {
             .collect();
         if deed == Deed::Terminate {
             let (by, request) = self.request();
+            self.notes().terminated |= *run == self.run;
             engine.terminate(run, request).await?;
             let mut notes = self.notes();
             notes.acknowledged.push((run.clone(), by));
-            notes.terminated |= *run == self.run;
             *notes.counts.entry(deed.word()).or_default() += 1;
             return Ok(());
         }

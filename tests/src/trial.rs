@@ -624,7 +624,8 @@ impl Trial<'_> {
     /// A cancellation that was acknowledged is never forgotten.
     fn cancel_kept(&mut self, status: RunStatus) {
         if std::mem::take(&mut self.people.notes().terminated) {
-            self.acked_cancel = Some(CancelMode::Terminate);
+            // It may have come too late to be told what became of it.
+            self.acked_cancel = None;
         }
         let Some(mode) = self.acked_cancel else { return };
         let fits = match (mode, status) {
