@@ -6,6 +6,7 @@
 mod crowd;
 mod enumeration;
 mod found;
+mod leases;
 mod seeds;
 mod teeth;
 

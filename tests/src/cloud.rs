@@ -218,6 +218,8 @@ struct Inner {
     begun: BTreeMap<String, Vec<u64>>,
     crash_at: BTreeMap<u64, bool>,
     crashes_fired: u64,
+    fenced: u64,
+    dawdles: u64,
     calls: u64,
 }
 
@@ -365,6 +367,11 @@ impl Cloud {
         inner.begun.clear();
     }
 
+    /// From now on callers take up to so many milliseconds before they ask for a change.
+    pub fn dawdle(&self, ms: u64) {
+        self.lock().dawdles = ms;
+    }
+
     /// Moves the cloud's clock and lets land what is due.
     pub fn advance(&self, now: u64) {
         let mut inner = self.lock();
@@ -429,6 +436,15 @@ impl Cloud {
         let life = ctx.resource::<Life>()?;
         if life.is_over() {
             std::future::pending::<()>().await;
+        }
+        let dawdles = self.lock().dawdles;
+        if dawdles > 0 {
+            let ms = self.draw(|c| c.between(0, dawdles));
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+        }
+        if let Err(lost) = ctx.fence() {
+            self.lock().fenced += 1;
+            return Err(lost);
         }
         match self.decide(ctx, life.now_ms(), request, undoing, late) {
             Answer::Never { dies } => {
@@ -743,6 +759,11 @@ impl Cloud {
     /// Crashes at a change that fired.
     pub fn crashes_fired(&self) -> u64 {
         self.lock().crashes_fired
+    }
+
+    /// Changes that were not asked for because the process could not show that it may.
+    pub fn fenced(&self) -> u64 {
+        self.lock().fenced
     }
 
     /// The clock.

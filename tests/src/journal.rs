@@ -137,6 +137,10 @@ impl Inner {
             EventKind::AttemptStarted { step, attempt, phase, .. } => {
                 self.intents.insert((step.to_string(), attempt, phase == Phase::Compensate));
             }
+            // Whoever still works on it acts beside its successor.
+            EventKind::AttemptLost { step, attempt, .. } => {
+                self.intents.retain(|(s, a, _)| s != step.as_str() || *a != attempt);
+            }
             EventKind::AttemptSucceeded { step, .. }
             | EventKind::MapCollected { step }
             | EventKind::WaitEnded { step, .. } => self.finished(&step),

@@ -19,7 +19,7 @@ use crate::people::Deed;
 
 mod kinds;
 
-pub use kinds::eventful;
+pub use kinds::{Child, eventful, unlocked};
 
 /// What a step leaves in the cloud when it has succeeded.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -25,7 +25,7 @@ use crate::deeds;
 use crate::journal::Journal;
 use crate::life::Life;
 use crate::people::{Deed, People};
-use crate::scenario::{AfterCrash, Ending, PERMITS, RATE, RATE_MS, Scenario};
+use crate::scenario::{AfterCrash, Ending, PERMITS, RATE, RATE_MS, Scenario, Sub};
 use crate::verdict::Judge;
 
 /// When simulated time begins, in milliseconds since the epoch.
@@ -125,7 +125,10 @@ pub fn run(scenario: &Scenario) -> Outcome {
     let chance = Chance::new(scenario.seed).fork(7);
     let run = RunId::new("run").expect("a fixed name");
     let store = StoreId::generate([7; 16]);
-    let kept = [scenario.protected.clone(), scenario.keep.clone()].concat();
+    let mut kept = [scenario.protected.clone(), scenario.keep.clone()].concat();
+    let below: Vec<String> =
+        scenario.subs.iter().filter(|sub| kept.contains(&sub.step)).flat_map(Sub::steps).collect();
+    kept.extend(below);
     let journal = Journal::new(scenario.needs(), &kept).with(scenario.below(), scenario.behind.is_empty());
     let journal = Arc::new(journal);
     let disk = Disk::new(store.clone(), Arc::clone(&journal), chance.fork(1), scenario.slow_store);

@@ -381,3 +381,29 @@ fn troubles(s: &mut Scenario, c: &mut Chance, names: &[String], total: u64) {
     s.slow_store = c.percent(40);
     s.whims = true;
 }
+
+/// A random small case without locks, which engines that share no memory do not share either.
+pub fn unlocked(seed: u64) -> Scenario {
+    let mut chance = Chance::new(seed ^ 0x1ea5_e0ff);
+    let c = &mut chance;
+    let (mut plan, mut names) = (Plan::default(), Vec::<String>::new());
+    for n in 0..c.between(3, 8) {
+        let name = format!("u{n}");
+        let attempts = u32::try_from(c.between(3, 6)).expect("small");
+        let after = names.iter().filter(|_| c.percent(30)).cloned().collect();
+        let traits = Traits { after, attempts, ..Traits::default() };
+        plan = match c.below(6) {
+            0 => {
+                let child = child(c);
+                plan.map(&name, child, 3, 2, 0, &traits)
+            }
+            _ => leaf(plan, c, &name, &traits),
+        };
+        names.push(name);
+    }
+    let mut s = plan.done(format!("unlocked seed {seed}"), seed);
+    (s.options.on_exhausted, s.options.on_failure) = (OnTrouble::Pause, OnTrouble::Pause);
+    s.budget = c.below(12);
+    s.ending = if c.percent(70) { Ending::Forward } else { Ending::RollbackAfter };
+    s
+}
