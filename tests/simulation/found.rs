@@ -4,7 +4,10 @@ use dssflow_tests::scenario::{eventful, random};
 use dssflow_tests::trial;
 
 const FOUND: &[(u64, &str)] = &[
-    (9, "a step stood in a waiting line behind another of its own run, which was not asked about because of it"),
+    (
+        9,
+        "a step stood in a waiting line behind another of its own run, which was not asked about because of it",
+    ),
     (37, "the same"),
     (708, "the same"),
     (872, "the same"),

@@ -201,13 +201,8 @@ impl Pair {
         let base = MemoryStore::shared(StoreId::generate([3; 16]));
         let journal = Arc::new(Journal::new(scenario.needs(), &scenario.protected));
         let store = base.id();
-        let cloud = Cloud::new(
-            chance.fork(1),
-            Arc::clone(&journal),
-            run.as_str(),
-            store.as_str(),
-            scenario.budget,
-        );
+        let cloud =
+            Cloud::new(chance.fork(1), Arc::clone(&journal), run.as_str(), store.as_str(), scenario.budget);
         scenario.settings.iter().for_each(|(key, value)| cloud.set_up(key, value));
         let ways: Vec<Arc<Way>> = (0..2)
             .map(|_| {
@@ -255,7 +250,8 @@ impl Pair {
     async fn stall(&self, c: &mut Chance, stalls: &mut u64) {
         for _ in 0..c.between(1, 4) {
             tokio::time::sleep(Duration::from_millis(c.between(1, 12_000))).await;
-            let drives = (0..2).find(|&n| self.engines[n].handle(&self.run).is_some() && !self.ways[n].is_stalled());
+            let drives =
+                (0..2).find(|&n| self.engines[n].handle(&self.run).is_some() && !self.ways[n].is_stalled());
             let Some(owner) = drives else { continue };
             let time = LEASE_TTL + Duration::from_millis(c.between(0, 60_000));
             self.ways[owner].stall(time);

@@ -54,7 +54,8 @@ impl Failures {
         let mut all = self.0.into_inner().expect("no thread panics with it");
         all.sort();
         if !all.is_empty() {
-            let few: Vec<&str> = all.iter().take(number("DSSFLOW_SHOW", 5) as usize).map(|(_, text)| text.as_str()).collect();
+            let few: Vec<&str> =
+                all.iter().take(number("DSSFLOW_SHOW", 5) as usize).map(|(_, text)| text.as_str()).collect();
             panic!("{what}: {} failed\n{}", all.len(), few.join("\n\n"));
         }
     }

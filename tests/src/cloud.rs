@@ -17,7 +17,11 @@ use serde::{Deserialize, Serialize};
 use crate::chance::Chance;
 use crate::journal::Journal;
 use crate::life::Life;
-use crate::scenario::{PERMITS, RATE, RATE_MS};
+
+mod sections;
+mod world;
+
+pub use sections::Section;
 
 /// The longest a created or changed thing stays out of sight of reads, in milliseconds.
 pub const STALE_MS: u64 = 20_000;
@@ -260,106 +264,6 @@ impl Cloud {
         draw(&mut self.chance.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    // ---- set-up, for whoever writes a scenario
-
-    /// Puts a thing there that the run did not make.
-    pub fn plant(&self, service: Service, name: &str, origin: Origin) {
-        let marks = (origin == Origin::EarlierRun).then(|| Marks {
-            store: self.store.clone(),
-            site: SITE.to_owned(),
-            run: "earlier".to_owned(),
-            step: "whatever".to_owned(),
-            generation: 1,
-        });
-        let mut inner = self.lock();
-        let id = inner.id();
-        let thing = Thing {
-            id: id.clone(),
-            service,
-            name: name.to_owned(),
-            origin,
-            marks,
-            visible: 0,
-            settled: 0,
-            fails: false,
-        };
-        inner.things.insert(id, thing);
-    }
-
-    /// Makes a setting with its first value.
-    pub fn set_up(&self, key: &str, value: &str) {
-        let setting = Setting {
-            original: value.to_owned(),
-            current: value.to_owned(),
-            seen: vec![(0, value.to_owned())],
-            ours: false,
-        };
-        self.lock().settings.insert(key.to_owned(), setting);
-    }
-
-    /// Has every creating or changing call of a step refused for good, until [`Cloud::repair`].
-    pub fn refuse(&self, step: &str) {
-        self.lock().refused_steps.insert(step.to_owned());
-    }
-
-    /// Has every undoing call of a step refused for good, until [`Cloud::repair`].
-    pub fn refuse_undo(&self, step: &str) {
-        self.lock().stubborn_steps.insert(step.to_owned());
-    }
-
-    /// Ends the process at mutating call number `at` (from 1): before it takes effect, or after.
-    pub fn crash_at(&self, at: u64, after: bool) {
-        self.lock().crash_at.insert(at, after);
-    }
-
-    /// Ends all permanent troubles, as a person would, and takes a stranger's thing out of the way of a step that
-    /// may not have it.
-    pub fn repair(&self, in_the_way: &[String]) {
-        let mut inner = self.lock();
-        inner.refused_steps.clear();
-        inner.stubborn_steps.clear();
-        for thing in inner.things.values_mut() {
-            thing.fails = false;
-        }
-        inner.things.retain(|_, t| t.origin != Origin::Stranger || !in_the_way.contains(&t.name));
-    }
-
-    /// A stranger changes a setting that the run had changed.
-    pub fn drift(&self, key: &str) -> bool {
-        let mut inner = self.lock();
-        if !inner.pending.is_empty() {
-            return false;
-        }
-        let now = inner.now;
-        let Some(setting) = inner.settings.get_mut(key).filter(|s| s.ours) else { return false };
-        "drifted".clone_into(&mut setting.current);
-        "drifted".clone_into(&mut setting.original);
-        setting.seen.push((now, "drifted".to_owned()));
-        setting.ours = false;
-        true
-    }
-
-    /// A person takes away whatever a step made, and waits until nothing more lands.
-    pub fn by_hand(&self, step: &str) {
-        let mut inner = self.lock();
-        for (_, _, request) in std::mem::take(&mut inner.pending) {
-            self.land(&mut inner, request, false);
-        }
-        inner.things.retain(|_, t| t.marks.as_ref().is_none_or(|m| m.step != step || t.origin != Origin::Run));
-        inner.notes.retain(|_, m| m.step != step);
-        let now = inner.now;
-        if let Some(setting) = inner.settings.get_mut(&format!("key-{step}")).filter(|s| s.ours) {
-            setting.current.clone_from(&setting.original);
-            setting.seen.push((now, setting.original.clone()));
-            setting.ours = false;
-        }
-    }
-
-    /// A step is never undone from now on.
-    pub fn leave(&self, step: &str) {
-        self.journal.keep(step);
-    }
-
     /// Forgets who is in which locked section: the process has ended.
     pub fn process_ended(&self) {
         let mut inner = self.lock();
@@ -468,7 +372,9 @@ impl Cloud {
         self.advance_inner(&mut inner, now);
         inner.calls += 1;
         inner.mutations += 1;
-        if let Some(text) = self.journal.objection(ctx.run().as_str(), ctx.step().as_str(), ctx.attempt(), undoing, now) {
+        if let Some(text) =
+            self.journal.objection(ctx.run().as_str(), ctx.step().as_str(), ctx.attempt(), undoing, now)
+        {
             inner.violations.push(format!("acts before durable: {text}: {request:?}"));
         }
         if undoing {
@@ -634,32 +540,6 @@ impl Cloud {
         Ok(self.lock().notes.get(name).cloned())
     }
 
-    /// Enters a section that a lock guards; two in one that exclude each other are a violation.
-    pub fn enter(&self, lock: &str, exclusive: bool) -> Section {
-        let mut inner = self.lock();
-        let (count, alone) = inner.sections.get(lock).copied().unwrap_or_default();
-        if lock.starts_with("permit-") && count >= PERMITS {
-            inner.violations.push(format!("more than {PERMITS} attempts are in the section of {lock}"));
-        }
-        if lock.starts_with("rate-") {
-            let now = inner.now;
-            let begun = inner.begun.entry(lock.to_owned()).or_default();
-            begun.retain(|at| at + RATE_MS > now);
-            begun.push(now);
-            // A full bucket and what came meanwhile; and one for the way from the bucket to here.
-            if begun.len() > 2 * RATE as usize + 2 {
-                let text = format!("{} attempts in {RATE_MS} ms keep to {lock}", begun.len());
-                inner.violations.push(text);
-            }
-        }
-        if alone || (exclusive && count > 0) {
-            inner.violations.push(format!("two attempts are in the section of lock {lock}"));
-        }
-        inner.sections.insert(lock.to_owned(), (count + 1, exclusive));
-        drop(inner);
-        Section { cloud: self.clone(), lock: lock.to_owned() }
-    }
-
     // ---- how changes land
 
     fn land(&self, inner: &mut Inner, request: Request, doomed: bool) -> Reply {
@@ -807,25 +687,5 @@ impl Inner {
     fn id(&mut self) -> String {
         self.serial += 1;
         format!("i-{:04}", self.serial)
-    }
-}
-
-/// Being in a section that a lock guards.
-#[derive(Debug)]
-pub struct Section {
-    cloud: Cloud,
-    lock: String,
-}
-
-impl Drop for Section {
-    fn drop(&mut self) {
-        let mut inner = self.cloud.lock();
-        if let Some(section) = inner.sections.get_mut(&self.lock) {
-            section.0 = section.0.saturating_sub(1);
-            section.1 = false;
-            if section.0 == 0 {
-                inner.sections.remove(&self.lock);
-            }
-        }
     }
 }

@@ -222,7 +222,8 @@ impl<'a> People<'a> {
             .iter()
             .filter(|s| match deed {
                 Deed::MarkUndone | Deed::Abandon => {
-                    s.status == StepStatus::CompensationFailed && self.scenario.leaves.contains_key(s.step.as_str())
+                    s.status == StepStatus::CompensationFailed
+                        && self.scenario.leaves.contains_key(s.step.as_str())
                         && !self.scenario.subs.iter().any(|sub| sub.step == s.step.as_str())
                 }
                 Deed::Rerun => {

@@ -248,9 +248,14 @@ const KINDS: &[Shape] = &[
     (
         "map of creates, two at once",
         || {
-            Plan::default()
-                .map("m", Child::Make(Tagged), 3, 2, 0, &after(&[]))
-                .make("z", Named, 0, false, false, &after(&["m"]))
+            Plan::default().map("m", Child::Make(Tagged), 3, 2, 0, &after(&[])).make(
+                "z",
+                Named,
+                0,
+                false,
+                false,
+                &after(&["m"]),
+            )
         },
         "m[1]",
         4,
@@ -304,10 +309,14 @@ const KINDS: &[Shape] = &[
     (
         "signal",
         || {
-            Plan::default()
-                .set("a", false, &after(&[]))
-                .signal("s", None, &after(&["a"]))
-                .make("b", Tagged, 0, false, false, &after(&["s"]))
+            Plan::default().set("a", false, &after(&[])).signal("s", None, &after(&["a"])).make(
+                "b",
+                Tagged,
+                0,
+                false,
+                false,
+                &after(&["s"]),
+            )
         },
         "b",
         2,
@@ -315,9 +324,8 @@ const KINDS: &[Shape] = &[
     (
         "sub-workflow",
         || {
-            let inner = Plan::default()
-                .make("i", Tagged, 0, false, false, &after(&[]))
-                .ensure("j", &after(&["i"]));
+            let inner =
+                Plan::default().make("i", Tagged, 0, false, false, &after(&[])).ensure("j", &after(&["i"]));
             Plan::default()
                 .make("a", Named, 0, false, false, &after(&[]))
                 .sub("s", inner, RunOptions::default(), OnParentClose::Cancel, &after(&["a"]))
@@ -329,9 +337,14 @@ const KINDS: &[Shape] = &[
     (
         "sub-workflow that goes on by itself",
         || {
-            let inner = Plan::default()
-                .set("i", false, &after(&[]))
-                .make("j", Tagged, 0, false, false, &after(&["i"]));
+            let inner = Plan::default().set("i", false, &after(&[])).make(
+                "j",
+                Tagged,
+                0,
+                false,
+                false,
+                &after(&["i"]),
+            );
             Plan::default()
                 .sub("s", inner, RunOptions::default(), OnParentClose::Abandon, &after(&[]))
                 .ensure("z", &after(&[]))

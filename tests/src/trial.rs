@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use dssflow_engine::event::{CancelMode, EventKind, Next, Request};
 use dssflow_engine::id::{RunId, StepName, StoreId, WorkflowName};
-use dssflow_engine::run::view::RunView;
 use dssflow_engine::run::RunStatus;
+use dssflow_engine::run::view::RunView;
 use dssflow_engine::runtime::{EngineOptions, Rate, history, load};
-use dssflow_engine::workflow::Definition;
 use dssflow_engine::store::{Store, StoreError};
+use dssflow_engine::workflow::Definition;
 use dssflow_engine::{Engine, EngineError, RunHandle, StartRun};
 use futures::FutureExt;
 
@@ -757,10 +757,7 @@ impl Trial<'_> {
 
 /// Whether somebody has to drive a run.
 fn going(status: RunStatus) -> bool {
-    matches!(
-        status,
-        RunStatus::Pending | RunStatus::Running | RunStatus::Waiting | RunStatus::RollingBack
-    )
+    matches!(status, RunStatus::Pending | RunStatus::Running | RunStatus::Waiting | RunStatus::RollingBack)
 }
 
 fn stood_or_refused(stood: Result<RunView, EngineError>) -> LifeEnd {

@@ -59,10 +59,9 @@ impl Seen {
             Leaves::Thing(service, name) => {
                 self.things.iter().any(|t| t.service == *service && t.name == *name)
             }
-            Leaves::Setting(key, value) => self
-                .settings
-                .iter()
-                .any(|(k, _, v)| k == key && (v == value || (drifted && v == "drifted"))),
+            Leaves::Setting(key, value) => {
+                self.settings.iter().any(|(k, _, v)| k == key && (v == value || (drifted && v == "drifted")))
+            }
             Leaves::Note(name) => self.notes.contains_key(name),
             Leaves::Nothing => true,
         }
@@ -106,7 +105,9 @@ impl Judge<'_> {
                 None => {}
             }
         }
-        for view in views.iter().filter(|v| v.status != RunStatus::Succeeded && v.status != RunStatus::RolledBack) {
+        for view in
+            views.iter().filter(|v| v.status != RunStatus::Succeeded && v.status != RunStatus::RolledBack)
+        {
             bad.extend(self.unlisted(view));
         }
         bad.extend(self.below(views));
@@ -140,7 +141,10 @@ impl Judge<'_> {
                 let kept = status == StepStatus::Kept;
                 let scenario = self.scenario;
                 let asked = |names: &[String]| names.iter().any(|n| n == step);
-                if kept && !asked(&scenario.protected) && !asked(&scenario.keep) && !self.abandoned.contains(step)
+                if kept
+                    && !asked(&scenario.protected)
+                    && !asked(&scenario.keep)
+                    && !self.abandoned.contains(step)
                 {
                     return Some(format!("step {step} was kept without being asked to"));
                 }
@@ -172,7 +176,10 @@ impl Judge<'_> {
             let kept = shown.status == StepStatus::Kept;
             let gone = matches!(status, None | Some(RunStatus::RolledBack));
             if above.status == RunStatus::RolledBack && !kept && !gone {
-                bad.push(format!("the run above is rolled back, and that of step {} is {status:?}", sub.step));
+                bad.push(format!(
+                    "the run above is rolled back, and that of step {} is {status:?}",
+                    sub.step
+                ));
             }
             if status.is_some_and(|s| !s.is_end() && s != RunStatus::Paused) {
                 bad.push(format!("nobody drives the run of step {}, and it is {status:?}", sub.step));
@@ -219,8 +226,7 @@ impl Judge<'_> {
             if !left || !told || step.effect == "unknown" || step.status == StepStatus::Kept {
                 continue;
             }
-            let mine =
-                |t: &&Thing| t.origin == Origin::Run && t.service == *service && t.name == *name;
+            let mine = |t: &&Thing| t.origin == Origin::Run && t.service == *service && t.name == *name;
             for thing in seen.things.iter().filter(mine) {
                 let recorded = step.resources.iter().any(|r: &Resource| r.id == thing.id);
                 let output = step.output.as_ref().is_some_and(|o| o["id"] == thing.id.as_str());
