@@ -85,6 +85,7 @@ pub enum AfterCrash {
 
 /// One case.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct Scenario {
     /// Its name, for people.
     pub name: String,

@@ -534,7 +534,7 @@ impl Trial<'_> {
 
     /// The last means against a step that never works out: an operator leaves it out.
     fn exasperated(&self) -> bool {
-        self.scenario.people && self.verbs > VERB_LIMIT / 2 && self.verbs % 2 == 0
+        self.scenario.people && self.verbs > VERB_LIMIT / 2 && self.verbs.is_multiple_of(2)
     }
 
     fn keep(&self) -> Vec<StepName> {
@@ -745,7 +745,9 @@ impl Trial<'_> {
             self.violation("there is no run at the end".to_owned());
         }
         let counts = std::mem::take(&mut self.people.notes().counts);
-        counts.into_iter().for_each(|(verb, n)| *self.out.verbs.entry(verb).or_default() += n);
+        for (verb, n) in counts {
+            *self.out.verbs.entry(verb).or_default() += n;
+        }
         self.out.troubles = self.disk.fired();
         self.out.call_crashes = self.cloud.crashes_fired();
         self.out.fates = self.cloud.fates();
