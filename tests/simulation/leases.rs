@@ -259,7 +259,7 @@ impl Pair {
             // The other one is not stalled before it had a chance.
             tokio::time::sleep(LEASE_TTL * 2).await;
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// A person looks at the run now and then, mends and resumes; returns when it has ended.
@@ -297,15 +297,13 @@ async fn live(seed: u64) -> Came {
             tokio::select! {
                 biased;
                 () = pair.look_after(&mut person) => {}
-                ((), (), ()) = async { tokio::join!(
-                    pair.stall(&mut c, &mut stalls),
-                    pair.care(0, Duration::from_secs(4)),
-                    pair.care(1, Duration::from_secs(5)),
-                ) } => {}
+                () = pair.stall(&mut c, &mut stalls) => {}
+                () = pair.care(0, Duration::from_secs(4)) => {}
+                () = pair.care(1, Duration::from_secs(5)) => {}
             }
         };
         let starts = pair.start();
-        let both = async { tokio::join!(starts, work) };
+        let both = Box::pin(async { tokio::join!(starts, work) });
         tokio::time::timeout(Duration::from_hours(12), both).await.is_ok()
     };
     // Whoever still stalls wakes up, and writes and calls what it had in mind.

@@ -31,8 +31,8 @@ fn planted_bugs_still_fit() {
         }
         for part in parts {
             let lines = part.lines().skip(1).filter(|line| !line.starts_with('+'));
-            let before: String =
-                lines.map(|line| format!("{}\n", line.get(1..).unwrap_or_default())).collect();
+            let lines: Vec<&str> = lines.map(|line| line.get(1..).unwrap_or_default()).collect();
+            let before = lines.join("\n");
             assert_eq!(source.matches(&before).count(), 1, "{} does not fit:\n{before}", patch.display());
             hunks += 1;
         }
