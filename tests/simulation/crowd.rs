@@ -19,7 +19,7 @@ use dssflow_tests::deeds;
 use dssflow_tests::journal::Journal;
 use dssflow_tests::life::Life;
 use dssflow_tests::scenario::{Scenario, random_of};
-use dssflow_tests::trial::verdict;
+use dssflow_tests::verdict::verdict;
 
 use crate::{Failures, number, on_all_cores};
 

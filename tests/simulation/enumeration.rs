@@ -38,7 +38,7 @@ impl Point<'_> {
 }
 
 fn scenarios() -> impl Iterator<Item = Scenario> {
-    shapes::all().into_iter().chain((1_000_000..).map(random_small))
+    shapes::kinds().into_iter().chain(shapes::all()).chain((1_000_000..).map(random_small))
 }
 
 /// How many commits a scenario takes when nobody crashes.

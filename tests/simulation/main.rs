@@ -1,11 +1,12 @@
 //! The whole engine in simulated worlds that do everything to it: random ones by seed, and every single write of
 //! hand-made ones. `DSSFLOW_SEED` and `DSSFLOW_SEEDS` choose which and how many, `DSSFLOW_POINTS` how many points of
-//! the enumeration.
+//! the enumeration, `DSSFLOW_SHOW` how many failures are told in full.
 #![expect(clippy::print_stdout, reason = "harnesses report what they did")]
 
 mod crowd;
 mod enumeration;
 mod found;
+mod leases;
 mod seeds;
 mod teeth;
 
@@ -53,7 +54,8 @@ impl Failures {
         let mut all = self.0.into_inner().expect("no thread panics with it");
         all.sort();
         if !all.is_empty() {
-            let few: Vec<&str> = all.iter().take(5).map(|(_, text)| text.as_str()).collect();
+            let shown = usize::try_from(number("DSSFLOW_SHOW", 5)).expect("a small number");
+            let few: Vec<&str> = all.iter().take(shown).map(|(_, text)| text.as_str()).collect();
             panic!("{what}: {} failed\n{}", all.len(), few.join("\n\n"));
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::time::Instant;
 
-use dssflow_tests::scenario::random;
+use dssflow_tests::scenario::{Scenario, eventful, random};
 use dssflow_tests::tally::Tally;
 use dssflow_tests::trial;
 
@@ -11,6 +11,15 @@ use crate::{Failures, number, on_all_cores};
 
 #[test]
 fn random_worlds_lose_nothing() {
+    worlds("simulation", random);
+}
+
+#[test]
+fn worlds_of_all_kinds_of_steps_lose_nothing() {
+    worlds("eventful simulation", eventful);
+}
+
+fn worlds(what: &str, make: impl Fn(u64) -> Scenario + Sync) {
     let base = number("DSSFLOW_SEED", 1);
     let one = std::env::var("DSSFLOW_SEED").is_ok() && std::env::var("DSSFLOW_SEEDS").is_err();
     let count = number("DSSFLOW_SEEDS", if one { 1 } else { 5_000 });
@@ -18,10 +27,10 @@ fn random_worlds_lose_nothing() {
     let (tally, failures) = (Mutex::new(Tally::default()), Failures::default());
     on_all_cores(count, |n| {
         let seed = base + n;
-        let scenario = random(seed);
+        let scenario = make(seed);
         let outcome = trial::run(&scenario);
         if n % 50 == 0 || one {
-            let again = trial::run(&random(seed));
+            let again = trial::run(&make(seed));
             if again.trace != outcome.trace {
                 let at = again.trace.iter().zip(&outcome.trace).position(|(a, b)| a != b);
                 let at = at.unwrap_or(again.trace.len().min(outcome.trace.len()));
@@ -40,8 +49,8 @@ fn random_worlds_lose_nothing() {
         tally.lock().expect("no thread panics with it").add(&outcome);
     });
     let tally = tally.into_inner().expect("no thread panics with it");
-    println!("simulation: {tally} seconds={:.1} seed={base}", begin.elapsed().as_secs_f64());
-    failures.assert_none("random worlds");
+    println!("{what}: {tally} seconds={:.1} seed={base}", begin.elapsed().as_secs_f64());
+    failures.assert_none(what);
     if count >= 1_000 {
         assert!(
             tally.troubles.len() == 5 && tally.fates.len() == 8,

@@ -1,10 +1,44 @@
 //! Deliberate mistakes, each of which must turn the harness red. A harness that has never been red proves nothing.
 
+use std::path::Path;
+
 use dssflow_tests::cloud::{Origin, Service};
 use dssflow_tests::crash_store::{Sabotage, Trouble};
 use dssflow_tests::deeds::Mistake;
 use dssflow_tests::scenario::{Ending, Plan, Scenario, Traits, random};
 use dssflow_tests::{shapes, trial};
+
+/// `./campaign teeth` plants the bugs in `tests/teeth` one by one. Here only that each still fits the code it is for.
+#[test]
+fn planted_bugs_still_fit() {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = tests.parent().expect("it is a member of a workspace");
+    let mut patches: Vec<_> = std::fs::read_dir(tests.join("teeth"))
+        .expect("the planted bugs are there")
+        .map(|entry| entry.expect("a readable directory").path())
+        .collect();
+    patches.sort();
+    assert!(patches.len() >= 10, "{patches:?}");
+    for patch in patches {
+        let text = std::fs::read_to_string(&patch).expect("a readable patch");
+        let (mut source, mut hunks) = (String::new(), 0);
+        // Hunk by hunk: what it expects must stand in its file exactly once.
+        let mut parts = text.split("\n@@ ");
+        for line in parts.next().unwrap_or_default().lines() {
+            if let Some(path) = line.strip_prefix("--- a/") {
+                source = std::fs::read_to_string(root.join(path)).expect("the patched file is there");
+            }
+        }
+        for part in parts {
+            let lines = part.lines().skip(1).filter(|line| !line.starts_with('+'));
+            let lines: Vec<&str> = lines.map(|line| line.get(1..).unwrap_or_default()).collect();
+            let before = lines.join("\n");
+            assert_eq!(source.matches(&before).count(), 1, "{} does not fit:\n{before}", patch.display());
+            hunks += 1;
+        }
+        assert!(hunks > 0, "{} has nothing to plant", patch.display());
+    }
+}
 
 /// Worlds that all share a mistake: enumerated ones with a crash each, then random ones.
 fn worlds() -> impl Iterator<Item = Scenario> {

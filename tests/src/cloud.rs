@@ -18,6 +18,11 @@ use crate::chance::Chance;
 use crate::journal::Journal;
 use crate::life::Life;
 
+mod sections;
+mod world;
+
+pub use sections::Section;
+
 /// The longest a created or changed thing stays out of sight of reads, in milliseconds.
 pub const STALE_MS: u64 = 20_000;
 /// The longest a request whose caller has given up takes to land, in milliseconds. Together with [`STALE_MS`] it
@@ -214,8 +219,11 @@ struct Inner {
     mutations: u64,
     violations: Vec<String>,
     sections: BTreeMap<String, (u32, bool)>,
+    begun: BTreeMap<String, Vec<u64>>,
     crash_at: BTreeMap<u64, bool>,
     crashes_fired: u64,
+    fenced: u64,
+    dawdles: u64,
     calls: u64,
 }
 
@@ -256,88 +264,16 @@ impl Cloud {
         draw(&mut self.chance.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    // ---- set-up, for whoever writes a scenario
-
-    /// Puts a thing there that the run did not make.
-    pub fn plant(&self, service: Service, name: &str, origin: Origin) {
-        let marks = (origin == Origin::EarlierRun).then(|| Marks {
-            store: self.store.clone(),
-            site: SITE.to_owned(),
-            run: "earlier".to_owned(),
-            step: "whatever".to_owned(),
-            generation: 1,
-        });
-        let mut inner = self.lock();
-        let id = inner.id();
-        let thing = Thing {
-            id: id.clone(),
-            service,
-            name: name.to_owned(),
-            origin,
-            marks,
-            visible: 0,
-            settled: 0,
-            fails: false,
-        };
-        inner.things.insert(id, thing);
-    }
-
-    /// Makes a setting with its first value.
-    pub fn set_up(&self, key: &str, value: &str) {
-        let setting = Setting {
-            original: value.to_owned(),
-            current: value.to_owned(),
-            seen: vec![(0, value.to_owned())],
-            ours: false,
-        };
-        self.lock().settings.insert(key.to_owned(), setting);
-    }
-
-    /// Has every creating or changing call of a step refused for good, until [`Cloud::repair`].
-    pub fn refuse(&self, step: &str) {
-        self.lock().refused_steps.insert(step.to_owned());
-    }
-
-    /// Has every undoing call of a step refused for good, until [`Cloud::repair`].
-    pub fn refuse_undo(&self, step: &str) {
-        self.lock().stubborn_steps.insert(step.to_owned());
-    }
-
-    /// Ends the process at mutating call number `at` (from 1): before it takes effect, or after.
-    pub fn crash_at(&self, at: u64, after: bool) {
-        self.lock().crash_at.insert(at, after);
-    }
-
-    /// Ends all permanent troubles, as a person would, and takes a stranger's thing out of the way of a step that
-    /// may not have it.
-    pub fn repair(&self, in_the_way: &[String]) {
-        let mut inner = self.lock();
-        inner.refused_steps.clear();
-        inner.stubborn_steps.clear();
-        for thing in inner.things.values_mut() {
-            thing.fails = false;
-        }
-        inner.things.retain(|_, t| t.origin != Origin::Stranger || !in_the_way.contains(&t.name));
-    }
-
-    /// A stranger changes a setting that the run had changed.
-    pub fn drift(&self, key: &str) -> bool {
-        let mut inner = self.lock();
-        if !inner.pending.is_empty() {
-            return false;
-        }
-        let now = inner.now;
-        let Some(setting) = inner.settings.get_mut(key).filter(|s| s.ours) else { return false };
-        "drifted".clone_into(&mut setting.current);
-        "drifted".clone_into(&mut setting.original);
-        setting.seen.push((now, "drifted".to_owned()));
-        setting.ours = false;
-        true
-    }
-
     /// Forgets who is in which locked section: the process has ended.
     pub fn process_ended(&self) {
-        self.lock().sections.clear();
+        let mut inner = self.lock();
+        inner.sections.clear();
+        inner.begun.clear();
+    }
+
+    /// From now on callers take up to so many milliseconds before they ask for a change.
+    pub fn dawdle(&self, ms: u64) {
+        self.lock().dawdles = ms;
     }
 
     /// Moves the cloud's clock and lets land what is due.
@@ -405,6 +341,15 @@ impl Cloud {
         if life.is_over() {
             std::future::pending::<()>().await;
         }
+        let dawdles = self.lock().dawdles;
+        if dawdles > 0 {
+            let ms = self.draw(|c| c.between(0, dawdles));
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+        }
+        if let Err(lost) = ctx.fence() {
+            self.lock().fenced += 1;
+            return Err(lost);
+        }
         match self.decide(ctx, life.now_ms(), request, undoing, late) {
             Answer::Never { dies } => {
                 if dies {
@@ -427,7 +372,9 @@ impl Cloud {
         self.advance_inner(&mut inner, now);
         inner.calls += 1;
         inner.mutations += 1;
-        if let Some(text) = self.journal.objection(ctx.step().as_str(), ctx.attempt(), undoing) {
+        if let Some(text) =
+            self.journal.objection(ctx.run().as_str(), ctx.step().as_str(), ctx.attempt(), undoing, now)
+        {
             inner.violations.push(format!("acts before durable: {text}: {request:?}"));
         }
         if undoing {
@@ -593,18 +540,6 @@ impl Cloud {
         Ok(self.lock().notes.get(name).cloned())
     }
 
-    /// Enters a section that a lock guards; two in one that exclude each other are a violation.
-    pub fn enter(&self, lock: &str, exclusive: bool) -> Section {
-        let mut inner = self.lock();
-        let (count, alone) = inner.sections.get(lock).copied().unwrap_or_default();
-        if alone || (exclusive && count > 0) {
-            inner.violations.push(format!("two attempts are in the section of lock {lock}"));
-        }
-        inner.sections.insert(lock.to_owned(), (count + 1, exclusive));
-        drop(inner);
-        Section { cloud: self.clone(), lock: lock.to_owned() }
-    }
-
     // ---- how changes land
 
     fn land(&self, inner: &mut Inner, request: Request, doomed: bool) -> Reply {
@@ -706,6 +641,11 @@ impl Cloud {
         self.lock().crashes_fired
     }
 
+    /// Changes that were not asked for because the process could not show that it may.
+    pub fn fenced(&self) -> u64 {
+        self.lock().fenced
+    }
+
     /// The clock.
     pub fn now(&self) -> u64 {
         self.lock().now
@@ -747,25 +687,5 @@ impl Inner {
     fn id(&mut self) -> String {
         self.serial += 1;
         format!("i-{:04}", self.serial)
-    }
-}
-
-/// Being in a section that a lock guards.
-#[derive(Debug)]
-pub struct Section {
-    cloud: Cloud,
-    lock: String,
-}
-
-impl Drop for Section {
-    fn drop(&mut self) {
-        let mut inner = self.cloud.lock();
-        if let Some(section) = inner.sections.get_mut(&self.lock) {
-            section.0 = section.0.saturating_sub(1);
-            section.1 = false;
-            if section.0 == 0 {
-                inner.sections.remove(&self.lock);
-            }
-        }
     }
 }

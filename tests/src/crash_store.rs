@@ -15,7 +15,7 @@ use dssflow_engine::time::{BoxFuture, Timestamp};
 use futures::FutureExt;
 
 use crate::chance::Chance;
-use crate::journal::Journal;
+use crate::journal::{Journal, Written};
 use crate::life::Life;
 
 /// What happens to one commit.
@@ -144,11 +144,11 @@ impl Disk {
 }
 
 /// All records of all runs.
-async fn everything(base: &MemoryStore) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
+async fn everything(base: &MemoryStore) -> Result<Vec<Written>, StoreError> {
     let mut found = Vec::new();
     for summary in base.list(ListQuery::default()).await?.runs {
         let records = base.load(&summary.run, 0).await?;
-        found.extend(records.into_iter().map(|r| (r.first_seq, r.bytes)));
+        found.extend(records.into_iter().map(|r| (summary.run.to_string(), r.first_seq, r.bytes)));
     }
     Ok(found)
 }
@@ -193,7 +193,7 @@ impl CrashStore {
         if let Some(sabotage) = sabotage {
             return Ok(self.sabotaged(sabotage, transition, first, trouble).await);
         }
-        let record = transition.record.clone();
+        let (run, record) = (transition.run.to_string(), transition.record.clone());
         let seq = self.base.commit(transition).await?;
         match trouble {
             Some(Trouble::CrashAfter) => {
@@ -201,7 +201,7 @@ impl CrashStore {
                 return std::future::pending().await;
             }
             Some(Trouble::Unknown) => {
-                self.disk.journal.durable(first, record);
+                self.disk.journal.durable(&run, first, record);
                 return Err(StoreError::Unknown("by the simulation".to_owned()));
             }
             _ => {}
@@ -218,7 +218,7 @@ impl CrashStore {
                 }
             }
         }
-        self.disk.journal.durable(first, record);
+        self.disk.journal.durable(&run, first, record);
         Ok(seq)
     }
 
@@ -240,17 +240,17 @@ impl CrashStore {
                         Expect::New => 1,
                         Expect::At { seq } => seq + 1,
                     };
-                    let record = t.record.clone();
+                    let (run, record) = (t.run.to_string(), t.record.clone());
                     // A conflict means that the tail was lost before: the harness will say so.
                     if self.base.commit(t).await.is_ok() {
-                        self.disk.journal.durable(first, record);
+                        self.disk.journal.durable(&run, first, record);
                     }
                 }
                 self.lock_early().push(transition);
             }
             Sabotage::LosesTail => {
                 // Keeps a window of three transitions in memory; the journal's reader is fooled as well.
-                self.disk.journal.durable(first, transition.record.clone());
+                self.disk.journal.durable(transition.run.as_str(), first, transition.record.clone());
                 let out = {
                     let mut early = self.lock_early();
                     early.push(transition);

@@ -42,7 +42,13 @@ pub fn registry(mistake: Option<Mistake>) -> ActivityRegistry {
         })
         .expect("a new name");
     registry
+        .add_fn("list", |_: ActivityContext, input: ListInput| async move { Ok(input.items) })
+        .expect("a new name");
+    registry
 }
+
+/// What a person gives as id who completes a step by hand.
+pub const BY_HAND: &str = "by-hand";
 
 fn cloud(ctx: &ActivityContext) -> ActivityResult<Cloud> {
     Ok(ctx.resource::<Cloud>()?.as_ref().clone())
@@ -342,7 +348,7 @@ impl Activity for Wait {
 
     async fn execute(&self, ctx: &ActivityContext, input: &WaitInput) -> ActivityResult<String> {
         let cloud = cloud(ctx)?;
-        let Some(id) = &input.id else { return Ok(String::new()) };
+        let Some(id) = input.id.as_ref().filter(|id| *id != BY_HAND) else { return Ok(String::new()) };
         loop {
             match cloud.get(ctx, id).await? {
                 Some(Phase::Active) => return Ok(id.clone()),
@@ -374,4 +380,14 @@ pub struct ComputeInput {
 pub struct ComputeOutput {
     /// For conditions.
     pub go: bool,
+}
+
+/// Input of `list`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ListInput {
+    /// What it gives.
+    pub items: Vec<Value>,
+    /// Outputs of steps before.
+    #[serde(default)]
+    pub needs: Value,
 }

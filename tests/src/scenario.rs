@@ -15,6 +15,11 @@ use crate::chance::Chance;
 use crate::cloud::{Origin, Service};
 use crate::crash_store::{Sabotage, Trouble};
 use crate::deeds::{EnsureInput, Held, MakeInput, Mistake, SetInput};
+use crate::people::Deed;
+
+mod kinds;
+
+pub use kinds::{Child, eventful, unlocked};
 
 /// What a step leaves in the cloud when it has succeeded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +47,33 @@ pub enum Ending {
     CancelAt(u64, CancelMode),
 }
 
+/// Permits of semaphores named `permit-...`.
+pub const PERMITS: u32 = 2;
+/// Attempts in [`RATE_MS`] that rates named `rate-...` let through.
+pub const RATE: u32 = 5;
+/// The time that [`RATE`] is about.
+pub const RATE_MS: u64 = 10_000;
+
+/// A sub-workflow of a scenario.
+#[derive(Debug, Clone)]
+pub struct Sub {
+    /// The step that runs it.
+    pub step: String,
+    /// Its name.
+    pub workflow: String,
+    /// What it does. Its steps have names of their own.
+    pub graph: Graph,
+    /// How its runs behave.
+    pub options: RunOptions,
+}
+
+impl Sub {
+    /// The names of its steps.
+    pub fn steps(&self) -> impl Iterator<Item = String> {
+        self.graph.steps().iter().map(|step| step.name.to_string())
+    }
+}
+
 /// What a person types after a crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfterCrash {
@@ -53,6 +85,7 @@ pub enum AfterCrash {
 
 /// One case.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct Scenario {
     /// Its name, for people.
     pub name: String,
@@ -104,6 +137,16 @@ pub struct Scenario {
     pub sabotage: Option<Sabotage>,
     /// A deliberate mistake of activities.
     pub mistake: Option<Mistake>,
+    /// Workflows that are steps.
+    pub subs: Vec<Sub>,
+    /// Children of each map.
+    pub maps: BTreeMap<String, Vec<String>>,
+    /// Whether somebody decides at gates, sends signals, and does what is in `deeds`.
+    pub people: bool,
+    /// What an operator does, so many milliseconds into successive drives.
+    pub deeds: Vec<(u64, Deed)>,
+    /// After a crash the process recovers all runs by itself.
+    pub recovers: bool,
     /// What people do by whim: with it they try again, give up, leave it. Without, they always go on to the end.
     pub whims: bool,
 }
@@ -113,9 +156,29 @@ impl Scenario {
     pub fn needs(&self) -> BTreeMap<String, Vec<String>> {
         let name = |ix: u32| self.graph.step(ix).name.to_string();
         let total = u32::try_from(self.graph.len()).expect("a checked graph");
-        (0..total)
+        let mut needs: BTreeMap<String, Vec<String>> = (0..total)
             .map(|ix| (name(ix), self.graph.dependencies(ix).iter().map(|&d| name(d)).collect()))
-            .collect()
+            .collect();
+        // Children come after what their map needs, and before what needs the map; so do the steps of a sub-workflow.
+        for (map, children) in &self.maps {
+            let before = needs[map].clone();
+            needs.extend(children.iter().map(|child| (child.clone(), before.clone())));
+            needs.entry(map.clone()).or_default().extend(children.iter().cloned());
+        }
+        for sub in &self.subs {
+            let before = needs[&sub.step].clone();
+            for (ix, step) in (0..).zip(sub.graph.steps()) {
+                let own = sub.graph.dependencies(ix).iter().map(|&d| sub.graph.step(d).name.to_string());
+                needs.insert(step.name.to_string(), own.chain(before.iter().cloned()).collect());
+            }
+            needs.entry(sub.step.clone()).or_default().extend(sub.steps());
+        }
+        needs
+    }
+
+    /// Steps of sub-workflows: their runs may go on while steps of the run above are done again.
+    pub fn below(&self) -> Vec<String> {
+        self.subs.iter().flat_map(Sub::steps).collect()
     }
 }
 
@@ -128,6 +191,9 @@ pub struct Plan {
     plants: Vec<(Service, String, Origin)>,
     in_the_way: Vec<String>,
     settings: Vec<(String, String)>,
+    subs: Vec<Sub>,
+    maps: BTreeMap<String, Vec<String>>,
+    people: bool,
     /// Steps watch their locks and do not declare them: a deliberate mistake.
     pub unlocked: bool,
     /// Attempts have no limit in time: a deliberate mistake.
@@ -145,7 +211,7 @@ pub struct Traits {
     pub after: Vec<String>,
     /// A `compute` step whose output decides.
     pub when: Option<String>,
-    /// Locks.
+    /// Locks; `name[key]` has a key, `permit-...` is a semaphore, `rate-...` a rate.
     pub locks: Vec<Held>,
     /// Attempts; 0 means six.
     pub attempts: u32,
@@ -159,20 +225,35 @@ impl Plan {
     fn add(&mut self, name: &str, activity: &str, input: Value, traits: &Traits, leaves: Leaves) {
         let input = Binding::from_template(input).expect("step names are fixed");
         let activity = ActivityName::new(activity).expect("a fixed name");
-        let mut step = Step::activity(step_name(name), activity, input);
+        self.push(Step::activity(step_name(name), activity, input), name, traits, leaves);
+    }
+
+    fn push(&mut self, mut step: Step, name: &str, traits: &Traits, leaves: Leaves) {
         step.after = traits.after.iter().map(|a| step_name(a)).collect();
         step.when =
             traits.when.as_ref().map(|w| Binding::Output { step: step_name(w), pointer: "/go".to_owned() });
         step.locks = traits
             .locks
             .iter()
-            .filter(|_| !self.unlocked)
-            .map(|(lock, exclusive)| LockUse {
-                name: LockName::new(lock.as_str()).expect("a fixed name"),
-                mode: if *exclusive { LockMode::Exclusive } else { LockMode::Shared },
-                key: None,
+            .filter(|(lock, _)| !self.unlocked && !lock.starts_with("rate-"))
+            .map(|(lock, exclusive)| {
+                let (name, key) = match lock.split_once('[') {
+                    Some((name, key)) => (name, Some(Binding::literal(key.trim_end_matches(']')))),
+                    None => (lock.as_str(), None),
+                };
+                LockUse {
+                    name: LockName::new(name).expect("a fixed name"),
+                    mode: match exclusive {
+                        _ if name.starts_with("permit-") => LockMode::Permit,
+                        true => LockMode::Exclusive,
+                        false => LockMode::Shared,
+                    },
+                    key,
+                }
             })
             .collect();
+        let rates = traits.locks.iter().filter(|(lock, _)| lock.starts_with("rate-"));
+        step.rates = rates.map(|(rate, _)| LockName::new(rate.as_str()).expect("a fixed name")).collect();
         step.retry = RetryPolicy::attempts(if traits.attempts == 0 { 6 } else { traits.attempts });
         if !self.endless {
             step.timeouts = Timeouts::per_attempt(Duration::from_mins(1));
@@ -302,6 +383,11 @@ impl Plan {
             behind: Vec::new(),
             ending: Ending::Forward,
             after_crash: AfterCrash::Resume,
+            subs: self.subs,
+            maps: self.maps,
+            people: self.people,
+            deeds: Vec::new(),
+            recovers: false,
             drift: false,
             slow_store: false,
             sabotage: None,

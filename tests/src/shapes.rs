@@ -2,10 +2,11 @@
 //! Every write of each of them is crashed in turn.
 
 use dssflow_engine::event::CancelMode;
-use dssflow_engine::run::OnTrouble;
+use dssflow_engine::graph::{OnParentClose, OnReject};
+use dssflow_engine::run::{OnTrouble, RunOptions};
 
 use crate::cloud::{Origin, Service};
-use crate::scenario::{Ending, Plan, Scenario, Traits};
+use crate::scenario::{Child, Ending, Plan, Scenario, Traits};
 
 fn after(steps: &[&str]) -> Traits {
     Traits { after: steps.iter().map(|s| (*s).to_owned()).collect(), attempts: 3, ..Traits::default() }
@@ -243,10 +244,141 @@ const SHAPES: &[Shape] = &[
     ),
 ];
 
-/// All of them: every shape with every end.
+const KINDS: &[Shape] = &[
+    (
+        "map of creates, two at once",
+        || {
+            Plan::default().map("m", Child::Make(Tagged), 3, 2, 0, &after(&[])).make(
+                "z",
+                Named,
+                0,
+                false,
+                false,
+                &after(&["m"]),
+            )
+        },
+        "m[1]",
+        4,
+    ),
+    (
+        "map that tolerates one",
+        || Plan::default().map("m", Child::Ensure, 3, 0, 1, &after(&[])).set("z", false, &after(&["m"])),
+        "z",
+        4,
+    ),
+    (
+        "map of settings, one at a time",
+        || Plan::default().map("m", Child::Set, 2, 1, 0, &after(&[])),
+        "m[1]",
+        2,
+    ),
+    (
+        "gate between creates",
+        || {
+            Plan::default()
+                .make("a", Tagged, 0, false, false, &after(&[]))
+                .gate("g", None, OnReject::Continue, &after(&["a"]))
+                .make("b", Named, 0, false, false, &after(&["g"]))
+        },
+        "b",
+        2,
+    ),
+    (
+        "gate with a limit",
+        || {
+            Plan::default()
+                .ensure("a", &after(&[]))
+                .gate("g", Some((20_000, Some(true))), OnReject::Continue, &after(&["a"]))
+                .set("b", false, &after(&["g"]))
+        },
+        "b",
+        2,
+    ),
+    (
+        "sleep beside a create",
+        || {
+            Plan::default()
+                .make("a", Tokened, 0, false, false, &after(&[]))
+                .sleep("w", 30_000, &after(&["a"]))
+                .make("b", Tagged, 0, false, false, &after(&["w"]))
+                .ensure("c", &after(&["a"]))
+        },
+        "b",
+        2,
+    ),
+    (
+        "signal",
+        || {
+            Plan::default().set("a", false, &after(&[])).signal("s", None, &after(&["a"])).make(
+                "b",
+                Tagged,
+                0,
+                false,
+                false,
+                &after(&["s"]),
+            )
+        },
+        "b",
+        2,
+    ),
+    (
+        "sub-workflow",
+        || {
+            let inner =
+                Plan::default().make("i", Tagged, 0, false, false, &after(&[])).ensure("j", &after(&["i"]));
+            Plan::default()
+                .make("a", Named, 0, false, false, &after(&[]))
+                .sub("s", inner, RunOptions::default(), OnParentClose::Cancel, &after(&["a"]))
+                .set("z", false, &after(&["s"]))
+        },
+        "j",
+        2,
+    ),
+    (
+        "sub-workflow that goes on by itself",
+        || {
+            let inner = Plan::default().set("i", false, &after(&[])).make(
+                "j",
+                Tagged,
+                0,
+                false,
+                false,
+                &after(&["i"]),
+            );
+            Plan::default()
+                .sub("s", inner, RunOptions::default(), OnParentClose::Abandon, &after(&[]))
+                .ensure("z", &after(&[]))
+        },
+        "z",
+        2,
+    ),
+    (
+        "keyed lock, semaphore, rate",
+        || {
+            Plan::default()
+                .make("a", Tagged, 0, false, false, &locked(&[], "l[x]", true))
+                .set("b", false, &locked(&[], "l[x]", true))
+                .ensure("c", &locked(&[], "permit-0", false))
+                .ensure("d", &locked(&["c"], "rate-0", false))
+        },
+        "b",
+        4,
+    ),
+];
+
+/// Shapes with the kinds of steps that are more than a call, with every end.
+pub fn kinds() -> Vec<Scenario> {
+    every_end(KINDS, 1_001)
+}
+
+/// Shapes of plain steps: every one with every end.
 pub fn all() -> Vec<Scenario> {
+    every_end(SHAPES, 1)
+}
+
+fn every_end(shapes: &[Shape], from: u64) -> Vec<Scenario> {
     let mut scenarios = Vec::new();
-    for (n, (name, plan, failing, parallelism)) in (1..).zip(SHAPES) {
+    for (n, (name, plan, failing, parallelism)) in (from..).zip(shapes) {
         let make = |suffix: &str| {
             let mut s = plan().done(format!("{name}, {suffix}"), n);
             s.options.parallelism = *parallelism;

@@ -25,6 +25,8 @@ pub struct Tally {
     pub fates: BTreeMap<Fate, u64>,
     /// Verbs typed.
     pub verbs: BTreeMap<&'static str, u64>,
+    /// What runs went through, by kind.
+    pub kinds: BTreeMap<&'static str, u64>,
     /// Ends, by status.
     pub ends: BTreeMap<String, u64>,
     /// Events written.
@@ -51,6 +53,7 @@ impl Tally {
         merge(&mut self.troubles, &outcome.troubles);
         merge(&mut self.fates, &outcome.fates);
         merge(&mut self.verbs, &outcome.verbs);
+        merge(&mut self.kinds, &outcome.kinds);
         let end = outcome.end.map_or("none".to_owned(), |s| s.to_string());
         *self.ends.entry(end).or_default() += 1;
     }
@@ -68,6 +71,7 @@ impl Tally {
         merge(&mut self.troubles, &other.troubles);
         merge(&mut self.fates, &other.fates);
         merge(&mut self.verbs, &other.verbs);
+        merge(&mut self.kinds, &other.kinds);
         merge(&mut self.ends, &other.ends);
     }
 }
@@ -114,6 +118,9 @@ impl fmt::Display for Tally {
         }
         for (key, count) in &self.verbs {
             write!(f, " {}={count}", key.replace(' ', "_"))?;
+        }
+        for (key, count) in &self.kinds {
+            write!(f, " {key}={count}")?;
         }
         for (key, count) in &self.ends {
             write!(f, " end_{key}={count}")?;

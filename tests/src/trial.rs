@@ -4,26 +4,29 @@
 //! stay. Between lives somebody decides what to type next, as a person would.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dssflow_engine::activity::Resource;
-use dssflow_engine::event::{CancelMode, Request};
+use dssflow_engine::event::{CancelMode, EventKind, Next, Request};
 use dssflow_engine::id::{RunId, StepName, StoreId, WorkflowName};
+use dssflow_engine::run::RunStatus;
 use dssflow_engine::run::view::RunView;
-use dssflow_engine::run::{RunStatus, StepStatus};
-use dssflow_engine::runtime::{EngineOptions, engine};
+use dssflow_engine::runtime::{EngineOptions, Rate, history, load};
 use dssflow_engine::store::{Store, StoreError};
-use dssflow_engine::{Engine, EngineError, StartRun};
+use dssflow_engine::workflow::Definition;
+use dssflow_engine::{Engine, EngineError, RunHandle, StartRun};
 use futures::FutureExt;
 
 use crate::chance::Chance;
-use crate::cloud::{Cloud, Fate, Origin, Phase, SITE, Service};
+use crate::cloud::{Cloud, Fate, SITE, Service};
 use crate::crash_store::{Disk, Trouble};
 use crate::deeds;
 use crate::journal::Journal;
 use crate::life::Life;
-use crate::scenario::{AfterCrash, Ending, Leaves, Scenario};
+use crate::people::{Deed, People};
+use crate::scenario::{AfterCrash, Ending, PERMITS, RATE, RATE_MS, Scenario, Sub};
+use crate::verdict::Judge;
 
 /// When simulated time begins, in milliseconds since the epoch.
 const BEGIN_MS: u64 = 1_700_000_000_000;
@@ -53,6 +56,8 @@ pub struct Outcome {
     pub fates: BTreeMap<Fate, u64>,
     /// Verbs typed.
     pub verbs: BTreeMap<&'static str, u64>,
+    /// What runs went through, by kind.
+    pub kinds: BTreeMap<&'static str, u64>,
     /// Commits in all.
     pub commits: u64,
     /// Mutating calls in all.
@@ -67,6 +72,12 @@ enum Verb {
     Resume,
     Rollback,
     RollbackAgain,
+    /// The process drives on whatever was running.
+    Recover,
+    /// The same, at the very end: runs below may still go on.
+    RecoverRest,
+    /// An operator does something to a run that stands still.
+    Deed(Deed),
 }
 
 /// What somebody does to a run while it is driven.
@@ -104,6 +115,8 @@ struct Trial<'a> {
     rollback_typed: bool,
     drifted: bool,
     mutations_before: u64,
+    deeds: std::vec::IntoIter<(u64, Deed)>,
+    people: Rc<People<'a>>,
     out: Outcome,
 }
 
@@ -112,10 +125,12 @@ pub fn run(scenario: &Scenario) -> Outcome {
     let chance = Chance::new(scenario.seed).fork(7);
     let run = RunId::new("run").expect("a fixed name");
     let store = StoreId::generate([7; 16]);
-    let journal = Arc::new(Journal::new(
-        scenario.needs(),
-        &[scenario.protected.clone(), scenario.keep.clone()].concat(),
-    ));
+    let mut kept = [scenario.protected.clone(), scenario.keep.clone()].concat();
+    let below: Vec<String> =
+        scenario.subs.iter().filter(|sub| kept.contains(&sub.step)).flat_map(Sub::steps).collect();
+    kept.extend(below);
+    let journal = Journal::new(scenario.needs(), &kept).with(scenario.below(), scenario.behind.is_empty());
+    let journal = Arc::new(journal);
     let disk = Disk::new(store.clone(), Arc::clone(&journal), chance.fork(1), scenario.slow_store);
     let cloud = Cloud::new(chance.fork(2), journal, run.as_str(), store.as_str(), scenario.budget);
     for (service, name, origin) in &scenario.plants {
@@ -131,8 +146,11 @@ pub fn run(scenario: &Scenario) -> Outcome {
     if let Some(sabotage) = scenario.sabotage {
         disk.sabotage(sabotage);
     }
+    let watched = cloud.clone();
     let mut trial = Trial {
         scenario,
+        people: Rc::new(People::new(scenario, watched, run.clone(), chance.fork(4))),
+        deeds: scenario.deeds.clone().into_iter(),
         run,
         disk: Arc::new(disk),
         cloud,
@@ -193,13 +211,20 @@ impl Trial<'_> {
         let mut options = EngineOptions::default();
         options.seed = Some(self.scenario.seed);
         let store = Arc::new(self.disk.open(&life));
-        let engine = Engine::builder(store)
+        let mut builder = Engine::builder(store)
             .clock(Arc::new(life.clock()))
             .activities(deeds::registry(self.scenario.mistake))
             .resource(self.cloud.clone())
             .resource(life.clone())
             .options(options)
-            .build();
+            .semaphore("permit-0", PERMITS)
+            .rate("rate-0", Rate { permits: RATE, per_ms: RATE_MS });
+        for sub in &self.scenario.subs {
+            let name = WorkflowName::new(sub.workflow.as_str()).expect("a fixed name");
+            let definition = Definition::fixed(name, 1, sub.graph.clone());
+            builder = builder.definition(definition.options(sub.options.clone()));
+        }
+        let engine = builder.build();
         let dies = self.timed.next();
         let mut verb = verb;
         loop {
@@ -221,7 +246,12 @@ impl Trial<'_> {
             };
             self.now = self.now.max(life.now_ms());
             self.cloud.advance(self.now);
-            let next = self.judge(end, verb)?;
+            let next = match self.judge(end, verb) {
+                Some(next) => next,
+                // Whatever runs below has to end too, and a process that starts again must see to it.
+                None if self.rest() => Verb::RecoverRest,
+                None => return None,
+            };
             // A person often types the next command without the process ending in between, and often not.
             if life.is_over() || self.chance.percent(50) {
                 return Some(next);
@@ -230,8 +260,66 @@ impl Trial<'_> {
         }
     }
 
-    /// Types one verb and waits until the run stands.
+    /// Types one verb and waits until the run stands, and whatever runs below it.
     async fn drive(&mut self, engine: &Engine, verb: Verb) -> LifeEnd {
+        if !self.scenario.people {
+            return self.drive_alone(engine, verb).await;
+        }
+        let deeds = match verb {
+            Verb::RollbackAgain | Verb::RecoverRest => Vec::new(),
+            _ => self.deeds.by_ref().take(1).collect(),
+        };
+        let people = Rc::clone(&self.people);
+        let work = async {
+            let mut end = self.drive_alone(engine, verb).await;
+            if !matches!(end, LifeEnd::LetGo) {
+                // What was started as a step may go on by itself.
+                while let Some(handle) = engine.live_runs().first().and_then(|run| engine.handle(run)) {
+                    let _shown_by_its_history = handle.wait().await;
+                    tokio::task::yield_now().await;
+                }
+                if let LifeEnd::Stood(view) = &mut end
+                    && let Ok(now) = engine.view(&self.run).await
+                {
+                    // Somebody may have acted on the run meanwhile.
+                    **view = now;
+                }
+            }
+            end
+        };
+        tokio::select! {
+            biased;
+            end = work => end,
+            () = people.live(engine, deeds) => LifeEnd::LetGo,
+        }
+    }
+
+    /// An operator does something to the run, which stands still.
+    async fn deed(&mut self, engine: &Engine, deed: Deed) -> LifeEnd {
+        self.acked_cancel = None;
+        if let Err(error) = self.people.act(engine, &self.run, deed).await {
+            return LifeEnd::Refused(error);
+        }
+        match engine.handle(&self.run) {
+            Some(handle) => stood_or_refused(handle.wait().await),
+            None => stood_or_refused(engine.view(&self.run).await),
+        }
+    }
+
+    /// The process drives on whatever was running when the last one ended.
+    async fn recover(&mut self, engine: &Engine) -> Result<Option<RunHandle>, EngineError> {
+        *self.out.verbs.entry("recover").or_default() += 1;
+        let recovered = engine.recover().await?;
+        for (run, error) in recovered.parked {
+            if !matches!(error, EngineError::Store { .. }) {
+                self.violation(format!("run {run} was parked: {error}"));
+            }
+        }
+        Ok(engine.handle(&self.run))
+    }
+
+    /// Types one verb and waits until the run stands.
+    async fn drive_alone(&mut self, engine: &Engine, verb: Verb) -> LifeEnd {
         let request = Request::by("tester");
         let started = match verb {
             Verb::Start => {
@@ -250,6 +338,13 @@ impl Trial<'_> {
                 *self.out.verbs.entry("resume").or_default() += 1;
                 engine.resume(&self.run, request).await
             }
+            Verb::Deed(deed) => return self.deed(engine, deed).await,
+            Verb::Recover | Verb::RecoverRest => match self.recover(engine).await {
+                Ok(Some(handle)) => Ok(handle),
+                // It had just stopped by itself, or is one that was recovered too often.
+                Ok(None) => return stood_or_refused(engine.view(&self.run).await),
+                Err(error) => Err(error),
+            },
             Verb::Rollback | Verb::RollbackAgain => {
                 *self.out.verbs.entry("rollback").or_default() += 1;
                 match engine.rollback(&self.run, self.keep(), request.clone()).await {
@@ -281,7 +376,7 @@ impl Trial<'_> {
                 stood = handle.wait() => return stood_or_refused(stood),
                 () = tokio::time::sleep_until(begin + Duration::from_millis(ms)) => {}
             }
-            let request = Request::by("tester");
+            let (by, request) = self.people.request();
             let asked = match act {
                 Act::Pause => {
                     *self.out.verbs.entry("pause").or_default() += 1;
@@ -317,6 +412,9 @@ impl Trial<'_> {
                 }
             };
             // A run that has just ended can be told nothing any more; a store that fails ends the drive.
+            if asked.is_ok() && !matches!(act, Act::Rollback) {
+                self.people.notes().acknowledged.push((self.run.clone(), by));
+            }
             match asked {
                 Ok(()) | Err(EngineError::NotLive(_) | EngineError::Store { .. }) => {}
                 Err(error) => return LifeEnd::Refused(error),
@@ -336,6 +434,9 @@ impl Trial<'_> {
         }
         if verb == Verb::RollbackAgain {
             self.rolled_back_again(&end);
+            return None;
+        }
+        if verb == Verb::RecoverRest {
             return None;
         }
         if self.verbs > VERB_LIMIT {
@@ -390,6 +491,8 @@ impl Trial<'_> {
                 if self.scenario.after_crash == AfterCrash::Rollback && !self.rollback_typed {
                     self.before_rollback();
                     Some(Verb::Rollback)
+                } else if self.scenario.recovers {
+                    Some(Verb::Recover)
                 } else {
                     Some(Verb::Resume)
                 }
@@ -400,8 +503,38 @@ impl Trial<'_> {
 
     /// The stored status.
     fn look(&self) -> Option<RunStatus> {
-        let head = self.disk.look().head(&self.run).now_or_never()?.ok()??;
+        self.status_of(&self.run)
+    }
+
+    fn status_of(&self, run: &RunId) -> Option<RunStatus> {
+        let head = self.disk.look().head(run).now_or_never()?.ok()??;
         Some(head.summary.status)
+    }
+
+    /// Whether something below the run has not come to an end.
+    fn rest(&self) -> bool {
+        self.out.violations.is_empty()
+            && self.out.lives < u64::from(VERB_LIMIT) * 2
+            && self.people.runs().iter().skip(1).filter_map(|run| self.status_of(run)).any(going)
+    }
+
+    /// What an operator does now to a run that stands still, if anything.
+    fn next_deed(&mut self, fits: impl Fn(Deed) -> bool) -> Option<Verb> {
+        if !self.scenario.people || self.chance.percent(40) {
+            return None;
+        }
+        let rest: Vec<(u64, Deed)> = self.deeds.by_ref().collect();
+        let at = rest.iter().position(|(_, deed)| fits(*deed));
+        let found = at.map(|at| Verb::Deed(rest[at].1));
+        let rest: Vec<(u64, Deed)> =
+            rest.into_iter().enumerate().filter(|(n, _)| Some(*n) != at).map(|(_, deed)| deed).collect();
+        self.deeds = rest.into_iter();
+        found
+    }
+
+    /// The last means against a step that never works out: an operator leaves it out.
+    fn exasperated(&self) -> bool {
+        self.scenario.people && self.verbs > VERB_LIMIT / 2 && self.verbs.is_multiple_of(2)
     }
 
     fn keep(&self) -> Vec<StepName> {
@@ -429,9 +562,16 @@ impl Trial<'_> {
                     self.before_rollback();
                     return Some(Verb::Rollback);
                 }
-                None
+                self.next_deed(|deed| deed == Deed::Rerun)
             }
             RunStatus::Paused => {
+                if self.exasperated() {
+                    return Some(Verb::Deed(Deed::Skip));
+                }
+                let fits = |d| !matches!(d, Deed::MarkUndone | Deed::Abandon | Deed::Terminate);
+                if let Some(deed) = self.next_deed(fits) {
+                    return Some(deed);
+                }
                 let roll = self.chance.below(100);
                 if whims && roll < 15 {
                     self.before_rollback();
@@ -443,6 +583,13 @@ impl Trial<'_> {
                 Some(Verb::Resume)
             }
             RunStatus::Failed | RunStatus::Cancelled | RunStatus::TimedOut => {
+                if self.exasperated() {
+                    return Some(Verb::Deed(Deed::Skip));
+                }
+                let fits = |d| matches!(d, Deed::Retry | Deed::Skip | Deed::Complete | Deed::Rerun);
+                if let Some(deed) = self.next_deed(fits) {
+                    return Some(deed);
+                }
                 let roll = self.chance.below(100);
                 if self.ending == Ending::RollbackAfter || roll < 35 {
                     self.before_rollback();
@@ -457,6 +604,9 @@ impl Trial<'_> {
             RunStatus::RollbackStuck => {
                 let view = view.or_else(|| self.view())?;
                 self.leftovers_are_listed(&view);
+                if let Some(deed) = self.next_deed(|d| matches!(d, Deed::MarkUndone | Deed::Abandon)) {
+                    return Some(deed);
+                }
                 if self.drifted || (whims && self.chance.percent(25)) {
                     return None;
                 }
@@ -476,6 +626,10 @@ impl Trial<'_> {
 
     /// A cancellation that was acknowledged is never forgotten.
     fn cancel_kept(&mut self, status: RunStatus) {
+        if std::mem::take(&mut self.people.notes().terminated) {
+            // It may have come too late to be told what became of it.
+            self.acked_cancel = None;
+        }
         let Some(mode) = self.acked_cancel else { return };
         let fits = match (mode, status) {
             (_, RunStatus::Succeeded | RunStatus::RolledBack | RunStatus::RollbackStuck) => true,
@@ -493,8 +647,12 @@ impl Trial<'_> {
     }
 
     fn view(&self) -> Option<RunView> {
+        self.view_of(&self.run)
+    }
+
+    fn view_of(&self, run: &RunId) -> Option<RunView> {
         let store = self.disk.look();
-        let state = engine::load(store.as_ref(), &self.run).now_or_never()?.ok()?;
+        let state = load(store.as_ref(), run).now_or_never()?.ok()?;
         Some(dssflow_engine::run::view::view(&state))
     }
 
@@ -515,9 +673,56 @@ impl Trial<'_> {
 
     /// Everything of this run that is there must be found in the picture, by id where the id could be known.
     fn leftovers_are_listed(&mut self, view: &RunView) {
-        for text in unlisted(self.scenario, &self.cloud, view) {
-            self.violation(text);
+        let listed = self.judgement(|judge| judge.unlisted(view));
+        self.out.violations.extend(listed);
+    }
+
+    fn judgement<T>(&self, judge: impl FnOnce(Judge<'_>) -> T) -> T {
+        let notes = self.people.notes();
+        judge(Judge {
+            scenario: self.scenario,
+            cloud: &self.cloud,
+            drifted: self.drifted,
+            decided: &notes.decided,
+            abandoned: &notes.abandoned,
+        })
+    }
+
+    /// The history of a run, one event a line, with every acknowledged verb in it.
+    fn read_history(&mut self, run: &RunId) {
+        let store = self.disk.look();
+        let events = match history(store.as_ref(), run, 0).now_or_never() {
+            Some(Ok(events)) => events,
+            other => return self.violation(format!("the history cannot be read: {other:?}")),
+        };
+        self.out.events += events.len() as u64;
+        let lines: Vec<String> =
+            events.iter().map(|e| serde_json::to_string(e).expect("events are plain data")).collect();
+        for event in &events {
+            let kind = match &event.kind {
+                EventKind::MapExpanded { .. } => "maps",
+                EventKind::GateDecided { .. } => "gates",
+                EventKind::SignalReceived { .. } => "signals",
+                EventKind::WaitEnded { .. } => "waits",
+                EventKind::RunTimedOut { .. } => "timed_out",
+                EventKind::RunCreated { parent: Some(_), .. } => "subs",
+                EventKind::StepsReset { .. } => "resets",
+                EventKind::UndoMarked { .. } => "undo_marks",
+                EventKind::AttemptFailed { next: Next::Tolerate, .. } => "tolerated",
+                EventKind::StepFailed { .. } => "unattempted",
+                _ => continue,
+            };
+            *self.out.kinds.entry(kind).or_default() += 1;
         }
+        let notes = std::mem::take(&mut self.people.notes().acknowledged);
+        for (of, by) in notes.iter().filter(|(of, _)| of == run) {
+            let asked = format!("\"by\":\"{by}\"");
+            if !lines.iter().any(|line| line.contains(&asked)) {
+                self.violation(format!("{of}: what {by} was told is done is not in the history"));
+            }
+        }
+        self.people.notes().acknowledged = notes;
+        self.out.trace.extend(lines);
     }
 
     fn finish(mut self) -> Outcome {
@@ -526,20 +731,22 @@ impl Trial<'_> {
         for text in self.cloud.violations() {
             self.violation(text);
         }
-        let store = self.disk.look();
-        match engine::history(store.as_ref(), &self.run, 0).now_or_never() {
-            Some(Ok(events)) => {
-                self.out.events = events.len() as u64;
-                self.out.trace =
-                    events.iter().map(|e| serde_json::to_string(e).expect("events are plain data")).collect();
+        for run in self.people.runs() {
+            if run == self.run || self.status_of(&run).is_some() {
+                self.read_history(&run);
             }
-            other => self.violation(format!("the history cannot be read: {other:?}")),
         }
-        if let Some(view) = self.view() {
+        let views: Vec<RunView> = self.people.runs().iter().filter_map(|run| self.view_of(run)).collect();
+        if let Some(view) = views.first().filter(|view| view.run == self.run) {
             self.out.end = Some(view.status);
-            self.out.violations.extend(verdict(self.scenario, &self.cloud, &view, self.drifted));
+            let bad = self.judgement(|judge| judge.all(&views.iter().collect::<Vec<_>>()));
+            self.out.violations.extend(bad);
         } else if self.out.violations.is_empty() {
             self.violation("there is no run at the end".to_owned());
+        }
+        let counts = std::mem::take(&mut self.people.notes().counts);
+        for (verb, n) in counts {
+            *self.out.verbs.entry(verb).or_default() += n;
         }
         self.out.troubles = self.disk.fired();
         self.out.call_crashes = self.cloud.crashes_fired();
@@ -550,95 +757,9 @@ impl Trial<'_> {
     }
 }
 
-/// The judgement: the cloud against what the run says of itself.
-pub fn verdict(scenario: &Scenario, cloud: &Cloud, view: &RunView, drifted: bool) -> Vec<String> {
-    let (things, notes, settings) = (cloud.things(), cloud.notes(), cloud.settings());
-    let mut bad = Vec::new();
-
-    // Nothing of others is gone.
-    for (service, name, origin) in &scenario.plants {
-        let there = things.iter().any(|t| t.service == *service && t.name == *name && t.origin == *origin);
-        let removed = *origin == Origin::Stranger && scenario.in_the_way.contains(name);
-        if !there && !removed {
-            bad.push(format!("{name} of {origin:?} is gone"));
-        }
-    }
-    // Nothing is there twice.
-    let mut live: BTreeMap<&str, u32> = BTreeMap::new();
-    for thing in things.iter().filter(|t| t.origin == Origin::Run) {
-        *live.entry(thing.name.as_str()).or_default() += 1;
-    }
-    for (name, count) in live.iter().filter(|(_, n)| **n > 1) {
-        bad.push(format!("{count} live things are named {name}"));
-    }
-    let status_of: BTreeMap<&str, StepStatus> =
-        view.steps.iter().map(|s| (s.step.as_str(), s.status)).collect();
-    match view.status {
-        RunStatus::Succeeded => {
-            for (step, leaves) in &scenario.leaves {
-                let status = status_of[step.as_str()];
-                if status == StepStatus::Skipped {
-                    if ours(&things, &notes, leaves) {
-                        bad.push(format!("step {step} was skipped and left something"));
-                    }
-                    continue;
-                }
-                if !status.is_done() {
-                    bad.push(format!("the run succeeded and step {step} is {status}"));
-                }
-                let there = match leaves {
-                    Leaves::Thing(service, name) => {
-                        things.iter().any(|t| t.service == *service && t.name == *name)
-                    }
-                    Leaves::Setting(key, value) => settings
-                        .iter()
-                        .any(|(k, _, v)| k == key && (v == value || (drifted && v == "drifted"))),
-                    Leaves::Note(name) => notes.contains_key(name),
-                    Leaves::Nothing => true,
-                };
-                if !there {
-                    bad.push(format!("lost: step {step} is {status} and {leaves:?} is missing"));
-                }
-            }
-        }
-        RunStatus::RolledBack => {
-            for (step, leaves) in &scenario.leaves {
-                let kept = status_of[step.as_str()] == StepStatus::Kept;
-                if kept && !scenario.protected.contains(step) && !scenario.keep.contains(step) {
-                    bad.push(format!("step {step} was kept without being asked to"));
-                }
-                let left = match leaves {
-                    Leaves::Setting(key, _) => settings.iter().any(|(k, old, now)| k == key && old != now),
-                    other => ours(&things, &notes, other),
-                };
-                if left && !kept {
-                    bad.push(format!("orphan: {leaves:?} of step {step} is left after the rollback"));
-                }
-            }
-        }
-        RunStatus::RollbackStuck => {}
-        _ => {
-            for text in unlisted(scenario, cloud, view) {
-                bad.push(text);
-            }
-        }
-    }
-    if view.status == RunStatus::RollbackStuck {
-        bad.extend(unlisted(scenario, cloud, view));
-    }
-    // A thing that somebody waited for is whole.
-    if view.status == RunStatus::Succeeded {
-        for thing in &things {
-            let polled = scenario.graph.steps().iter().any(|s| {
-                thing.name == format!("thing-{}", s.name)
-                    && serde_json::to_string(&s.kind).is_ok_and(|k| k.contains("\"poll\":true"))
-            });
-            if thing.origin == Origin::Run && polled && thing.phase(u64::MAX) == Phase::Failed {
-                bad.push(format!("{} is FAILED and its step is done", thing.name));
-            }
-        }
-    }
-    bad
+/// Whether somebody has to drive a run.
+fn going(status: RunStatus) -> bool {
+    matches!(status, RunStatus::Pending | RunStatus::Running | RunStatus::Waiting | RunStatus::RollingBack)
 }
 
 fn stood_or_refused(stood: Result<RunView, EngineError>) -> LifeEnd {
@@ -646,56 +767,6 @@ fn stood_or_refused(stood: Result<RunView, EngineError>) -> LifeEnd {
         Ok(view) => LifeEnd::Stood(Box::new(view)),
         Err(error) => LifeEnd::Refused(error),
     }
-}
-
-fn ours(
-    things: &[crate::cloud::Thing],
-    notes: &BTreeMap<String, dssflow_engine::activity::Marks>,
-    leaves: &Leaves,
-) -> bool {
-    match leaves {
-        Leaves::Thing(service, name) => {
-            things.iter().any(|t| t.service == *service && t.name == *name && t.origin == Origin::Run)
-        }
-        Leaves::Note(name) => notes.contains_key(name),
-        Leaves::Setting(..) | Leaves::Nothing => false,
-    }
-}
-
-/// What of this run is in the cloud and not told by the picture of the run.
-fn unlisted(scenario: &Scenario, cloud: &Cloud, view: &RunView) -> Vec<String> {
-    let (things, notes, settings) = (cloud.things(), cloud.notes(), cloud.settings());
-    let mut bad = Vec::new();
-    for step in &view.steps {
-        let Some(leaves) = scenario.leaves.get(step.step.as_str()) else { continue };
-        let left = match leaves {
-            Leaves::Setting(key, value) => {
-                settings.iter().any(|(k, old, now)| k == key && old != now && now == value)
-            }
-            other => ours(&things, &notes, other),
-        };
-        let told = step.live || step.status == StepStatus::Kept;
-        if left && !told {
-            bad.push(format!(
-                "{leaves:?} of step {} ({}) is there and not told as live",
-                step.step, step.status
-            ));
-        }
-        let Leaves::Thing(service, name) = leaves else { continue };
-        if !left || !told || step.effect == "unknown" || step.status == StepStatus::Kept {
-            continue;
-        }
-        for thing in
-            things.iter().filter(|t| t.origin == Origin::Run && t.service == *service && t.name == *name)
-        {
-            let recorded = step.resources.iter().any(|r: &Resource| r.id == thing.id);
-            let output = step.output.as_ref().is_some_and(|o| o["id"] == thing.id.as_str());
-            if !recorded && !output && view.status == RunStatus::RollbackStuck {
-                bad.push(format!("{} of step {} is left and its id is not told", thing.id, step.step));
-            }
-        }
-    }
-    bad
 }
 
 /// A step name, for scenarios written by hand.

@@ -39,18 +39,25 @@ impl Engine {
     /// When there is no such run, it is driven already, has ended for good, or cannot be read; an activity is missing;
     /// or an output does not fit its type any more and nothing migrates it.
     pub async fn resume(&self, run: &RunId, request: Request) -> Result<RunHandle, EngineError> {
-        self.drive_on(run, request, true).await.map(|(handle, _)| handle)
+        let driven = self.drive_on(run, request, true).await?;
+        let (handle, _) = driven.expect("what a person wants is not passed over");
+        Ok(handle)
     }
 
     /// `wanted` is set when a person asks: a pause or failure that a crash cut short is over then, and however often it
-    /// was recovered does not matter. The flag that comes back says that the run was parked instead.
+    /// was recovered does not matter. The flag that comes back says that the run was parked instead; nothing comes back
+    /// of a run that nobody wants and that has ended or paused.
     async fn drive_on(
         &self,
         run: &RunId,
         request: Request,
         wanted: bool,
-    ) -> Result<(RunHandle, bool), EngineError> {
+    ) -> Result<Option<(RunHandle, bool)>, EngineError> {
         let state = self.load_idle(run).await?;
+        // The run above may have driven it to its end since it was listed.
+        if !wanted && (state.finished.is_some() || state.paused.is_some()) {
+            return Ok(None);
+        }
         let migrated = self.migrate(&state)?;
         let seq = state.seq;
         let cap = self.inner.options.crash_loop_cap.max(1);
@@ -75,7 +82,7 @@ impl Engine {
                 }
             })
             .await?;
-        Ok((handle, looping))
+        Ok(Some((handle, looping)))
     }
 
     /// Turns a run round: takes back everything it made. On a run that is stuck, tries again what failed. A run that
@@ -157,9 +164,9 @@ impl Engine {
             let page = self.list(query).await?;
             for summary in page.runs {
                 match self.drive_on(&summary.run, Request::by("recovery"), false).await {
-                    Ok((handle, false)) => found.runs.push(handle),
-                    Ok((_, true)) => found.looping.push(summary.run),
-                    Err(EngineError::Live(_) | EngineError::Held { .. }) => {}
+                    Ok(Some((handle, false))) => found.runs.push(handle),
+                    Ok(Some((_, true))) => found.looping.push(summary.run),
+                    Ok(None) | Err(EngineError::Live(_) | EngineError::Held { .. }) => {}
                     Err(error) => found.parked.push((summary.run, error)),
                 }
             }

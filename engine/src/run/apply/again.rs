@@ -132,8 +132,12 @@ pub(super) fn make_pending(state: &mut RunState, ix: StepIx) {
     (s.asked, s.tolerated) = (false, false);
     (s.error, s.ended, s.heartbeat) = (None, None, None);
     match s.ledger {
-        // Nothing could tell a repetition from the first time, so a new token is what makes it one.
-        Ledger::Done if !s.probed && s.effect != Effect::Read => s.generation += 1,
+        // An attempt that fails without an effect proves nothing about what is there already. And where nothing could
+        // tell a repetition from the first time, a new token is what makes it one.
+        Ledger::Done if s.effect != Effect::Read => {
+            s.unproven = true;
+            s.generation += u32::from(!s.probed);
+        }
         Ledger::NotOurs => s.ledger = Ledger::NoEffect,
         Ledger::Untouched | Ledger::Intent | Ledger::Done | Ledger::NoEffect | Ledger::Unknown { .. } => {}
     }
