@@ -300,6 +300,8 @@ fn steps_reset(state: &RunState, steps: &[StepName], again: Again) -> Result<(),
                 s.status,
                 StepStatus::Failed | StepStatus::Backoff | StepStatus::Waiting | StepStatus::Cancelled
             );
+            // What was about to start when the run ended was stopped by that.
+            let stopped = stopped || (s.status == StepStatus::Ready && state.finished.is_some());
             if steps.len() != 1 {
                 Err("one step is retried at a time".to_owned())
             } else if !stopped || s.is_settled() || s.missing > 0 || state.waiting.contains(&first) {
