@@ -49,6 +49,10 @@ pub(crate) async fn go_on(
     let target = Target { access, view, driven: false };
     let changed = match upgrade {
         Some(yes) if !over => compare(ui, &target, yes).await,
+        None if !over => {
+            tell_of_changes(ui, &target).await;
+            Ok(false)
+        }
         _ => Ok(false),
     };
     let Target { access, view, .. } = target;
@@ -115,6 +119,25 @@ async fn compare(ui: &Ui, target: &Target, yes: bool) -> CommandResult<bool> {
         "an upgrade does steps again where they or their input changed",
     )?;
     Ok(true)
+}
+
+/// A run keeps the workflow that it was made with. Whoever resumes it with another version is told what that means.
+async fn tell_of_changes(ui: &Ui, target: &Target) {
+    let Access::Store(store) = &target.access else { return };
+    let run = &target.view.run;
+    // What stands against a comparison is told by `--upgrade`; the run goes on without one.
+    let Ok(engine) = engine_on(store) else { return };
+    let Ok(Some(comparison)) = engine.compare(run).await else { return };
+    let n = comparison.differences.len();
+    let what = match comparison.verdict {
+        Verdict::Compatible => return,
+        Verdict::PendingOnly => format!("{n} steps differ, none of which has started"),
+        Verdict::Incompatible => format!("{n} steps differ, some of which have started"),
+    };
+    ui.note(&format!(
+        "run {run} keeps the workflow that it was made with; in this version {what}: `dssflow resume {run} --upgrade` \
+         shows them and brings it over"
+    ));
 }
 
 fn differences(view: &RunView, version: u32, comparison: &Comparison) -> String {
