@@ -53,7 +53,8 @@ async fn open(dir: &Path, dies: bool) -> Anything<(Engine, Workflow<u32, String>
 
 async fn first_process(dir: &Path) -> Anything<()> {
     let (engine, order) = open(dir, true).await?;
-    let run = engine.submit_with(&order, 995, |start| start.id = RunId::new("order-7").ok()).await?;
+    let id = RunId::new("order-7")?;
+    let run = engine.submit_with(&order, 995, |start| start.id = Some(id)).await?;
     run.wait().await?;
     Ok(())
 }

@@ -31,9 +31,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Once the run sleeps, the process dies; the next one goes on sleeping.
     lab.crash_after_event(2);
 
-    let mut start = StartRun::new(reminder.name().clone(), reminder.graph().clone());
-    start.input = "ada".into();
-    let end = lab.run(start).await?;
+    let end = lab.run(reminder.start("ada".to_owned())?).await?;
 
     for event in lab.history(&end.run).await? {
         let kind = serde_json::to_value(&event.kind)?;

@@ -70,14 +70,15 @@ pub type ActivityCtx = ActivityContext;
 /// [`Step`](workflow::Step) is the typed handle here, not the [`graph::Step`] of a graph written by hand.
 pub mod prelude {
     pub use crate::activity::{
-        Activity, ActivityContext, ActivityError, ActivityResult, Effect, Probe, Recorded, Undo, Undoing,
+        Activity, ActivityContext, ActivityError, ActivityResult, Effect, ErrorClass, Owner, Probe, Recorded,
+        Undo, Undoing,
     };
     pub use crate::event::{CancelMode, Request};
     pub use crate::graph::{OnParentClose, Timeouts};
-    pub use crate::id::{RunId, StepName, StoreId};
+    pub use crate::id::{ActivityName, RunId, StepName, StoreId};
     pub use crate::retry::{RetryPolicy, RetryRule};
     pub use crate::run::{OnTrouble, RunOptions, RunStatus, StepStatus, Verb};
-    pub use crate::runtime::{Engine, EngineBuilder, EngineError, RunHandle, StartRun};
+    pub use crate::runtime::{Engine, EngineBuilder, EngineError, Rate, RunHandle, StartRun};
     pub use crate::store::Store;
     pub use crate::store::memory::MemoryStore;
     pub use crate::workflow::{Approval, Given, Step, Workflow, WorkflowBuilder, WorkflowError, value};

@@ -19,6 +19,7 @@ fn wrong_wiring_does_not_compile() {
         "wrong_method",
         "not_stored",
         "not_send",
+        "closure_moves",
     ] {
         cases.compile_fail(format!("tests/wiring/{case}.rs"));
     }

@@ -119,6 +119,11 @@ impl OpenError {
     /// What to do about it, as one sentence.
     pub fn hint(&self) -> String {
         match self {
+            Self::Locked { holder: Some(holder), .. } if holder.pid == std::process::id() => {
+                "this process has it open already: clone that engine, or wait until the last clone of it and the last \
+                 handle of a run are gone; what they were doing ends a moment later"
+                    .to_owned()
+            }
             Self::Locked { holder: Some(holder), .. } => {
                 format!("wait until process {} has ended, or end it", holder.pid)
             }

@@ -38,7 +38,8 @@ use crate::store::{OpenOptions, SledStore, on_thread};
 /// ```
 pub trait OpenEngine {
     /// Opens the store in a directory, or makes one there, and builds an engine on it. The store belongs to this
-    /// process until the engine and all its handles are gone. Opening takes milliseconds, after a crash as long as
+    /// process until the engine, all its handles and the attempts that they let go of are gone, which is a moment after
+    /// the last of them was dropped: an `open` right behind it can still find the store locked. Opening takes milliseconds, after a crash as long as
     /// reading the log does; a thread of its own does it.
     ///
     /// # Errors

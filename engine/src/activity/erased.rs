@@ -85,8 +85,27 @@ impl<A> Erased<A> {
 
 pub(super) fn read_input<T: DeserializeOwned>(input: &Value) -> ActivityResult<T> {
     serde_json::from_value(input.clone()).map_err(|e| {
-        ActivityError::terminal("InputMismatch", format!("the stored input does not fit the activity: {e}"))
-            .no_effect()
+        let error = ActivityError::terminal(
+            "InputMismatch",
+            format!("the stored input does not fit the activity: {e}"),
+        )
+        .no_effect();
+        let has_null = input.is_null() || input.as_array().is_some_and(|list| list.contains(&Value::Null));
+        if has_null {
+            error.help("a step that was skipped gives null: hand on its `optional()`, and take an `Option`")
+        } else {
+            error
+        }
+    })
+}
+
+/// Reads back what the activity itself gave.
+fn read_output<T: DeserializeOwned>(output: &Value) -> ActivityResult<T> {
+    serde_json::from_value(output.clone()).map_err(|e| {
+        ActivityError::terminal(
+            "OutputMismatch",
+            format!("the output cannot be read back from its JSON: {e}"),
+        )
     })
 }
 
@@ -140,7 +159,7 @@ impl<A: Activity> ErasedActivity for Erased<A> {
     ) -> BoxFuture<'a, ActivityResult<()>> {
         Box::pin(async move {
             let input: A::Input = read_input(input)?;
-            let output: A::Output = read_input(output)?;
+            let output: A::Output = read_output(output)?;
             self.activity.verify(ctx, &input, &output).await
         })
     }

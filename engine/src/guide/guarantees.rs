@@ -65,7 +65,7 @@
 //! # let lab = Lab::new(|engine| engine.register(&order).expect("its own").resource(calls.clone()));
 //! // 1 created, 2 pay started, 3 pay done, 4 ship started, 5 ship done: the process dies before it can write 5.
 //! lab.crash_before_event(5);
-//! let end = lab.run(StartRun::new(order.name().clone(), order.graph().clone())).await?;
+//! let end = lab.run(order.start(())?).await?;
 //! assert_eq!(end.status, RunStatus::Succeeded);
 //! // Done stays done; what gave no answer is called again.
 //! assert_eq!(*calls.lock().unwrap(), ["pay", "ship", "ship"]);

@@ -46,8 +46,7 @@
 //!     let code = |bank: &Bank, engine: EngineBuilder| {
 //!         engine.register(&salary).expect("a workflow of its own").resource(bank.clone())
 //!     };
-//!     let mut start = StartRun::new(salary.name().clone(), salary.graph().clone());
-//!     start.input = 995.into();
+//!     let start = salary.start(995)?;
 //!
 //!     // The first payment is made and its answer lost; the process dies when it would write that down.
 //!     let bank = Bank::default();
@@ -71,7 +70,10 @@
 //! should pass. It makes a plain run and takes it back; does the same with every execution and every undo done twice and
 //! three times in a row; and crashes at each decision, before and after it is durable, forward and back. The world must
 //! look as after the plain run, and after each rollback as before it. What it finds says how to have it again.
-//! [`RepeatCheck`](crate::testing::RepeatCheck) can be told more: who answers at gates, how the runs should end.
+//! [`RepeatCheck`](crate::testing::RepeatCheck) can be told more: who answers at gates, how the runs should end, and, for a
+//! workflow that is not meant to be taken back, that no run is
+//! ([`without_rollback`](crate::testing::RepeatCheck::without_rollback)). It is an ordinary value; print it, or fail by it
+//! with `assert_ok`.
 //!
 //! # Values
 //!

@@ -94,6 +94,63 @@
 //!
 //! An *input* is resolved anew for each attempt; one that does not fit is the step's terminal error `InputMismatch`.
 //!
+//! A migration is named after the activity. The code of a typed workflow's step is the activity `workflow/step`, so a
+//! migration of what step `quote` of workflow `bill` gives is one of `bill/quote`. It is given the stored JSON and gives
+//! JSON that fits the new type; keep it as long as there are runs from before.
+//!
+//! ```
+//! # use std::sync::Arc;
+//! use dssflow_engine::prelude::*;
+//! use serde::{Deserialize, Serialize};
+//! use serde_json::json;
+//!
+//! # mod old {
+//! # use super::*;
+//! # #[derive(Serialize, Deserialize)]
+//! # pub struct Quote { pub cents: u32 }
+//! # pub async fn quote(_ctx: ActivityCtx, cents: u32) -> ActivityResult<Quote> { Ok(Quote { cents }) }
+//! # pub async fn send(_ctx: ActivityCtx, _: Quote) -> ActivityResult<String> {
+//! #     Err(ActivityError::terminal("Bug", "cents of what?"))
+//! # }
+//! # }
+//! // It was `struct Quote { cents: u32 }` when the run was made.
+//! #[derive(Serialize, Deserialize)]
+//! struct Quote { cents: u32, currency: String }
+//!
+//! async fn quote(_ctx: ActivityCtx, cents: u32) -> ActivityResult<Quote> {
+//!     Ok(Quote { cents, currency: "EUR".to_owned() })
+//! }
+//!
+//! async fn send(_ctx: ActivityCtx, quote: Quote) -> ActivityResult<String> {
+//!     Ok(format!("{} {}", quote.cents, quote.currency))
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let old = Workflow::<u32, String>::build("bill", |w| {
+//! #     let quoted = w.step("quote", old::quote, w.input());
+//! #     w.step("send", old::send, &quoted)
+//! # })?;
+//! # let store = Arc::new(MemoryStore::new(StoreId::generate([0; 16])));
+//! # let engine = Engine::builder(store.clone()).register(&old)?.build();
+//! # let run = engine.submit(&old, 995).await?;
+//! # assert!(run.result().await.is_err());
+//! # let half_done = run.id().clone();
+//! # let store = Arc::new(store.reopen());
+//! let bill = Workflow::<u32, String>::build("bill", |w| {
+//!     let quoted = w.step("quote", quote, w.input());
+//!     w.step("send", send, &quoted)
+//! })?;
+//! let engine = Engine::builder(store)
+//!     .register(&bill)?
+//!     .migrate(ActivityName::new("bill/quote")?, |old| Ok(json!({ "cents": old["cents"], "currency": "EUR" })))
+//!     .build();
+//! let run = engine.resume(&half_done, Request::by("me")).await?.typed::<String>();
+//! assert_eq!(run.result().await?, "995 EUR");
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! ## What shapes cannot see
 //!
 //! A shape is found by reading a type from examples, through serde, without a derive. It shows names and types of fields

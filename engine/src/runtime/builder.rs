@@ -96,7 +96,8 @@ impl EngineBuilder {
         Ok(self)
     }
 
-    /// Says how an old output of an activity becomes one of the type that it gives now. Asked for outputs that do not
+    /// Says how an old output of an activity becomes one of the type that it gives now. The activity of a typed workflow's
+    /// step is named `workflow/step`; see [the guide](crate::guide::versioning). Asked for outputs that do not
     /// fit any more, when a run is driven on; the result is recorded in the run's history.
     pub fn migrate(
         mut self,

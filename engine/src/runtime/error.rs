@@ -8,7 +8,32 @@ use crate::run::{IllegalEvent, RunStatus};
 use crate::store::StoreError;
 use crate::time::Timestamp;
 
-/// Why the engine did not do as asked. Each says what to do about it.
+/// What became of a run that has no result, and what mends it where the error says so.
+fn not_succeeded(
+    run: &RunId,
+    status: RunStatus,
+    step: Option<&StepName>,
+    error: Option<&ActivityError>,
+) -> String {
+    let mut text = match (status, step) {
+        (RunStatus::Failed, Some(step)) => format!("run {run} failed at step {step}"),
+        (RunStatus::Failed, None) => format!("run {run} failed"),
+        (_, Some(step)) => {
+            format!("run {run} is {}, step {step} failed", status.to_string().replace('_', " "))
+        }
+        (_, None) => format!("run {run} is {}", status.to_string().replace('_', " ")),
+    };
+    if let Some(error) = error {
+        text = format!("{text}: {error}");
+        if let Some(help) = &error.help {
+            text = format!("{text} ({help})");
+        }
+    }
+    text
+}
+
+/// Why the engine did not do as asked. Each says what to do about it. Print it with `{}`: a `main` that returns it shows
+/// its fields instead.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
@@ -23,7 +48,7 @@ pub enum EngineError {
     /// There is no such run.
     #[error("run {0} is not in the store")]
     NoSuchRun(RunId),
-    /// The run is driven from this engine already.
+    /// The run is driven from this engine already; [`Engine::handle`](crate::Engine::handle) gives its handle.
     #[error("run {0} is being driven already")]
     Live(RunId),
     /// Another engine drives the run.
@@ -120,7 +145,7 @@ pub enum EngineError {
         why: String,
     },
     /// The run did not succeed, so it has no result.
-    #[error("run {run} is {status}{}{}", step.as_ref().map(|s| format!(" at step {s}")).unwrap_or_default(), error.as_ref().map(|e| format!(": {e}")).unwrap_or_default())]
+    #[error("{}", not_succeeded(run, *status, step.as_ref(), error.as_deref()))]
     NotSucceeded {
         /// The run.
         run: RunId,

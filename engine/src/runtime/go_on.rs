@@ -1,6 +1,6 @@
 //! Runs that exist: driven on, turned round, stopped, changed by an operator, brought to another definition.
 
-use crate::event::{CancelMode, EventKind, Request};
+use crate::event::{ActivityShapes, CancelMode, EventKind, Request};
 use crate::graph::{Graph, Step, StepIx};
 use crate::id::{RunId, StepName};
 use crate::run::resolve::resolve;
@@ -58,7 +58,7 @@ impl Engine {
         if !wanted && (state.finished.is_some() || state.paused.is_some()) {
             return Ok(None);
         }
-        let migrated = self.migrate(&state)?;
+        let migrated = self.migrate(&state, &state.shapes)?;
         let seq = state.seq;
         let cap = self.inner.options.crash_loop_cap.max(1);
         let looping = !wanted && state.finished.is_none() && state.recoveries >= cap;
@@ -239,7 +239,7 @@ impl Engine {
                 }
                 driver.act(&verb, request)?;
                 // After it: what is to be done again needs no output that fits.
-                let migrated = self.migrate(driver.state())?;
+                let migrated = self.migrate(driver.state(), &driver.state().shapes)?;
                 stage_all(driver, migrated)
             })
             .await?;
@@ -295,6 +295,8 @@ impl Engine {
         let graph = self.definition_of(&state)?.ok_or(EngineError::MissingWorkflow { workflow })?;
         self.check_code(run, &graph, true)?;
         let shapes = self.inner.shapes(&graph);
+        // The types that the stored outputs were made with; the upgrade puts those of now in their place.
+        let was = state.shapes.clone();
         let verdict = compare(&state, &graph, &shapes).verdict;
         let version = self.inner.workflows[&state.workflow].version;
         let reset = to_do_again(&state, &graph, &mut |was, step| self.input_is(&state, was, step));
@@ -318,7 +320,7 @@ impl Engine {
                     request,
                 })?;
             }
-            let migrated = self.migrate(driver.state())?;
+            let migrated = self.migrate(driver.state(), &was)?;
             stage_all(driver, migrated)
         })
         .await
@@ -331,8 +333,8 @@ impl Engine {
         resolve(state, &self.inner.functions, binding).is_ok_and(|now| now == **input)
     }
 
-    /// Outputs that do not fit the types of now, brought to them where a migration says how.
-    fn migrate(&self, state: &RunState) -> Result<Vec<EventKind>, EngineError> {
+    /// Outputs made with the types `was` that do not fit those of now, brought to them where a migration says how.
+    fn migrate(&self, state: &RunState, was: &ActivityShapes) -> Result<Vec<EventKind>, EngineError> {
         let mut events = Vec::new();
         let (mut steps, mut first) = (Vec::new(), None);
         for (ix, s) in (0..).zip(&state.steps) {
@@ -340,7 +342,7 @@ impl Engine {
             let (Some(output), Some(activity)) = (&s.output, step.kind.activity()) else { continue };
             let Some(code) = self.inner.activities.get(activity) else { continue };
             // Only what was made with other types is looked at: a thousand outputs need not be read for nothing.
-            let same = state.shapes.get(activity).is_some_and(|was| *was == code.shapes());
+            let same = was.get(activity).is_some_and(|was| *was == code.shapes());
             if same || state.maps.contains_key(&ix) || !s.status.is_done() {
                 continue;
             }

@@ -37,7 +37,10 @@ trait Nothing {}
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an activity: it must be an `async fn(ActivityCtx, Input) -> ActivityResult<Output>`",
     label = "is no activity",
-    note = "it takes two arguments, the context and one input (a tuple where it needs several), and must be async"
+    note = "it takes two arguments, the context and one input (a tuple where it needs several), and must be async",
+    note = "its error must be `ActivityError`; `map_err` with `ActivityError::retryable(..)` makes one of any other",
+    note = "a closure is called once for each attempt: it must clone what it captured before its `async move` takes it, \
+            or better take it from `ctx.resource`"
 )]
 pub trait ActivityFn<I, O, M = Called>: Send + Sync + 'static {
     /// What it gives to wait for.

@@ -42,7 +42,7 @@ pub trait Input<T>: Source {}
 #[diagnostic::on_unimplemented(
     message = "a workflow that returns `{O}` cannot end with `{Self}`",
     label = "does not give `{O}`",
-    note = "what the closure of `Workflow::build` ends with is what a run returns"
+    note = "what the closure of `Workflow::build` ends with, without a `;`, is what a run returns"
 )]
 pub trait Returns<O>: Source {}
 

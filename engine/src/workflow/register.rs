@@ -1,13 +1,32 @@
 //! Engines and typed workflows: registering them, starting them, waiting for what they return.
 
 use super::function::Data;
-use super::{Untyped, Workflow, WorkflowError};
+use super::{Definition, Untyped, Workflow, WorkflowError};
 use crate::runtime::{Engine, EngineBuilder, EngineError, RunHandle, StartRun};
+
+impl<I: Data, O> Workflow<I, O> {
+    /// What starts a run of it with `input`, with its version and its options: for test kits, which start runs by
+    /// [`StartRun`], and for [`Engine::start`]. [`Engine::submit`] is the shorter way where there is an engine.
+    ///
+    /// # Errors
+    /// [`WorkflowError::BadValue`] when the input cannot be written as JSON.
+    pub fn start(&self, input: I) -> Result<StartRun, WorkflowError> {
+        let Definition { name, version, options, .. } = self.definition();
+        let input = serde_json::to_value(input)
+            .map_err(|e| WorkflowError::BadValue { workflow: name.clone(), why: e.to_string() })?;
+        let mut start = StartRun::new(name.clone(), self.graph().clone());
+        (start.version, start.options, start.input) = (*version, options.clone(), input);
+        Ok(start)
+    }
+}
 
 impl EngineBuilder {
     /// Adds a workflow with the code of its steps, and the workflows that it runs as sub-workflows with theirs. One
-    /// that is there already, built the same way from the same functions, is left as it is; what closures captured is
-    /// not compared.
+    /// that is there already, built the same way from the same functions, is left as it is.
+    ///
+    /// What closures captured, and what is in the fields of an [`Activity`](crate::Activity), is not compared: of two
+    /// workflows that differ in nothing else the first one's code runs, for both. Hand such things to the engine with
+    /// [`EngineBuilder::resource`], or give the workflows different names.
     ///
     /// [`EngineBuilder::activities`] and [`EngineBuilder::functions`] replace what is there: call them before.
     ///
