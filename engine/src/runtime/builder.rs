@@ -162,6 +162,7 @@ impl EngineBuilder {
             metrics: self.metrics,
             events,
             live: Mutex::new(BTreeMap::new()),
+            closed: Default::default(),
         });
         Engine::owner(inner, self.resources)
     }
