@@ -164,9 +164,9 @@ pub(crate) fn check_payload(value: &Value) -> Result<usize, String> {
             Value::Array(list) => {
                 list.iter().try_fold(2, |n, v| Ok::<_, String>(n + 1 + weigh(v, depth + 1)?))?
             }
-            Value::Object(map) => {
-                map.iter().try_fold(2, |n, (k, v)| Ok::<_, String>(n + escaped_len(k) + 4 + weigh(v, depth + 1)?))?
-            }
+            Value::Object(map) => map
+                .iter()
+                .try_fold(2, |n, (k, v)| Ok::<_, String>(n + escaped_len(k) + 4 + weigh(v, depth + 1)?))?,
         })
     }
     let size = weigh(value, 0)?;

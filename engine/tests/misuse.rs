@@ -51,7 +51,6 @@ struct Talker;
 impl Activity for Talker {
     type Input = String;
     type Output = String;
-    const NAME: &'static str = "talker";
     const HAS_PROBE: bool = true;
 
     fn effect(&self) -> Effect {
@@ -65,9 +64,7 @@ impl Activity for Talker {
     async fn probe(&self, _: &ActivityContext, about: &String) -> ActivityResult<Probe<String>> {
         match about.as_str() {
             "found" => Ok(Probe::Present { output: huge(), owner: dssflow_engine::activity::Owner::Foreign }),
-            "broken" => {
-                Ok(Probe::Failed { owner: dssflow_engine::activity::Owner::Foreign, detail: huge() })
-            }
+            "broken" => Ok(Probe::Failed { owner: dssflow_engine::activity::Owner::Foreign, detail: huge() }),
             _ => Ok(Probe::Absent),
         }
     }
@@ -100,7 +97,7 @@ fn engine() -> Engine {
         Ok(how)
     };
     activities.add_fn("talk", talk).unwrap();
-    activities.add(Talker).unwrap();
+    activities.add("talker", Talker).unwrap();
     Engine::builder(Arc::new(MemoryStore::new(StoreId::generate([7; 16]))))
         .clock(Arc::new(TokioClock::starting_at(Timestamp::from_millis(1_000_000))))
         .activities(activities)
@@ -207,8 +204,12 @@ async fn ask(engine: &Engine, run: &RunId, n: usize, request: Request) -> Option
 }
 
 async fn waiting(engine: &Engine) -> RunHandle {
-    let kind =
-        StepKind::Gate { prompt: String::new(), timeout_ms: None, default: None, on_reject: OnReject::Fail };
+    let kind = StepKind::Gate {
+        question: "go on?".to_owned(),
+        timeout_ms: None,
+        default: None,
+        on_reject: OnReject::Fail,
+    };
     let mut gate = Step::new(name("gate"), kind);
     gate.after = vec![name("a")];
     let handle = engine.start(start("r", vec![step("a", "double", json!(1)), gate])).await.unwrap();
@@ -284,10 +285,17 @@ async fn a_live_run_and_a_finished_one_say_what_they_do_not_take() {
 async fn a_list_too_large_to_map_fails_its_step() {
     let engine = engine();
     let activity = ActivityName::new("double").unwrap();
-    let map = |items| StepKind::Map { items, activity: activity.clone(), max_concurrency: 1, tolerated_failures: 0 };
-    let mut start_large = start("large", vec![Step::new(name("m"), map(Binding::input("/list")))]);
+    let map = |items| StepKind::Map {
+        items,
+        activity: activity.clone(),
+        max_concurrency: 1,
+        tolerated_failures: 0,
+    };
+    let mut start_large =
+        start("large", vec![Step::new(name("m"), map(Binding::Input { pointer: "/list".to_owned() }))]);
     start_large.input = json!({ "list": (0..100_001).collect::<Vec<_>>() });
-    let mut start_text = start("text", vec![Step::new(name("m"), map(Binding::input("/list")))]);
+    let mut start_text =
+        start("text", vec![Step::new(name("m"), map(Binding::Input { pointer: "/list".to_owned() }))]);
     start_text.input = json!({ "list": "abc" });
     for (start, code) in [(start_large, "MapTooLarge"), (start_text, "NotAList")] {
         let handle = engine.start(start).await.unwrap();

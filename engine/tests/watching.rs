@@ -1,9 +1,7 @@
-//! What can be seen from outside: spans, measurements; and that nothing is lost when hooks fail or verbs cross an end.
+//! Measurements are whole; nothing is lost when hooks fail or verbs cross an end.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
-use std::collections::BTreeMap;
-use std::fmt::Debug;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -18,32 +16,6 @@ use dssflow_engine::{
     ActivityContext, ActivityError, ActivityRegistry, Binding, Engine, EngineError, Graph, StartRun, Step,
 };
 use serde_json::{Value, json};
-use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id};
-use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
-use tracing_subscriber::registry::LookupSpan;
-
-/// The path of names to every span that was opened, with its fields.
-#[derive(Clone, Default)]
-struct Spans(Arc<Mutex<Vec<(String, BTreeMap<String, String>)>>>);
-
-struct Fields(BTreeMap<String, String>);
-
-impl Visit for Fields {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.0.insert(field.name().to_owned(), format!("{value:?}"));
-    }
-}
-
-impl<S: tracing::Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Spans {
-    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
-        let mut fields = Fields(BTreeMap::new());
-        attributes.record(&mut fields);
-        let scope = context.span_scope(id).unwrap().from_root();
-        let path: Vec<_> = scope.map(|span| span.name()).collect();
-        self.0.lock().unwrap().push((path.join("/"), fields.0));
-    }
-}
 
 fn by() -> Request {
     Request::by("ann")
@@ -86,23 +58,6 @@ fn step(text: &str, input: &str) -> Step {
 fn start(id: &str, steps: Vec<Step>) -> StartRun {
     let graph = steps.into_iter().fold(Graph::builder(), dssflow_engine::GraphBuilder::step).build().unwrap();
     StartRun::new(WorkflowName::new("test").unwrap(), graph).id(RunId::new(id).unwrap())
-}
-
-#[tokio::test(start_paused = true)]
-async fn spans_tell_run_step_and_attempt() {
-    let spans = Spans::default();
-    let _current = tracing::subscriber::set_default(tracing_subscriber::registry().with(spans.clone()));
-    let engine = builder(store()).build();
-    let handle = engine.start(start("r", vec![step("a", "again")])).await.unwrap();
-    assert_eq!(handle.wait().await.unwrap().status, RunStatus::Succeeded);
-    let seen = spans.0.lock().unwrap().clone();
-    let of = |path: &str| -> Vec<&BTreeMap<String, String>> {
-        seen.iter().filter(|(p, _)| p == path).map(|(_, fields)| fields).collect()
-    };
-    assert_eq!((of("run")[0]["run"].as_str(), of("run")[0]["workflow"].as_str()), ("r", "test"));
-    assert_eq!((of("run/step")[0]["run"].as_str(), of("run/step")[0]["step"].as_str()), ("r", "a"));
-    let attempts: Vec<_> = of("run/step/attempt").iter().map(|f| (&*f["step"], &*f["attempt"])).collect();
-    assert_eq!(attempts, [("a", "1"), ("a", "2")]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,7 +11,8 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    ActivityError, ActivityResult, MAX_HEARTBEAT_BYTES, MAX_NOTE_BYTES, Marks, Resource, Resources, check_payload,
+    ActivityError, ActivityResult, MAX_HEARTBEAT_BYTES, MAX_NOTE_BYTES, Marks, Resource, Resources,
+    check_payload,
 };
 use crate::event::CancelMode;
 use crate::id::{RunId, StepName, StoreId, Token};
@@ -226,7 +227,9 @@ impl ActivityContext {
         let resource = Resource { kind: kind.into(), id: id.into(), generation: self.inner.generation };
         let size = resource.kind.len() + resource.id.len();
         if size > MAX_NOTE_BYTES {
-            let why = format!("the kind and id of a resource have {size} bytes, at most {MAX_NOTE_BYTES} are allowed");
+            let why = format!(
+                "the kind and id of a resource have {size} bytes, at most {MAX_NOTE_BYTES} are allowed"
+            );
             return Err(ActivityError::terminal("RecordTooLarge", why));
         }
         self.inner.recorder.resource(resource).await

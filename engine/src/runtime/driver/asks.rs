@@ -89,7 +89,8 @@ impl Driver {
                 why,
             };
             check_note(signal).map_err(|why| too_large("the name of the signal", why))?;
-            self.weight += check_payload(payload).map_err(|why| too_large("the payload of the signal", why))?;
+            self.weight +=
+                check_payload(payload).map_err(|why| too_large("the payload of the signal", why))?;
         }
         let event = verb.event(&self.state, request).map_err(illegal)?;
         if let Verb::Complete { step, output } = verb {

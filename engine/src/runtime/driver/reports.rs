@@ -58,7 +58,8 @@ impl Driver {
             }
             Report::Before { step: ix, attempt, values, done } => {
                 if self.current(ix, attempt) {
-                    self.weight += values.values().map(|v| check_payload(v).unwrap_or(MAX_WEIGHT)).sum::<usize>();
+                    self.weight +=
+                        values.values().map(|v| check_payload(v).unwrap_or(MAX_WEIGHT)).sum::<usize>();
                     let step = self.name(ix);
                     self.stage(EventKind::BeforeRecorded { step, values })?;
                     self.answers.push(Answer::Recorder(done));
