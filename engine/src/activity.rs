@@ -18,6 +18,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::store::escaped_len;
+
 pub use self::context::{ActivityContext, ContextInner, Fence, Recorder, StopReason};
 pub use self::erased::{ErasedActivity, Shapes};
 pub use self::error::{ActivityError, ActivityResult, ErrorClass};
@@ -31,6 +33,10 @@ pub const MAX_PAYLOAD_BYTES: usize = 16 * 1024 * 1024;
 pub const MAX_PAYLOAD_DEPTH: usize = 64;
 /// The most heartbeat details may have, in bytes of JSON.
 pub const MAX_HEARTBEAT_BYTES: usize = 4 * 1024;
+
+/// The most that the texts of a note may have, in bytes: who asks and why, the kind and id of a resource, the message of
+/// an error.
+pub const MAX_NOTE_BYTES: usize = 16 * 1024;
 
 /// What an activity does to the world outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,6 +139,16 @@ pub trait Activity: Send + Sync + 'static {
     }
 }
 
+/// A text for people, cut to [`MAX_NOTE_BYTES`].
+pub(crate) fn cut(mut text: String) -> String {
+    if text.len() > MAX_NOTE_BYTES {
+        let end = text.floor_char_boundary(MAX_NOTE_BYTES - '…'.len_utf8());
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
 /// About how many bytes of JSON a value has.
 ///
 /// # Errors
@@ -144,13 +160,13 @@ pub(crate) fn check_payload(value: &Value) -> Result<usize, String> {
         }
         Ok(match value {
             Value::Null | Value::Bool(_) | Value::Number(_) => 8,
-            Value::String(text) => text.len() + 3,
+            Value::String(text) => escaped_len(text) + 3,
             Value::Array(list) => {
                 list.iter().try_fold(2, |n, v| Ok::<_, String>(n + 1 + weigh(v, depth + 1)?))?
             }
-            Value::Object(map) => {
-                map.iter().try_fold(2, |n, (k, v)| Ok::<_, String>(n + k.len() + 4 + weigh(v, depth + 1)?))?
-            }
+            Value::Object(map) => map
+                .iter()
+                .try_fold(2, |n, (k, v)| Ok::<_, String>(n + escaped_len(k) + 4 + weigh(v, depth + 1)?))?,
         })
     }
     let size = weigh(value, 0)?;

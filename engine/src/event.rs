@@ -504,6 +504,26 @@ pub enum EventKind {
 }
 
 impl EventKind {
+    /// Who asked for it, where somebody did.
+    pub(crate) fn request(&self) -> Option<&Request> {
+        match self {
+            Self::StepSkipped { request, .. } => request.as_ref(),
+            Self::RunCreated { request, .. }
+            | Self::StepCompleted { request, .. }
+            | Self::StepsReset { request, .. }
+            | Self::GateDecided { request, .. }
+            | Self::SignalReceived { request, .. }
+            | Self::RunUpgraded { request, .. }
+            | Self::PauseRequested { request, .. }
+            | Self::RunResumed { request, .. }
+            | Self::CancelRequested { request, .. }
+            | Self::RollbackStarted { request, .. }
+            | Self::RollbackRetried { request, .. }
+            | Self::UndoMarked { request, .. } => Some(request),
+            _ => None,
+        }
+    }
+
     /// The step it is about.
     pub fn step(&self) -> Option<&StepName> {
         match self {

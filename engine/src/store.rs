@@ -36,6 +36,8 @@ pub mod conformance;
 pub mod memory;
 mod rules;
 
+pub(crate) use rules::escaped_len;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

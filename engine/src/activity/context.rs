@@ -10,7 +10,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::{ActivityError, ActivityResult, MAX_HEARTBEAT_BYTES, Marks, Resource, Resources};
+use super::{
+    ActivityError, ActivityResult, MAX_HEARTBEAT_BYTES, MAX_NOTE_BYTES, Marks, Resource, Resources,
+    check_payload,
+};
 use crate::event::CancelMode;
 use crate::id::{RunId, StepName, StoreId, Token};
 use crate::time::{BoxFuture, Clock, Timestamp};
@@ -214,6 +217,7 @@ impl ActivityContext {
     /// Records something made in the outside world; durable when it returns. Call it the moment the id is known.
     ///
     /// # Errors
+    /// A terminal error, `RecordTooLarge`, for a kind and id of more than [`MAX_NOTE_BYTES`](super::MAX_NOTE_BYTES).
     /// When the record could not be made durable; stop then, the run is reloaded.
     pub async fn record_resource(
         &self,
@@ -221,15 +225,27 @@ impl ActivityContext {
         id: impl Into<String>,
     ) -> ActivityResult<()> {
         let resource = Resource { kind: kind.into(), id: id.into(), generation: self.inner.generation };
+        let size = resource.kind.len() + resource.id.len();
+        if size > MAX_NOTE_BYTES {
+            let why = format!(
+                "the kind and id of a resource have {size} bytes, at most {MAX_NOTE_BYTES} are allowed"
+            );
+            return Err(ActivityError::terminal("RecordTooLarge", why));
+        }
         self.inner.recorder.resource(resource).await
     }
 
     /// Records the old values of keys about to be changed; durable when it returns. Never put a secret in it.
     ///
     /// # Errors
+    /// A terminal error, `RecordTooLarge`, for more than [`MAX_PAYLOAD_BYTES`](super::MAX_PAYLOAD_BYTES).
     /// When the record could not be made durable; stop then, the run is reloaded.
     pub async fn record_before(&self, values: BTreeMap<String, Value>) -> ActivityResult<()> {
-        self.inner.recorder.before(values).await
+        let values = Value::Object(values.into_iter().collect());
+        check_payload(&values)
+            .map_err(|why| ActivityError::terminal("RecordTooLarge", format!("what is recorded {why}")))?;
+        let Value::Object(values) = values else { unreachable!("made above") };
+        self.inner.recorder.before(values.into_iter().collect()).await
     }
 
     /// In a compensation: steps of this run whose effects stay, by rule or because they could not be undone. A

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::cut;
+
 /// The class of an error: the engine decides by it and never reads messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -118,6 +120,17 @@ impl ActivityError {
     pub fn retry_after(mut self, after: Duration) -> Self {
         self.retry_after_ms = Some(u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
         self
+    }
+
+    /// The same with texts that can be stored.
+    pub(crate) fn cut(self) -> Self {
+        Self {
+            code: cut(self.code),
+            message: cut(self.message),
+            help: self.help.map(cut),
+            request_id: self.request_id.map(cut),
+            ..self
+        }
     }
 
     /// Promises that the call did nothing, as a refused request did.

@@ -163,6 +163,7 @@ impl EngineBuilder {
             metrics: self.metrics,
             events,
             live: Mutex::new(BTreeMap::new()),
+            closed: Default::default(),
         });
         Engine::owner(inner, self.resources)
     }

@@ -19,7 +19,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub(crate) use asks::{Ask, Asked};
+pub(crate) use asks::{Ask, Asked, check_request};
 
 use crate::activity::{ActivityError, ActivityResult, Fence, Resources, StopReason};
 use crate::event::{self, EVENT_FORMAT, Event, EventKind, LostCause, Next, PauseKind, PauseReason};
@@ -32,7 +32,7 @@ use crate::runtime::admission::{Grant, Want};
 use crate::runtime::driver::attempts::{Intended, Running};
 pub(crate) use crate::runtime::driver::intend::want;
 use crate::runtime::engine::{EngineError, Inner};
-use crate::runtime::metrics::Measure;
+use crate::runtime::metrics::{AttemptEnd, Measure};
 use crate::runtime::worker::Report;
 use crate::store::{Expect, GraphHash, StoreError, Transition};
 use crate::time::Timestamp;
@@ -170,6 +170,9 @@ impl Driver {
 
     /// Applies an event and adds it to the transition.
     pub(crate) fn stage(&mut self, kind: EventKind) -> Result<(), EngineError> {
+        if let Some(request) = kind.request() {
+            check_request(&self.state.id, request)?;
+        }
         let event = Event { seq: self.state.seq + 1, at: self.now(), kind };
         apply(&mut self.state, &event)
             .map_err(|e| EngineError::Illegal { run: self.state.id.clone(), why: e.why })?;
@@ -246,7 +249,8 @@ impl Driver {
     /// `first` is told when the first transition is durable; it is dropped when that fails.
     pub(crate) async fn drive(mut self, first: oneshot::Sender<()>) -> Result<view::RunView, EngineError> {
         let result = self.turn(first).await;
-        for running in self.running.values() {
+        for (&ix, running) in &self.running {
+            self.measure_end(ix, running, AttemptEnd::Lost);
             let _first_reason_wins = running.stop.set(StopReason::Lost);
             running.cancel.cancel();
             running.abort.abort();

@@ -1,10 +1,12 @@
 //! The handle: look, listen, let go.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::activity::{ActivityRegistry, Fence, Resources, check_payload};
@@ -75,6 +77,8 @@ pub(crate) struct Inner {
     pub(crate) metrics: Option<Arc<dyn Metrics>>,
     pub(crate) events: broadcast::Sender<Published>,
     pub(crate) live: Mutex<BTreeMap<RunId, Live>>,
+    /// Set when the last handle is gone: nothing is driven any more.
+    pub(crate) closed: AtomicBool,
 }
 
 #[derive(Clone)]
@@ -91,6 +95,44 @@ impl Live {
 }
 
 pub(crate) type Ended = Arc<Result<RunView, EngineError>>;
+
+/// The place of a run among those that are driven. It is taken before anything is claimed, so that of two who want to
+/// drive a run one is refused at once, and given back whatever becomes of the one who has it.
+struct Place {
+    inner: Arc<Inner>,
+    run: RunId,
+    live: Live,
+    ended: watch::Sender<Option<Ended>>,
+}
+
+impl Place {
+    fn take(inner: &Arc<Inner>, run: &RunId) -> Result<(Self, mpsc::UnboundedReceiver<Asked>), EngineError> {
+        let (asks, receiver) = mpsc::unbounded_channel();
+        let (ended_to, ended) = watch::channel(None);
+        let live = Live { asks, ended };
+        let mut all = inner.live();
+        // Looked at while the others are locked out: who lets go of all runs finds this one, or it is not begun.
+        if inner.closed.load(Ordering::SeqCst) {
+            return Err(EngineError::Dropped(run.clone()));
+        }
+        if all.get(run).is_some_and(|l| !l.is_over()) {
+            return Err(EngineError::Live(run.clone()));
+        }
+        all.insert(run.clone(), live.clone());
+        drop(all);
+        Ok((Self { inner: Arc::clone(inner), run: run.clone(), live, ended: ended_to }, receiver))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut all = self.inner.live();
+        // A later drive of the same run may have taken the place.
+        if all.get(&self.run).is_some_and(|l| l.asks.same_channel(&self.live.asks)) {
+            all.remove(&self.run);
+        }
+    }
+}
 
 impl Inner {
     pub(crate) fn publish(&self, run: &RunId, events: Vec<Event>) {
@@ -118,7 +160,11 @@ impl Inner {
 
     /// Lets go of every run at once, as a crash would.
     pub(crate) fn stop(&self) {
-        for live in self.live().values() {
+        self.stop_all_but(None);
+    }
+
+    fn stop_all_but(&self, but: Option<&RunId>) {
+        for (_, live) in self.live().iter().filter(|(run, _)| Some(*run) != but) {
             drop(live.asks.send(Asked { ask: Ask::Stop, done: None }));
         }
     }
@@ -181,6 +227,10 @@ struct Alive(Arc<Inner>);
 
 impl Drop for Alive {
     fn drop(&mut self) {
+        {
+            let _others_wait = self.0.live();
+            self.0.closed.store(true, Ordering::SeqCst);
+        }
         self.0.stop();
     }
 }
@@ -377,7 +427,7 @@ impl Engine {
         if inner.multi_worker {
             if !inner.lease_end.extend(now, claim.until) {
                 // What was claimed before may be another's by now.
-                inner.stop();
+                inner.stop_all_but(Some(run));
             }
             if !inner.lease_kept.swap(true, Ordering::SeqCst) {
                 tokio::spawn(lease::keep(Arc::downgrade(inner)));
@@ -395,11 +445,11 @@ impl Engine {
         prepare: impl FnOnce(&mut Driver) -> Result<(), EngineError>,
     ) -> Result<RunHandle, EngineError> {
         let run = state.id.clone();
-        let (asks, receiver) = mpsc::unbounded_channel();
         let seed = self.inner.options.seed.map_or_else(rand::random, |seed| {
             // Each run its own stream, the same for the same seed and run.
             run.as_str().bytes().fold(seed, |a, b| a.wrapping_mul(0x0100_0000_01b3) ^ u64::from(b))
         });
+        let (place, asks) = Place::take(&self.inner, &run)?;
         let epoch = self.claim(&run).await?;
         let fence = self.inner.fence(epoch);
         let mut driver = Driver::new(Parts {
@@ -407,7 +457,7 @@ impl Engine {
             resources: self.resources.clone(),
             state,
             committed,
-            asks: receiver,
+            asks,
             seed,
             patience: self.patience,
             epoch,
@@ -417,46 +467,13 @@ impl Engine {
         if let Err(error) = prepare(&mut driver) {
             drop(driver);
             // Nothing will be driven: another worker must not have to wait for our lease to end.
-            if self.handle(&run).is_none() {
-                let _gone = self.inner.store.release(&run, &self.inner.worker).await;
-            }
+            let _gone = self.inner.store.release(&run, &self.inner.worker).await;
             return Err(error);
         }
-        let (ended_to, ended) = watch::channel(None);
-        let live = Live { asks, ended };
-        {
-            let mut all = self.inner.live();
-            if all.get(&run).is_some_and(|l| !l.is_over()) {
-                return Err(EngineError::Live(run));
-            }
-            all.insert(run.clone(), live.clone());
-        }
-        let inner = Arc::downgrade(&self.inner);
+        let live = place.live.clone();
         let (first_to, first) = oneshot::channel();
-        let name = run.clone();
-        let span = tracing::info_span!("run", run = %name, workflow = %driver.state().workflow);
-        let drive = async move {
-            let result = driver.drive(first_to).await;
-            if let Some(inner) = inner.upgrade() {
-                let status = result.as_ref().ok().map(|view| view.status);
-                inner.measure(&Measure::DriveEnded { run: &name, status });
-                // Another worker need not wait for the lease to end. It may be gone already: then this changes nothing.
-                // A store that hangs must not keep those waiting who want to know how it ended.
-                tokio::select! {
-                    _gone = inner.store.release(&name, &inner.worker) => {}
-                    () = tokio::time::sleep(inner.options.lease_ttl) => {}
-                }
-                ended_to.send_replace(Some(Arc::new(result)));
-                // A later drive of the same run may have taken the place.
-                let mut all = inner.live();
-                if all.get(&name).is_some_and(|l| l.ended.borrow().is_some()) {
-                    all.remove(&name);
-                }
-            } else {
-                ended_to.send_replace(Some(Arc::new(result)));
-            }
-        };
-        tokio::spawn(tracing::Instrument::instrument(drive, span));
+        let span = tracing::info_span!("run", run = %run, workflow = %driver.state().workflow);
+        tokio::spawn(tracing::Instrument::instrument(drive(driver, place, first_to), span));
         let handle = RunHandle::new(self.clone(), run, live);
         // The first transition is durable, or the drive has failed and says why.
         if first.await.is_err() {
@@ -479,8 +496,19 @@ impl Engine {
         Ok(())
     }
 
+    /// Tells a driven run something. When it answers that nobody drives it, that is so: its drive is wholly over, and
+    /// whoever then wants to drive it is not refused because of it.
     pub(crate) async fn ask(&self, run: &RunId, ask: Ask) -> Result<(), EngineError> {
         let handle = self.handle(run).ok_or_else(|| EngineError::NotLive(run.clone()))?;
+        let told = Self::tell(&handle, run, ask).await;
+        if matches!(told, Err(EngineError::NotLive(_))) {
+            // How it ended is for whoever waits for it.
+            drop(handle.wait().await);
+        }
+        told
+    }
+
+    async fn tell(handle: &RunHandle, run: &RunId, ask: Ask) -> Result<(), EngineError> {
         let (done, answer) = oneshot::channel();
         handle
             .live
@@ -489,4 +517,28 @@ impl Engine {
             .map_err(|_| EngineError::NotLive(run.clone()))?;
         answer.await.map_err(|_| EngineError::NotLive(run.clone()))?
     }
+}
+
+/// Drives a run, lets go of it, and says how it ended.
+async fn drive(driver: Driver, place: Place, first: oneshot::Sender<()>) {
+    let (inner, run) = (&place.inner, &place.run);
+    let driven = async {
+        let result = driver.drive(first).await;
+        let status = result.as_ref().ok().map(|view| view.status);
+        inner.measure(&Measure::DriveEnded { run, status });
+        result
+    };
+    let driven = AssertUnwindSafe(driven).catch_unwind().await;
+    // What panics here is the embedder's store or hook. The history is whole: the run can be driven on.
+    let result = driven.unwrap_or_else(|_| {
+        tracing::error!(%run, "the drive of the run panicked: it is let go");
+        Err(EngineError::Dropped(run.clone()))
+    });
+    // Another worker need not wait for the lease to end. It may be gone already: then this changes nothing.
+    // A store that hangs must not keep those waiting who want to know how it ended.
+    tokio::select! {
+        _gone = inner.store.release(run, &inner.worker) => {}
+        () = tokio::time::sleep(inner.options.lease_ttl) => {}
+    }
+    place.ended.send_replace(Some(Arc::new(result)));
 }

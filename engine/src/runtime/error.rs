@@ -48,8 +48,8 @@ pub enum EngineError {
     /// There is no such run.
     #[error("run {0} is not in the store")]
     NoSuchRun(RunId),
-    /// The run is driven from this engine already; [`Engine::handle`](crate::Engine::handle) gives its handle.
-    #[error("run {0} is being driven already")]
+    /// The run is driven from this engine already.
+    #[error("run {0} is being driven already; use its handle, or pause it and wait until it stands")]
     Live(RunId),
     /// Another engine drives the run.
     #[error("run {run} is being driven by worker {by}; its lease ends at {until} unless it is renewed")]
@@ -62,7 +62,7 @@ pub enum EngineError {
         until: Timestamp,
     },
     /// The run is not driven from here, so it cannot be told anything.
-    #[error("run {0} is not being driven")]
+    #[error("run {0} is not being driven; resume it, or use a verb for runs that stand still")]
     NotLive(RunId),
     /// A step names an activity that was not registered.
     #[error(
@@ -129,10 +129,20 @@ pub enum EngineError {
         why: String,
     },
     /// What a run is given is over a limit.
-    #[error("the input of run {run} {why}")]
+    #[error("the input of run {run} {why}; keep what is large elsewhere and pass where it is")]
     InputTooLarge {
         /// The run.
         run: RunId,
+        /// Which limit.
+        why: String,
+    },
+    /// What a run is told is over a limit.
+    #[error("run {run}: {what} {why}; keep it elsewhere and say where it is")]
+    PayloadTooLarge {
+        /// The run.
+        run: RunId,
+        /// What is too large.
+        what: String,
         /// Which limit.
         why: String,
     },

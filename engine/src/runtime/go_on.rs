@@ -121,8 +121,11 @@ impl Engine {
             if scoped {
                 return Err(refuse_scope());
             }
-            self.ask(run, Ask::Cancel(CancelMode::Rollback, request)).await?;
-            return Ok(handle);
+            match self.ask(run, Ask::Cancel(CancelMode::Rollback, request.clone())).await {
+                // It ended or paused a moment ago.
+                Err(EngineError::NotLive(_)) => {}
+                asked => return asked.map(|()| handle),
+            }
         }
         let state = self.load_idle(run).await?;
         let seq = state.seq;
@@ -224,7 +227,7 @@ impl Engine {
         if let Some(handle) = self.handle(run) {
             match self.ask(run, Ask::Act(verb.clone(), request.clone())).await {
                 // It ended or paused a moment ago.
-                Err(EngineError::NotLive(_)) if self.handle(run).is_none() => {}
+                Err(EngineError::NotLive(_)) => {}
                 asked => return asked.map(|()| Acted { handle: Some(handle) }),
             }
         }
@@ -243,7 +246,12 @@ impl Engine {
                 stage_all(driver, migrated)
             })
             .await?;
-        Ok(Acted { handle: (!paused).then_some(handle) })
+        if paused {
+            // Whoever comes next must not be told that it is driven.
+            handle.wait().await?;
+            return Ok(Acted { handle: None });
+        }
+        Ok(Acted { handle: Some(handle) })
     }
 
     /// Writes down what an operator wants of a step of a run that nobody drives, and no more: whoever drives the run

@@ -17,6 +17,8 @@ pub enum AttemptEnd {
     Answered,
     /// It failed.
     Failed(ErrorClass),
+    /// It was not waited for: the run was let go, terminated, or could not wait longer. Its outcome is not known.
+    Lost,
 }
 
 /// One measurement.

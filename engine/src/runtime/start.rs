@@ -9,7 +9,7 @@ use crate::event::{CancelMode, EVENT_FORMAT, Event, EventKind, ForkedFrom, Paren
 use crate::graph::Graph;
 use crate::id::{RunId, StepName, WorkflowName};
 use crate::run::{RunOptions, RunState, RunStatus, StepStatus, create};
-use crate::runtime::driver::Reach;
+use crate::runtime::driver::{Reach, check_request};
 use crate::runtime::engine::{Engine, EngineError, RunHandle};
 use crate::runtime::load::in_run;
 use crate::store::StoreError;
@@ -114,7 +114,11 @@ impl Engine {
         let (reuse, conflict, request) = (start.reuse, start.conflict, start.request.clone());
         // Between a look and a start somebody else may take the id: then it is looked at again.
         for _ in 0..16 {
-            let (id, existing) = self.free_id(&id, reuse, conflict, &request).await?;
+            let (id, existing) = match self.free_id(&id, reuse, conflict, &request).await {
+                // Somebody else drove on what was to be taken instead.
+                Err(EngineError::Live(_)) => continue,
+                found => found?,
+            };
             if let Some(existing) = existing {
                 return Ok(existing);
             }
@@ -156,8 +160,15 @@ impl Engine {
                         return Ok((id, Some(handle)));
                     }
                     Conflict::TerminateExisting => {
-                        self.terminate(&id, request.clone()).await?.wait().await?;
-                        status = RunStatus::Cancelled;
+                        match self.terminate(&id, request.clone()).await {
+                            Ok(handle) => status = handle.wait().await?.status,
+                            // It ended by itself a moment ago.
+                            Err(EngineError::Illegal { .. }) => status = self.load(&id).await?.status(),
+                            Err(error) => return Err(error),
+                        }
+                        if !status.is_end() {
+                            return taken();
+                        }
                     }
                 }
             } else if reuse == Reuse::Reject {
@@ -184,6 +195,7 @@ impl Engine {
     ) -> Result<RunHandle, EngineError> {
         let now = self.inner.clock.now();
         check_payload(&start.input).map_err(|why| EngineError::InputTooLarge { run: id.clone(), why })?;
+        check_request(&id, &start.request)?;
         if self.inner.store.head(&id).await.map_err(|e| in_run(&id, e))?.is_some() {
             return Err(in_run(&id, StoreError::Exists(id.clone())));
         }
@@ -309,8 +321,11 @@ impl Engine {
     /// When there is no such run, or it has ended.
     pub async fn terminate(&self, run: &RunId, request: Request) -> Result<RunHandle, EngineError> {
         if let Some(handle) = self.handle(run) {
-            self.cancel(run, CancelMode::Terminate, request).await?;
-            return Ok(handle);
+            match self.cancel(run, CancelMode::Terminate, request.clone()).await {
+                // It ended or paused a moment ago.
+                Err(EngineError::NotLive(_)) => {}
+                asked => return asked.map(|()| handle),
+            }
         }
         self.cancel_idle(run, CancelMode::Terminate, request).await
     }

@@ -15,7 +15,7 @@ use tracing::Instrument;
 
 use crate::activity::{
     ActivityContext, ActivityError, ActivityResult, ErasedActivity, Owner, Probe, Recorded, Recorder,
-    Resource, Undo, check_payload,
+    Resource, Undo, check_payload, cut,
 };
 use crate::event::Phase;
 use crate::graph::StepIx;
@@ -75,6 +75,7 @@ pub(crate) struct Attempt {
     pub(crate) limit: Option<Duration>,
     pub(crate) silence: Option<Duration>,
     pub(crate) pulse: Arc<Pulse>,
+    pub(crate) span: tracing::Span,
 }
 
 /// When an attempt last gave a sign of life.
@@ -174,16 +175,24 @@ impl Recorder for DriverRecorder {
 
 /// Runs the attempt to its end and reports it.
 pub(crate) async fn run(attempt: Attempt, reports: mpsc::UnboundedSender<Report>) {
-    let span = tracing::info_span!(
-        "attempt",
-        run = %attempt.ctx.run(),
-        step = %attempt.ctx.step(),
-        attempt = attempt.attempt,
-        phase = ?attempt.phase,
-    );
     let (step, number) = (attempt.step, attempt.attempt);
-    let outcome = limited(&attempt).instrument(span).await;
+    let outcome = storable(limited(&attempt).instrument(attempt.span.clone()).await);
     drop(reports.send(Report::Ended { step, attempt: number, outcome }));
+}
+
+/// The texts of an outcome, cut where they are too long to be stored: they are for people, and must not hold up the run.
+fn storable(outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Failed(error) => Outcome::Failed(error.cut()),
+        Outcome::Answer(Probe::InProgress { detail }) => {
+            Outcome::Answer(Probe::InProgress { detail: cut(detail) })
+        }
+        Outcome::Answer(Probe::Failed { owner, detail }) => {
+            Outcome::Answer(Probe::Failed { owner, detail: cut(detail) })
+        }
+        Outcome::Undone(Undo::Kept { reason }) => Outcome::Undone(Undo::Kept { reason: cut(reason) }),
+        outcome => outcome,
+    }
 }
 
 async fn limited(attempt: &Attempt) -> Outcome {
@@ -277,6 +286,8 @@ async fn settle_answer(attempt: &Attempt, answer: Probe<Value>) -> ActivityResul
     let Probe::Present { output, owner } = answer else {
         return Ok(Outcome::Answer(answer));
     };
+    check_payload(&output)
+        .map_err(|why| ActivityError::terminal("OutputTooLarge", format!("what the probe found {why}")))?;
     // An update cannot be marked: what this run recorded before it wrote is the proof that it is ours.
     let recorded = !attempt.recorded.before.is_empty() || !attempt.recorded.resources.is_empty();
     let owner = match owner {

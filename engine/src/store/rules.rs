@@ -138,7 +138,7 @@ fn fit(summary: &mut RunSummary) -> Result<(), StoreError> {
 }
 
 /// Bytes of a text in JSON, without its quotes.
-fn escaped_len(text: &str) -> usize {
+pub(crate) fn escaped_len(text: &str) -> usize {
     text.bytes()
         .map(|b| match b {
             b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,

@@ -3,7 +3,9 @@
 use tokio::sync::oneshot;
 
 use super::{Answer, Driver, Flow};
+use crate::activity::{MAX_NOTE_BYTES, check_payload};
 use crate::event::{CancelMode, EventKind, Request};
+use crate::id::RunId;
 use crate::run::{Verb, view};
 use crate::runtime::engine::EngineError;
 
@@ -26,6 +28,25 @@ pub(crate) enum Ask {
 pub(crate) struct Asked {
     pub(crate) ask: Ask,
     pub(crate) done: Option<oneshot::Sender<Result<(), EngineError>>>,
+}
+
+fn check_note(text: &str) -> Result<(), String> {
+    if text.len() > MAX_NOTE_BYTES {
+        return Err(format!("has {} bytes, at most {MAX_NOTE_BYTES} are allowed", text.len()));
+    }
+    Ok(())
+}
+
+/// Whether who asks, and why, can be stored.
+pub(crate) fn check_request(run: &RunId, request: &Request) -> Result<(), EngineError> {
+    for (what, text) in [("who asks", &request.by), ("the reason", &request.reason)] {
+        check_note(text).map_err(|why| EngineError::PayloadTooLarge {
+            run: run.clone(),
+            what: what.to_owned(),
+            why,
+        })?;
+    }
+    Ok(())
 }
 
 impl Driver {
@@ -61,6 +82,16 @@ impl Driver {
     /// Stages the event of a verb.
     pub(crate) fn act(&mut self, verb: &Verb, request: Request) -> Result<(), EngineError> {
         let illegal = |why| EngineError::Illegal { run: self.state.id.clone(), why };
+        if let Verb::Signal { signal, payload } = verb {
+            let too_large = |what: &str, why| EngineError::PayloadTooLarge {
+                run: self.state.id.clone(),
+                what: what.to_owned(),
+                why,
+            };
+            check_note(signal).map_err(|why| too_large("the name of the signal", why))?;
+            self.weight +=
+                check_payload(payload).map_err(|why| too_large("the payload of the signal", why))?;
+        }
         let event = verb.event(&self.state, request).map_err(illegal)?;
         if let Verb::Complete { step, output } = verb {
             self.inner.check_output(&self.state, step, output)?;

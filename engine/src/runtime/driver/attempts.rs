@@ -15,7 +15,7 @@ use crate::run::state::{CancelModeOrd, Halt};
 use crate::runtime::admission::Grant;
 use crate::runtime::clock::HurriedClock;
 use crate::runtime::engine::EngineError;
-use crate::runtime::metrics::Measure;
+use crate::runtime::metrics::{AttemptEnd, Measure};
 use crate::runtime::worker::{self, Attempt, DriverRecorder, Outcome, Pulse, Report};
 use crate::time::Clock;
 
@@ -89,7 +89,12 @@ impl Driver {
                 stop: Arc::clone(&stop),
                 fence: self.fence.clone(),
             });
+            // The drive's span is current here; the task that the attempt becomes has none of its own.
+            let (run, name) = (&self.state.id, &step.name);
+            let span = tracing::info_span!("step", %run, step = %name, generation = s.generation);
+            let span = tracing::info_span!(parent: &span, "attempt", %run, step = %name, attempt = s.attempt, ?phase);
             let attempt = Attempt {
+                span,
                 step: ix,
                 attempt: s.attempt,
                 phase,
@@ -169,6 +174,7 @@ impl Driver {
     pub(super) fn leave_behind(&mut self) -> Result<(), EngineError> {
         for (ix, running) in std::mem::take(&mut self.running) {
             running.abort.abort();
+            self.measure_end(ix, &running, AttemptEnd::Lost);
             let step = self.name(ix);
             self.stage(EventKind::AttemptLost {
                 step,
@@ -177,5 +183,16 @@ impl Driver {
             })?;
         }
         Ok(())
+    }
+
+    /// Tells the hook how an attempt ended.
+    pub(super) fn measure_end(&self, ix: StepIx, running: &Running, end: AttemptEnd) {
+        self.inner.measure(&Measure::AttemptEnded {
+            run: &self.state.id,
+            step: &self.state.graph.step(ix).name,
+            phase: running.phase,
+            end,
+            took: running.began.elapsed(),
+        });
     }
 }

@@ -8,7 +8,7 @@ use crate::event::{EventKind, LostCause, Next, Phase};
 use crate::graph::StepIx;
 use crate::run::decide::{after_absent, over_time};
 use crate::runtime::engine::EngineError;
-use crate::runtime::metrics::{AttemptEnd, Measure};
+use crate::runtime::metrics::AttemptEnd;
 use crate::runtime::worker::{Outcome, Report};
 use crate::time::Timestamp;
 
@@ -32,17 +32,12 @@ impl Driver {
                             let step = self.name(ix);
                             self.stage(EventKind::HeartbeatRecorded { step, attempt, details })?;
                         }
-                        self.inner.measure(&Measure::AttemptEnded {
-                            run: &self.state.id,
-                            step: &self.state.graph.step(ix).name,
-                            phase: running.phase,
-                            end: match &outcome {
-                                Outcome::Done { .. } | Outcome::Undone(_) => AttemptEnd::Done,
-                                Outcome::Answer(_) => AttemptEnd::Answered,
-                                Outcome::Failed(error) => AttemptEnd::Failed(error.class),
-                            },
-                            took: running.began.elapsed(),
-                        });
+                        let end = match &outcome {
+                            Outcome::Done { .. } | Outcome::Undone(_) => AttemptEnd::Done,
+                            Outcome::Answer(_) => AttemptEnd::Answered,
+                            Outcome::Failed(error) => AttemptEnd::Failed(error.class),
+                        };
+                        self.measure_end(ix, &running, end);
                     }
                     let outcome = match outcome {
                         // Nobody told it to stop: without a budget this would go on for ever.
@@ -63,6 +58,8 @@ impl Driver {
             }
             Report::Before { step: ix, attempt, values, done } => {
                 if self.current(ix, attempt) {
+                    self.weight +=
+                        values.values().map(|v| check_payload(v).unwrap_or(MAX_WEIGHT)).sum::<usize>();
                     let step = self.name(ix);
                     self.stage(EventKind::BeforeRecorded { step, values })?;
                     self.answers.push(Answer::Recorder(done));
@@ -108,6 +105,9 @@ impl Driver {
                 }
             }
             Outcome::Answer(answer) => {
+                if let Probe::Present { output, .. } = &answer {
+                    self.weight += check_payload(output).unwrap_or(MAX_WEIGHT);
+                }
                 let next = self.after_answer(ix, &answer, now);
                 self.stage(EventKind::ProbeAnswered { step, attempt, answer, next })
             }
