@@ -248,6 +248,8 @@ impl Engine {
     }
 
     pub(crate) fn owner(inner: Arc<Inner>, resources: Resources) -> Self {
+        // A test kit takes apart an engine that was just built, and drops its first handle.
+        inner.closed.store(false, Ordering::SeqCst);
         let alive = Some(Arc::new(Alive(Arc::clone(&inner))));
         Self { inner, resources, patience: 1.0, _alive: alive }
     }
