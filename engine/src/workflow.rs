@@ -58,6 +58,8 @@ pub struct Definition {
 struct Made {
     graph: GraphHash,
     code: BTreeMap<String, TypeId>,
+    /// Whether code carries values, as a closure that captures: those cannot be compared.
+    carries: bool,
 }
 
 impl fmt::Debug for Definition {
@@ -96,10 +98,11 @@ impl Definition {
         (self.graph)(input)
     }
 
-    /// Whether the other is this one, or was built the same way from the same functions.
+    /// Whether the other is this one, or was built the same way from the same functions. Where functions carry values of
+    /// their own, nothing but being this one will do: the same closure with another value does something else.
     fn is_same(&self, other: &Self) -> bool {
         let alike = match (&self.made, &other.made) {
-            (Some(made), Some(others)) => made == others,
+            (Some(made), Some(others)) => Arc::ptr_eq(made, others) || (made == others && !made.carries),
             _ => Arc::ptr_eq(&self.graph, &other.graph),
         };
         alike && self.name == other.name && self.version == other.version && self.options == other.options

@@ -147,7 +147,14 @@ fn check_safe(path: &Path) -> Result<(), OpenError> {
     if mode & 0o077 != 0 {
         return refuse(
             format!("other users can enter it (mode {mode:04o})"),
-            format!("take their rights away: chmod -R go= {}", path.display()),
+            // Only where nothing but a store is in it: this may be somebody's project.
+            if names(path)
+                .is_ok_and(|names| names.iter().all(|n| is_own(n) || NEIGHBOURS.contains(&n.as_str())))
+            {
+                format!("take their rights away: chmod -R go= {}", path.display())
+            } else {
+                "it holds other things: name an empty or a new directory".to_owned()
+            },
         );
     }
     match network_kind(path) {

@@ -357,13 +357,4 @@ impl RunState {
         closure.extend(self.graph.order().iter().copied().filter(|&d| d != ix && down.contains(&d)));
         closure
     }
-
-    /// Steps whose effects are still out there, with why, for people and for the final sweep.
-    pub fn leftovers(&self) -> Vec<StepIx> {
-        (0..)
-            .zip(&self.steps)
-            .filter(|(_, s)| s.may_have_effect() || s.kept.is_some())
-            .map(|(ix, _)| ix)
-            .collect()
-    }
 }

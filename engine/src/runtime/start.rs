@@ -16,6 +16,7 @@ use crate::store::StoreError;
 
 /// What happens when a run of the same id has ended already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Reuse {
     /// The new run is refused.
     #[default]
@@ -28,6 +29,7 @@ pub enum Reuse {
 
 /// What happens when a run of the same id goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Conflict {
     /// The new run is refused.
     #[default]

@@ -198,6 +198,7 @@ impl<I> WorkflowBuilder<I> {
         F::Future: Send,
     {
         let name = self.parts.activity_name(step)?;
+        self.parts.note_values::<F>();
         let coded = Coded { name, type_id: TypeId::of::<F>(), function: forget(function) };
         let function = coded.function.clone();
         self.parts.set_code(
@@ -212,6 +213,7 @@ impl<I> WorkflowBuilder<I> {
         let Some(name) = self.parts.activity_name(step) else { return no_activity() };
         let add =
             Box::new(|activities: &mut crate::ActivityRegistry, name: &str| activities.add(name, activity));
+        self.parts.note_values::<A>();
         self.parts.set_code(&name, &[TypeId::of::<A>()], add);
         name
     }

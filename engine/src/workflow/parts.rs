@@ -37,6 +37,7 @@ struct Parts {
     /// How many unnamed functions work on the output of each step.
     numbers: BTreeMap<String, u32>,
     types: BTreeMap<String, TypeId>,
+    carries: bool,
     subs: Vec<Untyped>,
     error: Option<WorkflowError>,
 }
@@ -65,6 +66,7 @@ impl Shared {
             functions: FunctionRegistry::default(),
             numbers: BTreeMap::new(),
             types: BTreeMap::new(),
+            carries: false,
             subs: Vec::new(),
             error: None,
         };
@@ -134,6 +136,11 @@ impl Shared {
         parts.code.insert(name.clone(), add);
     }
 
+    /// Notes whether code of this type carries values.
+    pub(super) fn note_values<F>(&self) {
+        self.parts().carries |= size_of::<F>() != 0;
+    }
+
     /// Changes a step.
     pub(super) fn change(&self, place: Option<&Place>, change: impl FnOnce(&mut Step)) {
         let Some(place) = place else { return };
@@ -162,6 +169,7 @@ impl Shared {
         U: Serialize,
         F: Fn(T) -> U + Send + Sync + 'static,
     {
+        self.note_values::<F>();
         let mut parts = self.parts();
         let name = name.unwrap_or_else(|| {
             let number = parts.numbers.entry(root.to_owned()).or_default();
@@ -211,7 +219,8 @@ impl Shared {
             add(&mut activities, name.as_str())
                 .map_err(|error| WorkflowError::Code { workflow: workflow.clone(), error })?;
         }
-        let made = Made { graph: graph.hash().clone(), code: std::mem::take(&mut parts.types) };
+        let code = std::mem::take(&mut parts.types);
+        let made = Made { graph: graph.hash().clone(), code, carries: parts.carries };
         let given = graph.clone();
         let mut definition = Definition::computed(workflow, 1, move |input| {
             fits(input)?;

@@ -25,6 +25,7 @@ where
     U::Future: Send,
 {
     let Some(Coded { name, type_id, function }) = coded.cloned() else { return };
+    parts.note_values::<U>();
     let types = [type_id, TypeId::of::<U>()];
     parts.set_code(
         &name,

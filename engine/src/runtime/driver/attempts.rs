@@ -11,7 +11,7 @@ use crate::activity::{ActivityContext, ActivityError, ContextInner, Effect, Eras
 use crate::event::{CancelMode, EventKind, LostCause, Phase};
 use crate::graph::StepIx;
 use crate::run::decide::attempt_limit;
-use crate::run::state::{CancelModeOrd, Halt};
+use crate::run::state::{CancelModeOrd, Halt, UndoRole};
 use crate::runtime::admission::Grant;
 use crate::runtime::clock::HurriedClock;
 use crate::runtime::engine::EngineError;
@@ -62,11 +62,7 @@ impl Driver {
                 deadline = deadline.map(|at| hurried.hurried(at));
                 clock = Arc::new(hurried);
             }
-            let kept = if phase == Phase::Compensate {
-                self.state.leftovers().into_iter().filter(|&o| o != ix).map(|o| self.name(o)).collect()
-            } else {
-                Vec::new()
-            };
+            let kept = if phase == Phase::Compensate { self.left_in_place(ix) } else { Vec::new() };
             let ctx = ActivityContext::new(ContextInner {
                 store: self.inner.store.id(),
                 site: self.state.site.clone(),
@@ -130,6 +126,17 @@ impl Driver {
             };
             self.running.insert(ix, running);
         }
+    }
+
+    /// Steps whose effects stay, by rule or because they could not be undone; not those whose turn is to come.
+    fn left_in_place(&self, but: StepIx) -> Vec<crate::id::StepName> {
+        (0..)
+            .zip(&self.state.steps)
+            .filter(|(ix, s)| {
+                *ix != but && (s.kept.is_some() || (s.undo != UndoRole::Wanted && s.may_have_effect()))
+            })
+            .map(|(ix, _)| self.name(ix))
+            .collect()
     }
 
     /// A run about to stand still or turn round stops what changes nothing, and asks the rest to hurry.
