@@ -19,9 +19,12 @@ use tracing::span::{Attributes, Id};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
-/// The path of names to every span that was opened, with its fields.
+/// The path of names to a span, and its fields.
+type Opened = (String, BTreeMap<String, String>);
+
+/// Every span that was opened.
 #[derive(Clone, Default)]
-struct Spans(Arc<Mutex<Vec<(String, BTreeMap<String, String>)>>>);
+struct Spans(Arc<Mutex<Vec<Opened>>>);
 
 struct Fields(BTreeMap<String, String>);
 

@@ -20,6 +20,8 @@ const FOUND: &[(u64, &str)] = &[
 ];
 
 const EVENTFUL: &[(u64, &str)] = &[
+    (11_239, "a clock set between an end and the rollback cut short the time for which absence must hold"),
+    (15_123, "the same, in a child of a map"),
     (755, "recovery resumed a run that the run above had driven to its end since it was listed"),
     (1_768, "a repetition that failed without effect made the engine forget what had been there before"),
 ];

@@ -13,6 +13,7 @@ use crate::time::Timestamp;
 /// waited when it ended does so again.
 pub(super) fn reopen(state: &mut RunState, at: Timestamp) {
     let Some(end) = state.finished.take() else { return };
+    unsettle(state);
     let since = state.finished_at.take().unwrap_or(at);
     suspend(state, since, at);
     if end == RunStatus::TimedOut {
@@ -22,6 +23,15 @@ pub(super) fn reopen(state: &mut RunState, at: Timestamp) {
     (state.output, state.error) = (None, None);
     if !state.rolling_back {
         take_up(state);
+    }
+}
+
+/// The clock may have been set since the run was last driven: "absent" has to settle within one drive.
+pub(super) fn unsettle(state: &mut RunState) {
+    for s in &mut state.steps {
+        if matches!(s.ledger, Ledger::Unknown { .. }) {
+            s.ledger = Ledger::Unknown { absent_since: None };
+        }
     }
 }
 

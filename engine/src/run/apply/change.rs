@@ -29,12 +29,7 @@ pub(super) fn change(state: &mut RunState, event: &Event) {
             if state.paused.is_none() && state.finished.is_none() {
                 state.suspended_ms = state.suspended_ms.saturating_add(*gap_ms);
             }
-            // The clock may have been set meanwhile: "absent" has to settle within one ownership.
-            for s in &mut state.steps {
-                if matches!(s.ledger, Ledger::Unknown { .. }) {
-                    s.ledger = Ledger::Unknown { absent_since: None };
-                }
-            }
+            again::unsettle(state);
         }
         EventKind::AttemptStarted { attempt, phase, generation, effect, probed, input, .. } => {
             let ix = ix.expect("has a step");
@@ -329,6 +324,9 @@ pub(super) fn change(state: &mut RunState, event: &Event) {
                 state.pause_reason = None;
             }
             state.halt = pause.then_some(Halt::Pause);
+            if state.finished.is_some() {
+                again::unsettle(state);
+            }
             (state.finished, state.finished_at) = (None, None);
             state.output = None;
             // The undo of the step that failed clears its error; the run remembers why it turned round.
