@@ -34,6 +34,8 @@ use crate::{Failures, number, on_all_cores};
 struct Seen {
     /// The epoch of the last commit of the run that was taken.
     epoch: Mutex<u64>,
+    /// The latest epoch under which each run was claimed.
+    claimed: Mutex<BTreeMap<RunId, u64>>,
     takeovers: AtomicU64,
     late_writes: AtomicU64,
     wrong: Mutex<Vec<String>>,
@@ -73,7 +75,14 @@ impl Way {
             Expect::New => 1,
             Expect::At { seq } => seq + 1,
         };
+        let claimed = self.seen.claimed.lock().expect("no panic").get(&run).copied().unwrap_or(0);
         let done = self.base.commit(transition).await;
+        // That its place in the history is taken as well is luck: whoever took over may not have written yet.
+        if epoch < claimed && !matches!(done, Err(StoreError::Fenced { .. })) {
+            let text =
+                format!("a write under epoch {epoch} was not fenced after a claim under {claimed}: {done:?}");
+            self.seen.wrong.lock().expect("no panic").push(text);
+        }
         match &done {
             Ok(_) => {
                 self.journal.durable(run.as_str(), first, record);
@@ -149,7 +158,11 @@ impl Store for Way {
     ) -> BoxFuture<'a, Result<Claim, StoreError>> {
         Box::pin(async move {
             self.pass().await;
-            self.base.claim(run, worker, now, ttl).await
+            let claim = self.base.claim(run, worker, now, ttl).await;
+            if let Ok(claim) = &claim {
+                self.seen.claimed.lock().expect("no panic").insert(run.clone(), claim.epoch);
+            }
+            claim
         })
     }
 
