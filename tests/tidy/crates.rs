@@ -15,6 +15,7 @@ const MAY_NAME: &[(&str, Option<&[&str]>)] = &[
     ("dssflow-sandbox", Some(&[])),
     ("dssflow", None),
     ("dssflow-tests", None),
+    ("dssflow-durability", Some(&["dssflow-engine", "dssflow-store"])),
 ];
 
 fn metadata() -> Metadata {
@@ -63,7 +64,10 @@ fn nobody_uses_the_tests() {
         .packages
         .iter()
         .filter(|p| {
-            p.dependencies.iter().any(|d| d.name == "dssflow-tests" && d.kind != DependencyKind::Unknown)
+            p.dependencies.iter().any(|d| {
+                ["dssflow-tests", "dssflow-durability"].contains(&d.name.as_str())
+                    && d.kind != DependencyKind::Unknown
+            })
         })
         .map(|p| p.name.as_str())
         .collect();
