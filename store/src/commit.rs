@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use dssflow_engine::id::{RunId, StoreId};
 use dssflow_engine::store::{GraphHash, StoreError, Transition, VerifyReport};
@@ -62,6 +63,25 @@ pub(crate) struct Counters {
     pub(crate) refused: AtomicU64,
     /// Counted by readers.
     pub(crate) listed: AtomicU64,
+    pub(crate) spent: Spent,
+}
+
+/// Nanoseconds in each part of the groups so far.
+#[derive(Debug, Default)]
+pub(crate) struct Spent {
+    pub(crate) staging: AtomicU64,
+    pub(crate) applying: AtomicU64,
+    pub(crate) flushing: AtomicU64,
+    pub(crate) syncing_tree: AtomicU64,
+    pub(crate) writing_head: AtomicU64,
+}
+
+/// Adds what has passed since the mark to a counter, and sets the mark anew.
+fn lap(mark: &mut Instant, counter: &AtomicU64) {
+    let now = Instant::now();
+    let passed = u64::try_from((now - *mark).as_nanos()).unwrap_or(u64::MAX);
+    counter.fetch_add(passed, Ordering::Relaxed);
+    *mark = now;
 }
 
 pub(crate) type Reply = oneshot::Sender<Result<u64, StoreError>>;
@@ -185,6 +205,7 @@ impl Committer {
         if let Err(poisoned) = self.poison.check() {
             return group.iter().map(|_| Err(poisoned.clone())).collect();
         }
+        let mut mark = Instant::now();
         let written = protect(|| {
             let mut batch = sled::Batch::default();
             let mut next = self.last.next();
@@ -196,6 +217,7 @@ impl Committer {
                 .collect();
             let good = answers.iter().filter(|answer| answer.is_ok()).count() as u64;
             self.counters.refused.fetch_add(answers.len() as u64 - good, Ordering::Relaxed);
+            lap(&mut mark, &self.counters.spent.staging);
             if good > 0 {
                 self.write(batch, next)?;
                 self.counters.transitions.fetch_add(good, Ordering::Relaxed);
@@ -228,18 +250,23 @@ impl Committer {
     }
 
     fn write(&mut self, mut batch: sled::Batch, mut next: Commit) -> Result<(), Trouble> {
+        let (mut mark, spent) = (Instant::now(), &self.counters.spent);
         next.finish();
         batch.insert(keys::COMMIT, seal(keys::COMMIT, next.encode()));
         self.tree.apply_batch(batch)?;
+        lap(&mut mark, &spent.applying);
         self.tree.flush()?;
+        lap(&mut mark, &spent.flushing);
         if std::fs::read_dir(&self.blobs).map_err(Trouble::Io)?.next().is_some() {
             return Err(Trouble::Damage("sled moved a value into a file that it does not sync".to_owned()));
         }
         self.disk.sync(&self.db, Synced::Tree).map_err(Trouble::Io)?;
         self.counters.tree_syncs.fetch_add(1, Ordering::Relaxed);
+        lap(&mut mark, &spent.syncing_tree);
         self.head.write(&next).map_err(Trouble::Io)?;
         self.head.sync(&*self.disk).map_err(Trouble::Io)?;
         self.counters.head_syncs.fetch_add(1, Ordering::Relaxed);
+        lap(&mut mark, &spent.writing_head);
         self.counters.groups.fetch_add(1, Ordering::Relaxed);
         self.last = next;
         Ok(())

@@ -47,4 +47,4 @@ pub use error::{Holder, OpenError};
 pub use manifest::ManifestState;
 pub use offline::{OfflineReport, StoreInfo, info_offline, verify_offline};
 pub use open_engine::OpenEngine;
-pub use store::{OpenOptions, SledStore, Stats};
+pub use store::{OpenOptions, SledStore, Spent, Stats};

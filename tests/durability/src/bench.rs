@@ -93,7 +93,9 @@ pub fn main(mut args: impl Iterator<Item = String>) -> Anything<bool> {
     let runtime = runtime()?;
     runtime.block_on(async {
         // The limits come first: everything else is compared with them.
-        writers::limits(&options, &mut report).await?;
+        if options.wants("raw") || options.wants("store") {
+            writers::limits(&options, &mut report).await?;
+        }
         if options.wants("w1") {
             engine::w1(&options, &mut report).await?;
         }

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use dssflow_engine::id::RunId;
 use dssflow_engine::store::conformance::transition;
 use dssflow_engine::store::{Expect, Store as _};
-use dssflow_store::{OpenOptions, SledStore};
-use serde_json::json;
+use dssflow_store::{OpenOptions, SledStore, Spent, Stats};
+use serde_json::{Value, json};
 
 use crate::bench::raw::RawLog;
-use crate::bench::report::{Bar, Report, median, percentile};
+use crate::bench::report::{Bar, Report, median, ms, percentile};
 use crate::bench::{Anything, Options, scratch};
 
 /// How many write at once.
@@ -64,7 +64,28 @@ async fn raw(dir: &Path, writers: usize) -> Anything<Rate> {
     .await)
 }
 
-async fn store(dir: &Path, writers: usize) -> Anything<(Rate, dssflow_store::Stats)> {
+/// Where a group's time went, in milliseconds.
+fn spent(before: &Stats, after: &Stats) -> Value {
+    let groups = (after.groups - before.groups).max(1) as f64;
+    let each = |of: fn(&Spent) -> Duration| ms(of(&after.spent) - of(&before.spent)) / groups;
+    json!({
+        "staging": each(|spent| spent.staging),
+        "applying": each(|spent| spent.applying),
+        "flushing": each(|spent| spent.flushing),
+        "syncing_tree": each(|spent| spent.syncing_tree),
+        "writing_head": each(|spent| spent.writing_head),
+    })
+}
+
+/// What a measurement of the store gave.
+struct StoreRate {
+    rate: Rate,
+    /// Transitions in a group.
+    group: f64,
+    spent: Value,
+}
+
+async fn store(dir: &Path, writers: usize) -> Anything<StoreRate> {
     let place = scratch(dir)?;
     let store = Arc::new(SledStore::open(place.path().join("store"), OpenOptions::default())?);
     // Runs exist before the clock starts, as they do where steps are measured.
@@ -93,13 +114,13 @@ async fn store(dir: &Path, writers: usize) -> Anything<(Rate, dssflow_store::Sta
     })
     .await;
     let after = store.stats();
-    let mut stats = after;
-    stats.groups -= before.groups;
-    stats.transitions -= before.transitions;
-    stats.tree_syncs -= before.tree_syncs;
-    stats.head_syncs -= before.head_syncs;
+    let groups = after.groups - before.groups;
+    if after.tree_syncs - before.tree_syncs < groups || after.head_syncs - before.head_syncs < groups {
+        return Err("the store acknowledged a group that it did not sync twice".into());
+    }
     store.close().await?;
-    Ok((rate, stats))
+    let group = (after.transitions - before.transitions) as f64 / groups.max(1) as f64;
+    Ok(StoreRate { rate, group, spent: spent(&before, &after) })
 }
 
 /// The raw log and the store, in turn, so that both see the same disk.
@@ -107,26 +128,24 @@ pub(crate) async fn limits(options: &Options, report: &mut Report) -> Anything<(
     for &writers in WRITERS {
         let (mut raws, mut stores, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
         let (mut raw_p50, mut store_p50) = (Vec::new(), Vec::new());
-        let mut per_group = Vec::new();
+        let (mut per_group, mut spent) = (Vec::new(), Value::Null);
         for _ in 0..options.rounds {
             let raw = raw(&options.dir, writers).await?;
             raws.push(raw.per_second);
             raw_p50.push(raw.p50);
             if options.wants("store") {
-                let (store, stats) = store(&options.dir, writers).await?;
-                ratios.push(store.per_second / raw.per_second);
-                stores.push(store.per_second);
-                store_p50.push(store.p50);
-                per_group.push(stats.transitions as f64 / stats.groups.max(1) as f64);
-                if stats.tree_syncs < stats.groups || stats.head_syncs < stats.groups {
-                    return Err("the store acknowledged a group that it did not sync twice".into());
-                }
+                let measured = store(&options.dir, writers).await?;
+                ratios.push(measured.rate.per_second / raw.per_second);
+                stores.push(measured.rate.per_second);
+                store_p50.push(measured.rate.p50);
+                per_group.push(measured.group);
+                spent = measured.spent;
             }
         }
         report.figure(&format!("raw_{writers}"), median(raws), "commits/s", json!({ "writers": writers }));
         report.figure(&format!("raw_{writers}_p50"), median(raw_p50), "ms", json!({}));
         if options.wants("store") {
-            let more = json!({ "writers": writers, "group": median(per_group) });
+            let more = json!({ "writers": writers, "group": median(per_group), "ms_a_group": spent });
             report.figure(&format!("store_{writers}"), median(stores), "commits/s", more);
             report.figure(&format!("store_{writers}_p50"), median(store_p50), "ms", json!({}));
             let ratio = median(ratios);
