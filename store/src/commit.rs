@@ -5,13 +5,13 @@
 //! the answers. The first failure on this way poisons the store: nothing is tried again, because a sync that
 //! failed once may succeed the second time without having written anything.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dssflow_engine::id::{RunId, StoreId};
 use dssflow_engine::store::{GraphHash, StoreError, Transition, VerifyReport};
@@ -29,6 +29,8 @@ use crate::{check, keys, payload, read};
 const MAX_GROUP: usize = 256;
 /// Most bytes of records and graphs in a group, but for its last transition.
 const MAX_GROUP_BYTES: usize = 1024 * 1024;
+/// A group waits for writers that are likely to come for one part in so many of the time the last one took.
+const LINGER: u32 = 8;
 /// Most heads kept in memory; they are dropped all at once and read again when needed.
 const MAX_HEADS: usize = 65_536;
 
@@ -121,6 +123,42 @@ pub(crate) enum Order {
     Verify(oneshot::Sender<Result<VerifyReport, StoreError>>),
 }
 
+/// What the last group tells of the next one.
+#[derive(Debug, Default)]
+struct Pace {
+    took: Duration,
+    /// Who was answered or waited: as many are likely to want the next group.
+    writers: usize,
+}
+
+/// A group: what waits, and what comes within a small part of the time that a group takes. Writers that were just
+/// answered come back in a moment; without them they and the others take turns with groups of half the size.
+fn gather(
+    first: Box<Request>,
+    queue: &mut VecDeque<Order>,
+    orders: &Receiver<Order>,
+    pace: &Pace,
+) -> Vec<Box<Request>> {
+    let patience = Instant::now() + pace.took / LINGER;
+    let mut bytes = first.weight();
+    let mut group = vec![first];
+    while group.len() < MAX_GROUP && bytes < MAX_GROUP_BYTES {
+        match queue.pop_front().or_else(|| orders.try_recv().ok()) {
+            Some(Order::Commit(request)) => {
+                bytes += request.weight();
+                group.push(request);
+            }
+            Some(order) => {
+                queue.push_front(order);
+                break;
+            }
+            None if group.len() < pace.writers && Instant::now() < patience => std::thread::yield_now(),
+            None => break,
+        }
+    }
+    group
+}
+
 struct CachedHead {
     value: HeadValue,
     root: Hash,
@@ -168,8 +206,9 @@ impl Committer {
 
     /// Works until every sender is gone and the queue is empty.
     pub(crate) fn run(mut self, orders: &Receiver<Order>) {
-        let mut waiting = None;
-        while let Some(order) = waiting.take().or_else(|| orders.recv().ok()) {
+        let mut queue = VecDeque::new();
+        let mut pace = Pace::default();
+        while let Some(order) = queue.pop_front().or_else(|| orders.recv().ok()) {
             let first = match order {
                 Order::Commit(request) => request,
                 Order::Verify(reply) => {
@@ -177,26 +216,17 @@ impl Committer {
                     continue;
                 }
             };
-            let mut bytes = first.weight();
-            let mut group = vec![first];
-            while group.len() < MAX_GROUP && bytes < MAX_GROUP_BYTES {
-                match orders.try_recv() {
-                    Ok(Order::Commit(request)) => {
-                        bytes += request.weight();
-                        group.push(request);
-                    }
-                    Ok(order @ Order::Verify(_)) => {
-                        waiting = Some(order);
-                        break;
-                    }
-                    Err(_) => break,
-                }
-            }
+            let begin = Instant::now();
+            let group = gather(first, &mut queue, orders, &pace);
             let answers = self.commit(&group);
+            pace.took = begin.elapsed();
+            pace.writers = group.len();
             for (request, answer) in group.into_iter().zip(answers) {
                 // Who asked may have gone.
                 let _gone = request.reply.send(answer);
             }
+            queue.extend(orders.try_iter());
+            pace.writers += queue.len();
         }
     }
 
