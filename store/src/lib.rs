@@ -40,6 +40,7 @@ mod payload;
 mod place;
 mod read;
 mod store;
+mod summary;
 mod tree;
 
 pub use disk::{Disk, OsDisk, Synced};
