@@ -22,7 +22,7 @@ use crate::codec::{self, Commit, Hash, HeadValue, seal};
 use crate::disk::{Disk, Synced};
 use crate::head::{HeadFile, Slots};
 use crate::place::Place;
-use crate::tree::{Trouble, protect};
+use crate::tree::{EmptyDir, Trouble, protect};
 use crate::{check, keys, payload, read};
 
 /// Most transitions in a group; more made it slower.
@@ -167,7 +167,7 @@ struct CachedHead {
 pub(crate) struct Committer {
     pub(crate) tree: sled::Tree,
     pub(crate) place: Place,
-    pub(crate) blobs: PathBuf,
+    pub(crate) blobs: EmptyDir,
     /// Our own descriptor of sled's log.
     pub(crate) db: File,
     pub(crate) head: HeadFile,
@@ -201,6 +201,7 @@ impl Committer {
         last: Commit,
     ) -> Self {
         let (poison, counters) = Default::default();
+        let blobs = EmptyDir::new(blobs);
         Self { tree, place, blobs, db, head, disk, store, poison, counters, last, cache: Cache::default() }
     }
 
@@ -287,7 +288,7 @@ impl Committer {
         lap(&mut mark, &spent.applying);
         self.tree.flush()?;
         lap(&mut mark, &spent.flushing);
-        if std::fs::read_dir(&self.blobs).map_err(Trouble::Io)?.next().is_some() {
+        if !self.blobs.is_empty().map_err(Trouble::Io)? {
             return Err(Trouble::Damage("sled moved a value into a file that it does not sync".to_owned()));
         }
         self.disk.sync(&self.db, Synced::Tree).map_err(Trouble::Io)?;
@@ -310,7 +311,7 @@ impl Committer {
             tree: &self.tree,
             store: &self.store,
             payloads: &self.place.payloads(),
-            blobs: &self.blobs,
+            blobs: self.blobs.path(),
             slots: slots.as_ref(),
             owned: true,
         }))
