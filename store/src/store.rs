@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 use crate::check;
 use crate::commit::{Committer, Counters, Order, Poison, Queue, Request, write_payloads};
+use crate::compact::{self, CompactReport, Progress};
 use crate::disk::{self, Disk, OsDisk};
 use crate::error::OpenError;
 use crate::format::{Format, encode_current, read_current};
@@ -83,10 +84,10 @@ pub struct Stats {
 
 /// sled, and the lock of the store it is in. However it ends, the lock goes last: the next owner must find nothing
 /// of this one at work.
-struct Opened {
+pub(crate) struct Opened {
     sled: Option<(sled::Tree, sled::Db)>,
     dir: PathBuf,
-    lock: Lock,
+    pub(crate) lock: Lock,
 }
 
 impl Opened {
@@ -94,12 +95,12 @@ impl Opened {
         Self { sled: Some(((*db).clone(), db)), dir, lock }
     }
 
-    fn tree(&self) -> &sled::Tree {
+    pub(crate) fn tree(&self) -> &sled::Tree {
         &self.sled.as_ref().expect("it is taken only to be closed").0
     }
 
     /// Closes sled and waits until it has let go of its directory. Nobody else may hold the tree.
-    fn close_sled(&mut self) -> Result<(), Trouble> {
+    pub(crate) fn close_sled(&mut self) -> Result<(), Trouble> {
         let Some((tree, db)) = self.sled.take() else { return Ok(()) };
         drop(tree);
         let closed = tree::close(db);
@@ -137,6 +138,16 @@ struct Running {
     opened: Opened,
 }
 
+/// A store without its threads: open and locked, and nobody writes but the caller.
+pub(crate) struct Quiet {
+    pub(crate) place: Place,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) store: StoreId,
+    pub(crate) dir: PathBuf,
+    pub(crate) opened: Opened,
+    pub(crate) cache_bytes: u64,
+}
+
 /// Starts a named thread; tests put one in that fails.
 type Spawn = dyn Fn(&str, Box<dyn FnOnce() + Send>) -> std::io::Result<JoinHandle<()>>;
 
@@ -156,6 +167,7 @@ pub struct SledStore {
     disk: Arc<dyn Disk>,
     poison: Arc<Poison>,
     counters: Arc<Counters>,
+    cache_bytes: u64,
     running: RwLock<Option<Running>>,
 }
 
@@ -250,7 +262,46 @@ impl SledStore {
         let running = start(opened, committer, &place, &disk, spawn)
             .map_err(OpenError::io("start threads for", path))?;
         tracing::debug!(path = %path.display(), store = %store, epoch, "store opened");
-        Ok(Self { id: store, epoch, place, dir, disk, poison, counters, running: RwLock::new(Some(running)) })
+        Ok(Self {
+            id: store,
+            epoch,
+            place,
+            dir,
+            disk,
+            poison,
+            counters,
+            cache_bytes,
+            running: RwLock::new(Some(running)),
+        })
+    }
+
+    /// Writes what is live anew, into as little room as it takes, while nobody owns the store. A crash at any moment
+    /// leaves the store as it was or compacted. Needs room for a second copy; reads everything twice, since it also
+    /// checks. `progress` is told how far it is.
+    ///
+    /// # Errors
+    /// As [`SledStore::open`]. What was there stays in use.
+    pub fn compact(
+        path: impl AsRef<Path>,
+        options: OpenOptions,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<CompactReport, OpenError> {
+        compact::compact(path.as_ref(), options, progress)
+    }
+
+    /// Ends the threads and keeps the rest open. The store was opened a moment ago, so that nothing is queued.
+    pub(crate) fn quiet(self) -> Quiet {
+        let Running { queue, threads, opened } = self.take_running().expect("nobody has closed it");
+        drop(queue);
+        drop(threads);
+        Quiet {
+            place: self.place.clone(),
+            disk: Arc::clone(&self.disk),
+            store: self.id.clone(),
+            dir: self.dir.clone(),
+            opened,
+            cache_bytes: self.cache_bytes,
+        }
     }
 
     /// Where it is.

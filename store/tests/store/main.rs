@@ -3,8 +3,10 @@
 #![expect(clippy::cast_possible_truncation, reason = "indexes are small")]
 #![expect(clippy::print_stdout, reason = "harnesses say seed, cases and faults fired")]
 
+mod compact;
 mod conforms;
 mod damage;
+mod golden;
 mod killed;
 mod open;
 mod poison;
