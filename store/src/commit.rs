@@ -13,13 +13,16 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, OnceLock};
 
 use dssflow_engine::id::{RunId, StoreId};
-use dssflow_engine::store::{GraphHash, StoreError, Transition, VerifyReport};
+use dssflow_engine::store::{Expect, GraphHash, Holds, StoreError, Transition, VerifyReport};
+use dssflow_engine::time::Timestamp;
 use tokio::sync::oneshot;
 
 use crate::blob::{self, Body, INLINE_LIMIT};
 use crate::codec::{self, Commit, Hash, HeadValue, seal};
 use crate::disk::{Disk, Synced};
 use crate::head::{HeadFile, Slots};
+use crate::import::Importing;
+use crate::inflight::{Held, InFlight};
 use crate::place::Place;
 use crate::tree::{Trouble, protect};
 use crate::{check, keys, payload, read};
@@ -73,12 +76,14 @@ pub(crate) struct Request {
     pub(crate) record_digest: Option<Hash>,
     /// Set when the graph is in a payload file.
     pub(crate) graph_digest: Option<Hash>,
+    /// Keeps those files.
+    pub(crate) held: Vec<Held>,
     pub(crate) reply: Reply,
 }
 
 impl Request {
     pub(crate) fn new(transition: Transition, reply: Reply) -> Self {
-        Self { transition, record_digest: None, graph_digest: None, reply }
+        Self { transition, record_digest: None, graph_digest: None, held: Vec::new(), reply }
     }
 
     /// Whether something of it must go to a payload file first.
@@ -99,6 +104,8 @@ pub(crate) enum Order {
     Commit(Box<Request>),
     /// Reads and checks everything while nothing is written.
     Verify(oneshot::Sender<Result<VerifyReport, StoreError>>),
+    /// Does something else between two groups.
+    Task(Box<dyn FnOnce(&mut Committer) + Send>),
 }
 
 struct CachedHead {
@@ -119,15 +126,21 @@ pub(crate) struct Committer {
     pub(crate) counters: Arc<Counters>,
     /// The last group, durable.
     pub(crate) last: Commit,
-    cache: Cache,
+    pub(crate) cache: Cache,
+    /// Snapshots that are there.
+    pub(crate) holds: Holds,
+    /// Payload files that are wanted by what is on its way.
+    pub(crate) inflight: Arc<InFlight>,
 }
 
 /// What is known of the tree without reading it. Ahead of the tree while a group is put together; a group that
 /// fails leaves it wrong, and the store poisoned.
 #[derive(Default)]
-struct Cache {
+pub(crate) struct Cache {
     heads: HashMap<RunId, CachedHead>,
-    graphs: HashSet<GraphHash>,
+    pub(crate) graphs: HashSet<GraphHash>,
+    /// Runs that are being put in, whose ids are taken.
+    pub(crate) importing: HashMap<RunId, Importing>,
 }
 
 impl Committer {
@@ -142,8 +155,8 @@ impl Committer {
         store: StoreId,
         last: Commit,
     ) -> Self {
-        let (poison, counters) = Default::default();
-        Self { tree, place, blobs, db, head, disk, store, poison, counters, last, cache: Cache::default() }
+        let (poison, counters, cache, holds, inflight) = Default::default();
+        Self { tree, place, blobs, db, head, disk, store, poison, counters, last, cache, holds, inflight }
     }
 
     /// Works until every sender is gone and the queue is empty.
@@ -156,6 +169,10 @@ impl Committer {
                     let _gone = reply.send(self.verify());
                     continue;
                 }
+                Order::Task(task) => {
+                    task(&mut self);
+                    continue;
+                }
             };
             let mut bytes = first.weight();
             let mut group = vec![first];
@@ -165,7 +182,7 @@ impl Committer {
                         bytes += request.weight();
                         group.push(request);
                     }
-                    Ok(order @ Order::Verify(_)) => {
+                    Ok(order @ (Order::Verify(_) | Order::Task(_))) => {
                         waiting = Some(order);
                         break;
                     }
@@ -245,6 +262,36 @@ impl Committer {
         Ok(())
     }
 
+    /// Does `work`; a panic of sled becomes an error.
+    pub(crate) fn carefully<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.poison.check()?;
+        protect(|| Ok(work(self)))?
+    }
+
+    /// Makes a batch durable as a group of its own. When that fails the store is poisoned.
+    pub(crate) fn apply(&mut self, batch: sled::Batch, next: Commit) -> Result<(), StoreError> {
+        let written = protect(|| self.write(batch, next));
+        written.map_err(|trouble| self.poison.set(trouble.to_string()))
+    }
+
+    /// The run is no longer what it was.
+    pub(crate) fn forget(&mut self, run: &RunId) {
+        self.cache.heads.remove(run);
+    }
+
+    /// The graph is no longer there.
+    pub(crate) fn forget_graph(&mut self, hash: &GraphHash) {
+        self.cache.graphs.remove(hash);
+    }
+
+    /// The graphs that imports under way name.
+    pub(crate) fn imported_graphs(&self) -> impl Iterator<Item = GraphHash> {
+        self.cache.importing.values().flat_map(|importing| importing.graphs().iter().cloned())
+    }
+
     fn verify(&self) -> Result<VerifyReport, StoreError> {
         self.poison.check()?;
         let slots = Slots::read(&self.place, &self.store);
@@ -281,6 +328,9 @@ fn stage(
         let body = codec::unseal(&key, &sealed).expect("the seal was right a moment ago");
         let root = codec::run_root(run, body);
         cache.heads.insert(run.clone(), CachedHead { value, root });
+    }
+    if transition.expect == Expect::New && cache.importing.contains_key(run) {
+        return Err(StoreError::Exists(run.clone()));
     }
     let old = cache.heads.get(run);
     let seq = transition.expect.check(run, old.map(|head| head.value.seq))?;
@@ -326,7 +376,11 @@ fn stage(
     Ok(seq)
 }
 
-fn has_graph(tree: &sled::Tree, known: &mut HashSet<GraphHash>, hash: &GraphHash) -> Result<bool, Trouble> {
+pub(crate) fn has_graph(
+    tree: &sled::Tree,
+    known: &mut HashSet<GraphHash>,
+    hash: &GraphHash,
+) -> Result<bool, Trouble> {
     if known.contains(hash) {
         return Ok(true);
     }
@@ -346,15 +400,26 @@ fn body(bytes: &[u8], digest: Option<Hash>) -> Body<'_> {
     }
 }
 
+/// Takes a run's entries out of the tables ordered by time.
+pub(crate) fn unindex(batch: &mut sled::Batch, run: &RunId, old: &HeadValue) {
+    for (table, at) in entries(old) {
+        if let Some(at) = at {
+            batch.remove(keys::timed(table, at, run));
+        }
+    }
+}
+
+/// Where a run stands in each of the tables ordered by time.
+fn entries(head: &HeadValue) -> [(u8, Option<Timestamp>); 3] {
+    [
+        (keys::DUE, head.due),
+        (keys::CREATED, Some(head.created)),
+        (keys::UNFINISHED, (!head.ended).then_some(head.created)),
+    ]
+}
+
 /// Brings the tables ordered by time in line with the head.
-fn index(batch: &mut sled::Batch, run: &RunId, old: Option<&HeadValue>, new: &HeadValue) {
-    let entries = |head: &HeadValue| {
-        [
-            (keys::DUE, head.due),
-            (keys::CREATED, Some(head.created)),
-            (keys::UNFINISHED, (!head.ended).then_some(head.created)),
-        ]
-    };
+pub(crate) fn index(batch: &mut sled::Batch, run: &RunId, old: Option<&HeadValue>, new: &HeadValue) {
     let none = [(keys::DUE, None), (keys::CREATED, None), (keys::UNFINISHED, None)];
     for ((table, old), (_, new)) in old.map_or(none, entries).into_iter().zip(entries(new)) {
         if old == new {
@@ -379,12 +444,14 @@ pub(crate) fn write_payloads(
     disk: &dyn Disk,
     poison: &Poison,
     counters: &Counters,
+    inflight: &Arc<InFlight>,
 ) {
-    let write = |bytes: &[u8]| -> std::io::Result<Option<Hash>> {
+    let write = |bytes: &[u8], held: &mut Vec<Held>| -> std::io::Result<Option<Hash>> {
         if bytes.len() <= INLINE_LIMIT {
             return Ok(None);
         }
         let digest = codec::digest(bytes);
+        held.push(inflight.hold(digest));
         payload::write(place, disk, &digest, bytes)?;
         counters.payloads.fetch_add(1, Ordering::Relaxed);
         Ok(Some(digest))
@@ -393,9 +460,10 @@ pub(crate) fn write_payloads(
         let done = poison.check().and_then(|()| {
             let failed =
                 |error: std::io::Error| poison.set(format!("writing a payload file failed: {error}"));
-            request.record_digest = write(&request.transition.record).map_err(failed)?;
-            if let Some((_, bytes)) = &request.transition.graph {
-                request.graph_digest = write(bytes).map_err(failed)?;
+            let Request { transition, record_digest, graph_digest, held, .. } = &mut *request;
+            *record_digest = write(&transition.record, held).map_err(failed)?;
+            if let Some((_, bytes)) = &transition.graph {
+                *graph_digest = write(bytes, held).map_err(failed)?;
             }
             Ok(())
         });

@@ -8,24 +8,27 @@ use std::thread::JoinHandle;
 
 use dssflow_engine::id::{RunId, StoreId};
 use dssflow_engine::store::{
-    GraphHash, Head, ListPage, ListQuery, Record, Store, StoreCaps, StoreError, Transition, VerifyReport,
+    GraphHash, Head, ListPage, ListQuery, NamesGraphs, Record, Snapshot, Store, StoreCaps, StoreError, Swept,
+    Transition, VerifyReport, WholeRun,
 };
 use dssflow_engine::time::{BoxFuture, Timestamp};
 use tokio::sync::oneshot;
 
-use crate::check;
+use crate::codec::Hash;
 use crate::commit::{Committer, Counters, Order, Poison, Queue, Request, write_payloads};
 use crate::compact::{self, CompactReport, Progress};
 use crate::disk::{self, Disk, OsDisk};
 use crate::error::OpenError;
 use crate::format::{Format, encode_current, read_current};
 use crate::head::{HeadFile, Slots};
+use crate::inflight::{Held, InFlight};
 use crate::lock::Lock;
 use crate::manifest::{self, ManifestState};
 use crate::offline::{self, StoreInfo};
 use crate::place::{CURRENT, FORMAT, GENERATION, Place};
 use crate::read::Reader;
 use crate::tree::{self, BLOBS, DB, Trouble, protect};
+use crate::{check, codec, import, payload, remove, snapshot, sweep};
 
 /// How many bytes of sled's log are kept in memory unless told otherwise.
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
@@ -167,6 +170,7 @@ pub struct SledStore {
     disk: Arc<dyn Disk>,
     poison: Arc<Poison>,
     counters: Arc<Counters>,
+    inflight: Arc<InFlight>,
     cache_bytes: u64,
     running: RwLock<Option<Running>>,
 }
@@ -258,7 +262,10 @@ impl SledStore {
             commit,
         );
         let epoch = committer.raise_epoch().map_err(trouble)?;
+        remove::clean_up(&mut committer)
+            .map_err(|error| OpenError::damaged(&place.root, error.to_string()))?;
         let (poison, counters) = (Arc::clone(&committer.poison), Arc::clone(&committer.counters));
+        let inflight = Arc::clone(&committer.inflight);
         let running = start(opened, committer, &place, &disk, spawn)
             .map_err(OpenError::io("start threads for", path))?;
         tracing::debug!(path = %path.display(), store = %store, epoch, "store opened");
@@ -270,6 +277,7 @@ impl SledStore {
             disk,
             poison,
             counters,
+            inflight,
             cache_bytes,
             running: RwLock::new(Some(running)),
         })
@@ -384,7 +392,35 @@ impl SledStore {
         })
     }
 
-    fn order(&self, order: Order) -> Result<(), StoreError> {
+    pub(crate) fn store_id(&self) -> &StoreId {
+        &self.id
+    }
+
+    /// Writes a payload file, and keeps it until what names it is in the tree. Blocks for the sync.
+    pub(crate) fn write_payload(&self, bytes: &[u8]) -> Result<(Held, Hash), StoreError> {
+        self.poison.check()?;
+        let digest = codec::digest(bytes);
+        let held = self.inflight.hold(digest);
+        payload::write(&self.place, &*self.disk, &digest, bytes)
+            .map_err(|error| self.poison.set(format!("writing a payload file failed: {error}")))?;
+        self.counters.payloads.fetch_add(1, Ordering::Relaxed);
+        Ok((held, digest))
+    }
+
+    /// Has the committer do something between two groups.
+    pub(crate) async fn between<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Committer) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.order(Order::Task(Box::new(move |committer| {
+            // Who asked may have gone.
+            let _gone = reply.send(committer.carefully(work));
+        })))?;
+        answer.await.unwrap_or_else(|_| Err(self.gone()))
+    }
+
+    pub(crate) fn order(&self, order: Order) -> Result<(), StoreError> {
         self.with_running(|running| running.queue.orders.send(order))?.map_err(|_| self.gone())
     }
 
@@ -477,9 +513,10 @@ fn start(
     let (orders, inbox) = mpsc::channel();
     let (payloads, large) = mpsc::channel();
     let (poison, counters) = (Arc::clone(&committer.poison), Arc::clone(&committer.counters));
+    let inflight = Arc::clone(&committer.inflight);
     threads.0.push(spawn("dssflow-commit", Box::new(move || committer.run(&inbox)))?);
     let (forward, place, disk): (Sender<Order>, _, _) = (orders.clone(), place.clone(), Arc::clone(disk));
-    let write = move || write_payloads(&large, &forward, &place, &*disk, &poison, &counters);
+    let write = move || write_payloads(&large, &forward, &place, &*disk, &poison, &counters, &inflight);
     threads.0.push(spawn("dssflow-payload", Box::new(write))?);
     Ok(Running { queue: Queue { orders, payloads }, threads, opened })
 }
@@ -561,6 +598,40 @@ impl Store for SledStore {
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<(Timestamp, RunId)>, StoreError>> {
         Box::pin(async move { self.read(|reader| reader.due(until, limit)) })
+    }
+
+    fn page<'a>(
+        &'a self,
+        run: &'a RunId,
+        after: u64,
+        bytes: usize,
+    ) -> BoxFuture<'a, Result<Vec<Record>, StoreError>> {
+        Box::pin(async move { self.read(|reader| reader.page(run, after, bytes)) })
+    }
+
+    /// Commits wait while the heads are read.
+    fn snapshot(&self) -> BoxFuture<'_, Result<Snapshot, StoreError>> {
+        Box::pin(self.between(snapshot::snapshot))
+    }
+
+    fn put_graph<'a>(&'a self, hash: &'a GraphHash, bytes: Vec<u8>) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(import::put_graph(self, hash, bytes))
+    }
+
+    /// What is large is written, and synced, by the thread that asks.
+    fn import<'a>(&'a self, run: WholeRun<'a>) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(import::import(self, run))
+    }
+
+    /// In groups of its own, a long run in several; what it takes is bounded however long the run is.
+    fn remove<'a>(&'a self, run: &'a RunId, seq: u64, epoch: u64) -> BoxFuture<'a, Result<(), StoreError>> {
+        let run = run.clone();
+        Box::pin(self.between(move |committer| remove::remove(committer, &run, seq, epoch)))
+    }
+
+    /// Commits wait meanwhile.
+    fn sweep(&self, names: NamesGraphs) -> BoxFuture<'_, Result<Swept, StoreError>> {
+        Box::pin(self.between(move |committer| sweep::sweep(committer, names)))
     }
 
     /// Commits wait meanwhile.

@@ -62,9 +62,7 @@ fn histories() -> Vec<HistoryBuilder> {
             .attempt_succeeds("ship", json!(1))
             .attempt_succeeds("tell", json!("y".repeat(9_000)))
             .finished(),
-        paid("failed")
-            .attempt_fails("ship", ActivityError::terminal("Sunk", "the ship is gone"))
-            .finished(),
+        paid("failed").attempt_fails("ship", ActivityError::terminal("Sunk", "the ship is gone")).finished(),
     ]
 }
 
