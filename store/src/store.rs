@@ -202,18 +202,40 @@ impl SledStore {
     /// See [`OpenError`]. A damaged store is refused and left as it is, but for what sled itself cuts off a torn
     /// end of its log.
     pub fn open(path: impl AsRef<Path>, options: OpenOptions) -> Result<Self, OpenError> {
-        Self::open_with(path.as_ref(), options, &spawn)
+        Self::open_with(path.as_ref(), options, None, &spawn)
     }
 
-    fn open_with(path: &Path, options: OpenOptions, spawn: &Spawn) -> Result<Self, OpenError> {
+    /// Makes a store of this id in a directory that has none, and becomes its owner: the store that a backup is put
+    /// back into. What was made in the world carries the store's id, so a store that takes its place needs the same.
+    ///
+    /// # Errors
+    /// [`OpenError::Used`] when there is a store, and as [`SledStore::open`].
+    pub fn create_with_id(
+        path: impl AsRef<Path>,
+        store: StoreId,
+        options: OpenOptions,
+    ) -> Result<Self, OpenError> {
+        Self::open_with(path.as_ref(), OpenOptions { create: true, ..options }, Some(store), &spawn)
+    }
+
+    fn open_with(
+        path: &Path,
+        options: OpenOptions,
+        new: Option<StoreId>,
+        spawn: &Spawn,
+    ) -> Result<Self, OpenError> {
         let OpenOptions { create, command, cache_bytes, disk } = options;
         let place = if create { Place::create(path, &*disk)? } else { Place::existing(path)? };
         if !place.is_used()? && !create {
             return Err(OpenError::NotFound { path: path.to_owned() });
         }
         let lock = Lock::acquire(&place, &command)?;
-        if !place.is_used()? {
-            let format = Format::new(StoreId::generate(rand::random()));
+        if place.is_used()? {
+            if new.is_some() {
+                return Err(OpenError::Used { path: path.to_owned() });
+            }
+        } else {
+            let format = Format::new(new.unwrap_or_else(|| StoreId::generate(rand::random())));
             write_text(&place, &*disk, FORMAT, &format.encode())?;
         }
         let found = look(&place, &*disk)?;
@@ -672,7 +694,7 @@ mod tests {
                 };
                 super::spawn(name, Box::new(watched))
             };
-            let error = SledStore::open_with(&path, OpenOptions::default(), &spawn).unwrap_err();
+            let error = SledStore::open_with(&path, OpenOptions::default(), None, &spawn).unwrap_err();
             assert!(matches!(error, OpenError::Io { doing: "start threads for", .. }), "{error:?}");
             let held: Vec<bool> = ended.try_iter().collect();
             assert_eq!(held, vec![true; failing], "each thread ended, with the lock still held");

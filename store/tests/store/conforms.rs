@@ -43,13 +43,13 @@ impl Harness for Sled {
 #[test]
 fn conforms_when_closed() {
     let report = wait(conformance::run(&mut Sled { dirs: Vec::new(), closes: true }));
-    assert!(report.cases >= 23, "{report:?}");
+    assert!(report.cases >= 34, "{report:?}");
 }
 
 #[test]
 fn conforms_when_dropped() {
     let report = wait(conformance::run(&mut Sled { dirs: Vec::new(), closes: false }));
-    assert!(report.cases >= 23, "{report:?}");
+    assert!(report.cases >= 34, "{report:?}");
 }
 
 #[test]

@@ -11,3 +11,4 @@ mod killed;
 mod open;
 mod poison;
 mod support;
+mod whole;
