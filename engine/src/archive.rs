@@ -28,12 +28,14 @@
 //! # Format changelog
 //! - 1: the first.
 
+mod copy;
 mod line;
 mod read;
 #[cfg(test)]
 mod tests;
 mod write;
 
+pub use copy::{Copied, CopyError, CopyOptions, Made, Purpose, PutOptions, PutReport, put, write};
 pub use read::{ArchiveError, ArchiveReader, Part};
 pub use write::ArchiveWriter;
 

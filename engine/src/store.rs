@@ -49,7 +49,7 @@ mod whole;
 pub use rules::check_graph;
 pub(crate) use rules::escaped_len;
 pub use whole::{
-    Continuity, Hold, Holds, NamesGraphs, Snapshot, SnapshotHead, Swept, WholeRun, check_removal, first_page,
+    Continuity, Hold, Holds, NamesGraphs, Snapshot, SnapshotHead, Swept, WholeRun, check_removal, page_len,
 };
 
 use std::collections::BTreeMap;
@@ -384,7 +384,11 @@ pub trait Store: Send + Sync + 'static {
         after: u64,
         bytes: usize,
     ) -> BoxFuture<'a, Result<Vec<Record>, StoreError>> {
-        Box::pin(async move { Ok(first_page(self.load(run, after).await?, bytes)) })
+        Box::pin(async move {
+            let mut records = self.load(run, after).await?;
+            records.truncate(page_len(&records, bytes));
+            Ok(records)
+        })
     }
 
     /// The heads of all runs at one instant: when the head of one is from after some commit, no other is from before

@@ -85,6 +85,7 @@ pub struct ArchiveReader<R> {
     sums: Sums,
     /// Lines read so far.
     line: u64,
+    bytes: u64,
     run: Option<Open>,
     totals: Totals,
     /// What was read and belongs to what comes next.
@@ -227,18 +228,9 @@ impl<R: BufRead> ArchiveReader<R> {
         sums.check(&text).map_err(|bad| damaged(told(bad)))?;
         let header = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
         let (run, totals, ahead) = Default::default();
-        Ok(Self {
-            input,
-            header,
-            sums,
-            line: 1,
-            run,
-            totals,
-            ahead,
-            lost: false,
-            damaged: false,
-            over: false,
-        })
+        let bytes = text.len() as u64 + 1;
+        let (lost, damaged, over) = (false, false, false);
+        Ok(Self { input, header, sums, line: 1, bytes, run, totals, ahead, lost, damaged, over })
     }
 
     /// Where it comes from.
@@ -254,6 +246,11 @@ impl<R: BufRead> ArchiveReader<R> {
     /// Lines read so far.
     pub fn lines(&self) -> u64 {
         self.line
+    }
+
+    /// Bytes read so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// What comes next; `None` at the end of an archive that is whole, or of which everything that was lost was told.
@@ -400,6 +397,7 @@ impl<R: BufRead> ArchiveReader<R> {
             }
         };
         self.line += 1;
+        self.bytes += text.len() as u64 + 1;
         self.sums.check(&text).map_err(|bad| self.damage(told(bad)))?;
         Line::parse(&text).map_err(|what| self.damage(what))
     }

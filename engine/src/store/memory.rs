@@ -17,7 +17,7 @@ use std::time::Duration;
 use self::leases::Leases;
 use super::{
     Claim, Damage, GraphHash, Head, Holds, ListPage, ListQuery, NamesGraphs, Record, RunSummary, Snapshot,
-    Store, StoreCaps, StoreError, Swept, Transition, VerifyReport, WholeRun,
+    Store, StoreCaps, StoreError, Swept, Transition, VerifyReport, WholeRun, page_len,
 };
 use crate::id::{RunId, StoreId, WorkerId};
 use crate::time::{BoxFuture, Timestamp};
@@ -48,6 +48,14 @@ struct Run {
     records: Vec<Record>,
     summary: Option<RunSummary>,
     due: Option<Timestamp>,
+}
+
+impl Run {
+    /// The records from the one that holds event `after + 1`.
+    fn after(&self, after: u64) -> &[Record] {
+        let before = |record: &Record| record.first_seq + u64::from(record.events) <= after.saturating_add(1);
+        &self.records[self.records.partition_point(before)..]
+    }
 }
 
 #[derive(Default)]
@@ -346,13 +354,7 @@ impl Store for MemoryStore {
 
     fn load<'a>(&'a self, run: &'a RunId, after: u64) -> BoxFuture<'a, Result<Vec<Record>, StoreError>> {
         Box::pin(async move {
-            self.read(|data| {
-                let Some(run) = data.runs.get(run) else { return Ok(Vec::new()) };
-                let from = run.records.partition_point(|record| {
-                    record.first_seq + u64::from(record.events) <= after.saturating_add(1)
-                });
-                Ok(run.records[from..].to_vec())
-            })
+            self.read(|data| Ok(data.runs.get(run).map_or(&[][..], |run| run.after(after)).to_vec()))
         })
     }
 
@@ -416,6 +418,20 @@ impl Store for MemoryStore {
             self.owned((), |leases, _| {
                 leases.release(run, worker);
                 Ok(())
+            })
+        })
+    }
+
+    fn page<'a>(
+        &'a self,
+        run: &'a RunId,
+        after: u64,
+        bytes: usize,
+    ) -> BoxFuture<'a, Result<Vec<Record>, StoreError>> {
+        Box::pin(async move {
+            self.read(|data| {
+                let records = data.runs.get(run).map_or(&[][..], |run| run.after(after));
+                Ok(records[..page_len(records, bytes)].to_vec())
             })
         })
     }

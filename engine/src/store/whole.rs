@@ -191,17 +191,15 @@ pub fn check_removal(run: &RunId, seq: u64, head: Option<&Head>) -> Result<(), S
     Ok(())
 }
 
-/// The first of `records` that have at most so many bytes together, and never none. For implementations of
-/// [`Store`](super::Store).
-pub fn first_page(mut records: Vec<Record>, bytes: usize) -> Vec<Record> {
+/// How many of `records` have at most so many bytes together; at least one, when there is one. For implementations of
+/// [`Store::page`](super::Store::page).
+pub fn page_len(records: &[Record], bytes: usize) -> usize {
     let mut sum = 0_usize;
     let mut fits = |record: &&Record| {
         sum = sum.saturating_add(record.bytes.len());
         sum <= bytes
     };
-    let count = records.iter().take_while(|record| fits(record)).count().max(1);
-    records.truncate(count);
-    records
+    records.iter().take_while(|record| fits(record)).count().max(records.len().min(1))
 }
 
 #[cfg(test)]
@@ -217,9 +215,9 @@ mod tests {
     #[test]
     fn a_page_is_never_empty_and_never_more_than_asked() {
         let records = [record(1, 1, 10), record(2, 1, 10), record(3, 1, 10)];
-        let page = |bytes| first_page(records.to_vec(), bytes).len();
+        let page = |bytes| page_len(&records, bytes);
         assert_eq!([0, 9, 10, 19, 20, 29, 30, usize::MAX].map(page), [1, 1, 1, 1, 2, 2, 3, 3]);
-        assert!(first_page(Vec::new(), 5).is_empty());
+        assert_eq!(page_len(&[], 5), 0);
     }
 
     #[test]
