@@ -23,7 +23,7 @@ mod worker;
 pub use admission::{Obstacle, ObstacleKind, Rate};
 pub use builder::EngineBuilder;
 pub use clock::SystemClock;
-pub(crate) use driver::summary;
+pub use driver::summary;
 pub use engine::{Engine, EngineOptions};
 pub use error::EngineError;
 pub use go_on::Recovered;

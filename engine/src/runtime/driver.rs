@@ -31,7 +31,7 @@ use crate::run::{Command, apply, decide, view};
 use crate::runtime::admission::{Grant, Want};
 use crate::runtime::driver::attempts::{Intended, Running};
 pub(crate) use crate::runtime::driver::intend::want;
-pub(crate) use crate::runtime::driver::summary::summary;
+pub use crate::runtime::driver::summary::summary;
 use crate::runtime::engine::{EngineError, Inner};
 use crate::runtime::metrics::{AttemptEnd, Measure};
 use crate::runtime::worker::Report;
