@@ -14,6 +14,8 @@
 //!   MANIFEST         only after a clean close: length and checksum of every file
 //!   gen-1/           sled
 //!   payloads/        what is over 64 KiB, by its SHA-256
+//!   restoring/       while a backup is put back: the store that it becomes
+//!   kept-TIME/       what a restore took the place of
 //! ```
 //!
 //! # Formats
@@ -44,6 +46,7 @@ mod payload;
 mod place;
 mod read;
 mod remove;
+mod restore;
 mod snapshot;
 mod store;
 mod sweep;
@@ -56,4 +59,5 @@ pub use export::{ExportError, ExportReport, Lost, export_offline};
 pub use manifest::ManifestState;
 pub use offline::{Lag, OfflineReport, OldestRun, Parts, StoreInfo, info_offline, verify_offline};
 pub use open_engine::OpenEngine;
+pub use restore::Restore;
 pub use store::{OpenOptions, SledStore, Stats};
