@@ -6,6 +6,7 @@
 mod compact;
 mod conforms;
 mod damage;
+mod export;
 mod golden;
 mod killed;
 mod open;

@@ -106,7 +106,7 @@ impl Disk for Failing {
 #[test]
 fn whichever_sync_fails_a_run_is_there_whole_or_not_at_all() {
     let (mut cases, mut fired, mut there) = (0, 0, 0);
-    for good in (0..).step_by(3) {
+    for good in (0..).step_by(2) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("store");
         let store = open(&path);
