@@ -43,6 +43,7 @@
 
 pub mod conformance;
 pub mod memory;
+pub mod prune;
 mod rules;
 mod whole;
 
