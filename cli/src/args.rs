@@ -1,6 +1,7 @@
 //! The command line. What stands in the documentation comments here is what `--help` prints.
 
 mod operate;
+mod store;
 
 use std::path::PathBuf;
 
@@ -9,6 +10,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use operate::{
     CompleteArgs, ForkArgs, GateArgs, MarkArgs, RerunArgs, RetryArgs, SignalArgs, SkipArgs, StepRef,
     TerminateArgs, UnpauseArgs,
+};
+
+pub(crate) use store::{
+    BackupArgs, ExportArgs, ImportArgs, PruneArgs, RestoreArgs, RunExportArgs, StoreCommand,
 };
 
 /// Durable workflows that take Dataiku DSS on AWS from nothing to its reference architecture, and back.
@@ -138,7 +143,7 @@ pub(crate) enum Command {
     /// Look at workflows
     #[command(subcommand)]
     Workflows(WorkflowsCommand),
-    /// Look at the store
+    /// Look at the store, back it up, put it back
     #[command(subcommand)]
     Store(StoreCommand),
     /// A cloud on this machine to try dssflow against, without an account
@@ -259,6 +264,18 @@ pub(crate) enum RunsCommand {
     /// Draw a run's graph with where each step stands
     #[command(after_help = "Examples:\n  dssflow runs graph @latest -o mermaid")]
     Graph(RunGraphArgs),
+    /// Write one run to a file, to look at it elsewhere
+    #[command(after_help = "Examples:\n  dssflow runs export @latest -o run.ndjson")]
+    Export(RunExportArgs),
+    /// Bring in the runs of a file as history: they can be looked at and never go on
+    #[command(after_help = "Examples:\n  dssflow runs import run.ndjson")]
+    Import(ImportArgs),
+    /// Remove runs that have ended and own nothing, with all that is known of them
+    #[command(
+        after_help = "A run that has not ended, or that made things which are still there, always stays.\n\n\
+                      Examples:\n  dssflow runs prune --older-than 90d --dry-run\n  dssflow runs prune --keep 100 --status succeeded --yes"
+    )]
+    Prune(PruneArgs),
 }
 
 #[derive(Debug, Args)]
@@ -367,24 +384,6 @@ pub(crate) enum WorkflowsCommand {
         /// How it is drawn
         #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "text")]
         output: GraphFormat,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum StoreCommand {
-    /// Where it is, how large, who owns it
-    #[command(after_help = "Examples:\n  dssflow store info")]
-    Info {
-        /// How it is printed
-        #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
-        output: ViewFormat,
-    },
-    /// Read everything and check it; exit 8 when something is wrong
-    #[command(after_help = "Examples:\n  dssflow store verify")]
-    Verify {
-        /// How it is printed
-        #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
-        output: ViewFormat,
     },
 }
 

@@ -1,10 +1,14 @@
 //! From the parsed command line to the command: one file each.
 
 mod again;
+mod compact;
+pub(crate) mod copies;
 mod decide;
 mod explain;
 mod init;
 mod pause;
+mod prune;
+mod restore;
 mod resume;
 mod rollback;
 mod run;

@@ -62,6 +62,17 @@ pub(crate) struct OwnerInfo {
     pub(crate) live: Vec<RunId>,
 }
 
+/// Answer of `POST /v1/store/sweep`.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Swept {
+    /// Graphs that were removed.
+    pub(crate) graphs: u64,
+    /// Files of large values.
+    pub(crate) payload_files: u64,
+    /// Bytes of both.
+    pub(crate) bytes: u64,
+}
+
 /// Body of `POST /v1/runs/{run}/pause`, `cancel` and `rollback`. What is not asked for is not sent, so that an owner of
 /// another version understands the rest.
 #[derive(Debug, Default, Serialize, Deserialize)]

@@ -317,6 +317,12 @@ pub(crate) fn event(event: &Event) -> String {
             format!("run brought to version {workflow_version}{again}{}", by(request))
         }
         EventKind::OutputMigrated { .. } => "its output was brought to the type of now".to_owned(),
+        EventKind::RunRestored { backup, request, .. } => {
+            format!("its store was put back to a backup of {backup}{}", by(request))
+        }
+        EventKind::RunImported { store, backup, request, .. } => {
+            format!("brought here as history from store {store}, by a backup of {backup}{}", by(request))
+        }
         EventKind::RunTimedOut {} => "run has used up its time".to_owned(),
         EventKind::UndoMarked { mark: UndoMark::Undone, request, .. } => {
             format!("taken back by hand{}", by(request))

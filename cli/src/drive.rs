@@ -376,7 +376,10 @@ pub(crate) fn exit_of(view: &RunView, aim: Aim, stopped: Option<Exit>) -> Exit {
         RunStatus::Paused => match view.paused.as_ref().map(|p| p.kind) {
             Some(PauseKind::Credentials) => Exit::Credentials,
             Some(PauseKind::Requested) => stopped.unwrap_or(Exit::Waiting),
-            Some(PauseKind::Exhausted | PauseKind::NeedsHuman | PauseKind::CrashLoop) | None => Exit::Waiting,
+            Some(
+                PauseKind::Exhausted | PauseKind::NeedsHuman | PauseKind::CrashLoop | PauseKind::Restored,
+            )
+            | None => Exit::Waiting,
         },
         RunStatus::Pending | RunStatus::Running | RunStatus::Waiting | RunStatus::RollingBack => {
             stopped.unwrap_or(Exit::Waiting)

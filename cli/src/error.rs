@@ -6,6 +6,7 @@ use std::fmt;
 
 use dssflow_engine::EngineError;
 use dssflow_engine::activity::{ActivityError, ErrorClass};
+use dssflow_engine::archive::CopyError;
 use dssflow_engine::store::StoreError;
 use dssflow_sandbox::SandboxError;
 use dssflow_store::OpenError;
@@ -189,6 +190,10 @@ codes! {
     Output = "DF0040", Run, Failed;
     /// There is no such code.
     UnknownPage = "DF0041", User, Usage;
+    /// A backup is damaged, cut off, of a later version, or none.
+    BadArchive = "DF0050", Config, Usage;
+    /// A backup is of another store than it is to go into.
+    OtherStore = "DF0051", Config, Usage;
     /// The site file is wrong.
     WrongSite = "DF0100", Config, Usage;
     => pages only: "DF0101" "DF0102" "DF0103" "DF0104" "DF0105" "DF0106" "DF0107" "DF0108" "DF0109" "DF0110"
@@ -337,7 +342,8 @@ impl From<StoreError> for CommandError {
         let message = error.to_string();
         match error {
             StoreError::Corrupt(_) => Self::new(Code::StoreDamaged, message)
-                .hint("`dssflow store verify` reads everything and names the first bad record"),
+                .hint("`dssflow store verify` reads everything and names the first bad record")
+                .hint("put the last backup back: dssflow store restore BACKUP; what is here is kept"),
             StoreError::NotFound(_)
             | StoreError::Exists(_)
             | StoreError::Held { .. }
@@ -359,13 +365,42 @@ impl From<OpenError> for CommandError {
             OpenError::Locked { .. } => Code::StoreLocked,
             OpenError::NotFound { .. } => Code::NoStore,
             OpenError::Damaged { .. } => Code::StoreDamaged,
-            OpenError::NotAStore { .. }
+            OpenError::Used { .. }
+            | OpenError::NotAStore { .. }
             | OpenError::Unsafe { .. }
             | OpenError::NetworkFileSystem { .. }
             | OpenError::Newer { .. }
             | OpenError::Io { .. } => Code::StoreUnusable,
         };
         Self::new(code, error.to_string()).caused_by(&error).hint(error.hint())
+    }
+}
+
+impl From<CopyError> for CommandError {
+    fn from(error: CopyError) -> Self {
+        let message = error.to_string();
+        match error {
+            CopyError::Store { error, run } => {
+                let made = Self::from(error);
+                match run {
+                    Some(run) => Self { message: format!("run {run}: {}", made.message), ..made },
+                    None => made,
+                }
+            }
+            CopyError::Run(error) => error.into(),
+            CopyError::Io(_) => Self::new(Code::File, message).hint("check the disk and its room"),
+            CopyError::NoSuchRun(run) => EngineError::NoSuchRun(run).into(),
+            CopyError::OtherStore { .. } => Self::new(Code::OtherStore, message)
+                .hint("bring its runs in as history: dssflow store import FILE"),
+            CopyError::SameStore(_) => {
+                Self::new(Code::OtherStore, message).hint("put it back: dssflow store restore FILE")
+            }
+            CopyError::Archive(_) | CopyError::BadRun { .. } | CopyError::BadGraph { .. } => {
+                Self::new(Code::BadArchive, message)
+            }
+            // The list of the engine may grow; what is not known here yet is told as it is.
+            _ => Self::new(Code::Internal, message),
+        }
     }
 }
 

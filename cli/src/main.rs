@@ -12,6 +12,7 @@ macro_rules! put {
 
 mod access;
 mod args;
+mod bar;
 mod catalog;
 mod commands;
 mod config;
@@ -21,6 +22,7 @@ mod drive;
 mod error;
 mod logging;
 mod moment;
+mod outfile;
 mod owner;
 mod progress;
 mod suggest;

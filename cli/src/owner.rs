@@ -97,7 +97,7 @@ pub(crate) fn locked(dir: &Path, holder: Option<&Holder>) -> CommandError {
 }
 
 /// As the kernel tells: `running`, `stopped` or `not to be seen from here`.
-fn process_state(holder: &Holder) -> &'static str {
+pub(crate) fn process_state(holder: &Holder) -> &'static str {
     let text = std::fs::read_to_string(format!("/proc/{}/stat", holder.pid)).unwrap_or_default();
     // The name stands in parentheses and may hold anything; the state is the letter after it.
     match text.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next()) {

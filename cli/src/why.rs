@@ -51,7 +51,7 @@ pub(crate) fn diagnose(
     if let Some(reason) = &view.paused {
         match reason.kind {
             PauseKind::Requested if !reason.message.is_empty() => summary = one_line(&reason.message),
-            PauseKind::CrashLoop => {}
+            PauseKind::CrashLoop | PauseKind::Restored => {}
             _ if reason.step.is_none() && !reason.message.is_empty() => {
                 summary = format!("{summary} ({})", one_line(&reason.message));
             }
@@ -85,6 +85,9 @@ fn summary(view: &RunView, driven: bool, steps: &[Reason]) -> String {
                 "a run that it started is paused, and it waits for that".to_owned()
             }
             Some(PauseKind::NeedsHuman) => "a person has to decide something".to_owned(),
+            Some(PauseKind::Restored) => "its store was put back to a backup, and nothing goes on until somebody says \
+                                          so: what the run made since is looked for before anything is made anew"
+                .to_owned(),
             Some(PauseKind::CrashLoop) => "it was recovered over and over and no step got on; perhaps one of its \
                                            steps ends the process (memory, disk, a defect): find the step that \
                                            its history ends with each time before it goes on"

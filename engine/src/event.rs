@@ -7,7 +7,8 @@
 //! # Format changelog
 //! - 1: the first.
 //! - 2: waits (gates, sleeps, signals), maps, sub-workflows, what a run returns, the operator's verbs, upgrades; a run's
-//!   parent, source and shapes of types. Fields that are new have defaults, so format 1 reads as it was.
+//!   parent, source and shapes of types; runs of a store that was put back to a backup, and runs of another store.
+//!   Fields that are new have defaults, so format 1 reads as it was.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::activity::{ActivityError, Effect, Owner, Probe, Resource, Shapes, Undo};
-use crate::id::{ActivityName, RunId, StepName, WorkflowName};
+use crate::id::{ActivityName, RunId, StepName, StoreId, WorkflowName};
 use crate::run::{RunOptions, RunStatus};
 use crate::store::GraphHash;
 use crate::time::Timestamp;
@@ -154,6 +155,8 @@ pub enum PauseKind {
     NeedsHuman,
     /// It was recovered over and over without getting on: perhaps it is what ends the process.
     CrashLoop,
+    /// Its store was put back to a backup; somebody has to say that it may go on.
+    Restored,
 }
 
 /// Why a run paused, in full.
@@ -226,6 +229,30 @@ pub enum EventKind {
         /// [`EVENT_FORMAT`] of the new owner.
         #[serde(default = "first_format")]
         format: u16,
+    },
+    /// Its store was put back to a backup of it. What the run did since the backup is not known here: it pauses, what
+    /// was in flight is lost, and from here on every step that can be probed is looked at before it acts, until it is
+    /// known anew.
+    RunRestored {
+        /// [`EVENT_FORMAT`] of the writer.
+        format: u16,
+        /// When the backup was made.
+        backup: Timestamp,
+        /// How long nobody owned the run, in milliseconds; timeouts do not count it.
+        gap_ms: u64,
+        /// Who and why.
+        request: Request,
+    },
+    /// It was brought here from another store, as history: nothing happens to it any more.
+    RunImported {
+        /// [`EVENT_FORMAT`] of the writer.
+        format: u16,
+        /// The store it is of.
+        store: StoreId,
+        /// When the backup was made that it came in.
+        backup: Timestamp,
+        /// Who and why.
+        request: Request,
     },
     /// An attempt is about to act: the intent. Durable before anything is done.
     AttemptStarted {
@@ -514,6 +541,8 @@ impl EventKind {
             | Self::GateDecided { request, .. }
             | Self::SignalReceived { request, .. }
             | Self::RunUpgraded { request, .. }
+            | Self::RunRestored { request, .. }
+            | Self::RunImported { request, .. }
             | Self::PauseRequested { request, .. }
             | Self::RunResumed { request, .. }
             | Self::CancelRequested { request, .. }
@@ -549,6 +578,8 @@ impl EventKind {
             | Self::CompensationFailed { step, .. } => Some(step),
             Self::RunCreated { .. }
             | Self::RunRecovered { .. }
+            | Self::RunRestored { .. }
+            | Self::RunImported { .. }
             | Self::PauseRequested { .. }
             | Self::RunPaused { .. }
             | Self::RunResumed { .. }
@@ -620,7 +651,10 @@ pub fn decode(first_seq: u64, bytes: &[u8]) -> Result<Vec<Event>, DecodeError> {
         }
     })?;
     let formats = events.iter().filter_map(|e| match &e.kind {
-        EventKind::RunCreated { format, .. } | EventKind::RunRecovered { format, .. } => Some(*format),
+        EventKind::RunCreated { format, .. }
+        | EventKind::RunRecovered { format, .. }
+        | EventKind::RunRestored { format, .. }
+        | EventKind::RunImported { format, .. } => Some(*format),
         _ => None,
     });
     if let Some(found) = formats.into_iter().find(|f| *f > EVENT_FORMAT) {
@@ -632,4 +666,22 @@ pub fn decode(first_seq: u64, bytes: &[u8]) -> Result<Vec<Event>, DecodeError> {
         }
     }
     Ok(events)
+}
+
+/// The graphs that a record names. For [`Store::sweep`](crate::store::Store::sweep) and backups.
+///
+/// # Errors
+/// When it cannot be read, why.
+pub fn graphs_named(first_seq: u64, bytes: &[u8]) -> Result<Vec<GraphHash>, String> {
+    // Most records name none, and a type is never written with escapes: those need not be decoded.
+    let says = |name: &[u8]| bytes.windows(name.len()).any(|window| window == name);
+    if first_seq > 1 && !says(b"run_upgraded") && !bytes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let events = decode(first_seq, bytes).map_err(|error| error.to_string())?;
+    let named = events.into_iter().filter_map(|event| match event.kind {
+        EventKind::RunCreated { graph, .. } | EventKind::RunUpgraded { graph, .. } => Some(graph),
+        _ => None,
+    });
+    Ok(named.collect())
 }

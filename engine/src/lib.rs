@@ -40,6 +40,7 @@
 #![warn(missing_docs)]
 
 pub mod activity;
+pub mod archive;
 pub mod event;
 pub mod graph;
 pub mod guide;

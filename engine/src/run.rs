@@ -15,7 +15,7 @@ pub mod versions;
 pub mod view;
 
 pub use apply::{IllegalEvent, apply, create};
-pub(crate) use apply::{child_name, collect};
+pub(crate) use apply::{child_name, collect, restored_note};
 pub use decide::{Command, decide};
 pub use options::{OnTrouble, RunOptions};
 pub use state::RunState;

@@ -1,7 +1,7 @@
 //! The edge: where the pure core meets time, tasks and the store.
 //!
 //! [`Engine`] is the handle: [`engine`] reads and lets go, [`start`] makes runs, [`go_on`] drives them on and turns
-//! them round, [`handle`] is one run for whoever waits for it. `driver` owns one run at a time, `worker` runs one
+//! them round, `prune` removes old ones, [`handle`] is one run for whoever waits for it. `driver` owns one run at a time, `worker` runs one
 //! attempt, `sub` one sub-workflow; `admission` says who may start an attempt now, `lease` who owns a run, [`clock`]
 //! reads real time, [`metrics`] is the hook for measurements.
 
@@ -16,6 +16,7 @@ pub mod handle;
 mod lease;
 mod load;
 pub mod metrics;
+mod prune;
 pub mod start;
 mod sub;
 mod worker;
@@ -23,12 +24,14 @@ mod worker;
 pub use admission::{Obstacle, ObstacleKind, Rate};
 pub use builder::EngineBuilder;
 pub use clock::SystemClock;
+pub use driver::summary;
 pub use engine::{Engine, EngineOptions};
 pub use error::EngineError;
 pub use go_on::Recovered;
 pub use handle::RunHandle;
 pub use lease::LEASE_TTL;
-pub use load::{history, load};
+pub use load::{history, load, load_at};
 pub use metrics::{AttemptEnd, Measure, Metrics};
+pub use prune::{Pruned, Pruning};
 pub use start::{Conflict, Reuse, StartRun};
 pub use sub::sub_run_id;

@@ -30,13 +30,28 @@
 //! - Times are those that the workers hand in. Clocks that differ make a claim early or late; the epoch keeps the
 //!   history whole even so.
 //!
+//! # Copies and removal
+//! A store that can be copied and pruned has [`Store::snapshot`], [`Store::put_graph`], [`Store::import`],
+//! [`Store::remove`] and [`Store::sweep`]; one that cannot leaves them as they are, and says so when asked. They promise:
+//! - A run is there whole or not at all: neither an import nor a removal shows half, before or after a crash.
+//! - What a snapshot shows can be read as long as it is there: nothing is removed meanwhile.
+//! - A run that has not ended, or that made things that are still there, is never removed.
+//! - A graph is swept only when no run names it, and none whose commit or import is on its way.
+//! - An id whose run was removed is free: its next run begins anew, at event 1.
+//!
 //! [`conformance`] is the suite that any store must pass; [`memory::MemoryStore`] is the reference.
 
 pub mod conformance;
 pub mod memory;
+pub mod prune;
 mod rules;
+mod whole;
 
+pub use rules::check_graph;
 pub(crate) use rules::escaped_len;
+pub use whole::{
+    Continuity, Hold, Holds, NamesGraphs, Snapshot, SnapshotHead, Swept, WholeRun, check_removal, page_len,
+};
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -362,6 +377,70 @@ pub trait Store: Send + Sync + 'static {
         Box::pin(async { Ok(()) })
     }
 
+    /// As [`Store::load`], but only the first records that have at most so many bytes together; always at least one
+    /// when there is one. So a history of any length is read in little memory.
+    fn page<'a>(
+        &'a self,
+        run: &'a RunId,
+        after: u64,
+        bytes: usize,
+    ) -> BoxFuture<'a, Result<Vec<Record>, StoreError>> {
+        Box::pin(async move {
+            let mut records = self.load(run, after).await?;
+            records.truncate(page_len(&records, bytes));
+            Ok(records)
+        })
+    }
+
+    /// The heads of all runs at one instant: when the head of one is from after some commit, no other is from before
+    /// it. They are of acknowledged commits, or of such as will be.
+    fn snapshot(&self) -> BoxFuture<'_, Result<Snapshot, StoreError>> {
+        Box::pin(async move { Err(cannot(self.caps(), "copied")) })
+    }
+
+    /// Puts a graph into the store, for runs that are imported next. Does nothing when it is there. One that no run
+    /// comes to name goes with the next sweep.
+    fn put_graph<'a>(&'a self, hash: &'a GraphHash, bytes: Vec<u8>) -> BoxFuture<'a, Result<(), StoreError>> {
+        drop((hash, bytes));
+        Box::pin(async move { Err(cannot(self.caps(), "copied into")) })
+    }
+
+    /// Puts a whole run into a store that does not have it, with its records as they are. Resolves when it is durable;
+    /// nothing of it is visible before, or ever when it fails. It needs no claim.
+    ///
+    /// Fails with [`StoreError::Exists`]; with [`StoreError::NotFound`] when a graph it names is not there; with
+    /// [`StoreError::Invalid`] when its records have gaps or do not end where its head is; with
+    /// [`StoreError::Fenced`] when the store was opened again since; and with what [`WholeRun::records`] fails with.
+    fn import<'a>(&'a self, run: WholeRun<'a>) -> BoxFuture<'a, Result<(), StoreError>> {
+        drop(run);
+        Box::pin(async move { Err(cannot(self.caps(), "copied into")) })
+    }
+
+    /// Removes a run whole: its head, records and due item, and it is in no list any more. `seq` is its last event;
+    /// `epoch` is that of its claim, as in [`Transition::epoch`].
+    ///
+    /// Fails with [`StoreError::NotFound`]; with [`StoreError::Conflict`] when it went on since; with
+    /// [`StoreError::Invalid`] when it has not ended or made things that are still there; with
+    /// [`StoreError::Unavailable`] while a [`Snapshot`] is there; with [`StoreError::Fenced`].
+    fn remove<'a>(&'a self, run: &'a RunId, seq: u64, epoch: u64) -> BoxFuture<'a, Result<(), StoreError>> {
+        let _ = (run, seq, epoch);
+        Box::pin(async move { Err(cannot(self.caps(), "pruned")) })
+    }
+
+    /// Removes graphs and large values that no run names any more. Reads every record, to ask `names` which graphs it
+    /// names; what commits and imports name meanwhile stays.
+    ///
+    /// Fails with [`StoreError::Corrupt`] when `names` cannot read a record: it may name any graph, so all of them
+    /// stay; with [`StoreError::Unavailable`] while a [`Snapshot`] is there; with [`StoreError::Fenced`].
+    fn sweep(&self, names: NamesGraphs) -> BoxFuture<'_, Result<Swept, StoreError>> {
+        let _ = names;
+        Box::pin(async move { Err(cannot(self.caps(), "pruned")) })
+    }
+
     /// Reads everything and checks it.
     fn verify(&self) -> BoxFuture<'_, Result<VerifyReport, StoreError>>;
+}
+
+fn cannot(caps: StoreCaps, what: &str) -> StoreError {
+    StoreError::Invalid(format!("a store of kind {} cannot be {what}", caps.backend))
 }

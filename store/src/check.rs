@@ -121,7 +121,7 @@ impl Check<'_> {
         let mut chain = codec::genesis(self.input.store, run);
         let mut found = Vec::new();
         let outcome = protect(|| {
-            let prefix = records_of(run);
+            let prefix = keys::records(run);
             for blob in Blobs::new(scan(self.input.tree, &prefix, &prefix)) {
                 let blob = match blob {
                     Ok(blob) => blob,
@@ -178,10 +178,18 @@ impl Check<'_> {
             let (key, _) = pair.map_err(Trouble::Damage)?;
             let prefix = key.len().checked_sub(keys::CHUNK).map(|len| &key[..len]);
             if let Some((run, seq)) = prefix.and_then(keys::parse_record) {
-                if !self.heads.contains_key(&run) {
-                    self.bad(Some(&run), Some(seq), "the run has records and no readable head");
+                let mark = keys::partial(&run);
+                let value = self.input.tree.get(&mark)?;
+                let is_marked = value.is_some_and(|value| unseal(&mark, &value).is_some());
+                if is_marked == self.heads.contains_key(&run) {
+                    let what = if is_marked {
+                        "the run has a head and is marked as having none"
+                    } else {
+                        "the run has records and no readable head"
+                    };
+                    self.bad(Some(&run), Some(seq), what);
                 }
-                from = after_prefix(&records_of(&run));
+                from = after_prefix(&keys::records(&run));
             } else {
                 self.bad(None, None, "a record's key makes no sense");
                 from = key.to_vec();
@@ -267,6 +275,7 @@ impl Check<'_> {
             keys::CREATED,
             keys::UNFINISHED,
             keys::GRAPHS,
+            keys::PARTIAL,
         ];
         known.sort_unstable();
         let mut from = vec![0];
@@ -321,13 +330,6 @@ impl Check<'_> {
         }
         Ok(())
     }
-}
-
-fn records_of(run: &RunId) -> Vec<u8> {
-    let mut prefix = keys::head(run);
-    prefix[0] = keys::RECORDS;
-    prefix.push(0);
-    prefix
 }
 
 /// The last group in the tree; `None` when there is none yet.

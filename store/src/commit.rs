@@ -14,13 +14,16 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use dssflow_engine::id::{RunId, StoreId};
-use dssflow_engine::store::{GraphHash, StoreError, Transition, VerifyReport};
+use dssflow_engine::store::{Expect, GraphHash, Holds, StoreError, Transition, VerifyReport};
+use dssflow_engine::time::Timestamp;
 use tokio::sync::oneshot;
 
 use crate::blob::{self, Body, INLINE_LIMIT};
 use crate::codec::{self, Commit, Hash, HeadValue, seal};
 use crate::disk::{Disk, Synced};
 use crate::head::{HeadFile, Slots};
+use crate::import::Importing;
+use crate::inflight::{Held, InFlight};
 use crate::place::Place;
 use crate::tree::{EmptyDir, Trouble, protect};
 use crate::{check, keys, payload, read};
@@ -95,12 +98,14 @@ pub(crate) struct Request {
     pub(crate) record_digest: Option<Hash>,
     /// Set when the graph is in a payload file.
     pub(crate) graph_digest: Option<Hash>,
+    /// Keeps those files.
+    pub(crate) held: Vec<Held>,
     pub(crate) reply: Reply,
 }
 
 impl Request {
     pub(crate) fn new(transition: Transition, reply: Reply) -> Self {
-        Self { transition, record_digest: None, graph_digest: None, reply }
+        Self { transition, record_digest: None, graph_digest: None, held: Vec::new(), reply }
     }
 
     /// Whether something of it must go to a payload file first.
@@ -121,6 +126,8 @@ pub(crate) enum Order {
     Commit(Box<Request>),
     /// Reads and checks everything while nothing is written.
     Verify(oneshot::Sender<Result<VerifyReport, StoreError>>),
+    /// Does something else between two groups.
+    Task(Box<dyn FnOnce(&mut Committer) + Send>),
 }
 
 /// What the last group tells of the next one.
@@ -177,15 +184,21 @@ pub(crate) struct Committer {
     pub(crate) counters: Arc<Counters>,
     /// The last group, durable.
     pub(crate) last: Commit,
-    cache: Cache,
+    pub(crate) cache: Cache,
+    /// Snapshots that are there.
+    pub(crate) holds: Holds,
+    /// Payload files that are wanted by what is on its way.
+    pub(crate) inflight: Arc<InFlight>,
 }
 
 /// What is known of the tree without reading it. Ahead of the tree while a group is put together; a group that
 /// fails leaves it wrong, and the store poisoned.
 #[derive(Default)]
-struct Cache {
+pub(crate) struct Cache {
     heads: HashMap<RunId, CachedHead>,
-    graphs: HashSet<GraphHash>,
+    pub(crate) graphs: HashSet<GraphHash>,
+    /// Runs that are being put in, whose ids are taken.
+    pub(crate) importing: HashMap<RunId, Importing>,
 }
 
 impl Committer {
@@ -200,9 +213,9 @@ impl Committer {
         store: StoreId,
         last: Commit,
     ) -> Self {
-        let (poison, counters) = Default::default();
+        let (poison, counters, cache, holds, inflight) = Default::default();
         let blobs = EmptyDir::new(blobs);
-        Self { tree, place, blobs, db, head, disk, store, poison, counters, last, cache: Cache::default() }
+        Self { tree, place, blobs, db, head, disk, store, poison, counters, last, cache, holds, inflight }
     }
 
     /// Works until every sender is gone and the queue is empty.
@@ -214,6 +227,10 @@ impl Committer {
                 Order::Commit(request) => request,
                 Order::Verify(reply) => {
                     let _gone = reply.send(self.verify());
+                    continue;
+                }
+                Order::Task(task) => {
+                    task(&mut self);
                     continue;
                 }
             };
@@ -303,6 +320,36 @@ impl Committer {
         Ok(())
     }
 
+    /// Does `work`; a panic of sled becomes an error.
+    pub(crate) fn carefully<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.poison.check()?;
+        protect(|| Ok(work(self)))?
+    }
+
+    /// Makes a batch durable as a group of its own. When that fails the store is poisoned.
+    pub(crate) fn apply(&mut self, batch: sled::Batch, next: Commit) -> Result<(), StoreError> {
+        let written = protect(|| self.write(batch, next));
+        written.map_err(|trouble| self.poison.set(trouble.to_string()))
+    }
+
+    /// The run is no longer what it was.
+    pub(crate) fn forget(&mut self, run: &RunId) {
+        self.cache.heads.remove(run);
+    }
+
+    /// The graph is no longer there.
+    pub(crate) fn forget_graph(&mut self, hash: &GraphHash) {
+        self.cache.graphs.remove(hash);
+    }
+
+    /// The graphs that imports under way name.
+    pub(crate) fn imported_graphs(&self) -> impl Iterator<Item = GraphHash> {
+        self.cache.importing.values().flat_map(|importing| importing.graphs().iter().cloned())
+    }
+
     fn verify(&self) -> Result<VerifyReport, StoreError> {
         self.poison.check()?;
         let slots = Slots::read(&self.place, &self.store);
@@ -339,6 +386,9 @@ fn stage(
         let body = codec::unseal(&key, &sealed).expect("the seal was right a moment ago");
         let root = codec::run_root(run, body);
         cache.heads.insert(run.clone(), CachedHead { value, root });
+    }
+    if transition.expect == Expect::New && cache.importing.contains_key(run) {
+        return Err(StoreError::Exists(run.clone()));
     }
     let old = cache.heads.get(run);
     let seq = transition.expect.check(run, old.map(|head| head.value.seq))?;
@@ -384,7 +434,11 @@ fn stage(
     Ok(seq)
 }
 
-fn has_graph(tree: &sled::Tree, known: &mut HashSet<GraphHash>, hash: &GraphHash) -> Result<bool, Trouble> {
+pub(crate) fn has_graph(
+    tree: &sled::Tree,
+    known: &mut HashSet<GraphHash>,
+    hash: &GraphHash,
+) -> Result<bool, Trouble> {
     if known.contains(hash) {
         return Ok(true);
     }
@@ -404,15 +458,26 @@ fn body(bytes: &[u8], digest: Option<Hash>) -> Body<'_> {
     }
 }
 
+/// Takes a run's entries out of the tables ordered by time.
+pub(crate) fn unindex(batch: &mut sled::Batch, run: &RunId, old: &HeadValue) {
+    for (table, at) in entries(old) {
+        if let Some(at) = at {
+            batch.remove(keys::timed(table, at, run));
+        }
+    }
+}
+
+/// Where a run stands in each of the tables ordered by time.
+fn entries(head: &HeadValue) -> [(u8, Option<Timestamp>); 3] {
+    [
+        (keys::DUE, head.due),
+        (keys::CREATED, Some(head.created)),
+        (keys::UNFINISHED, (!head.ended).then_some(head.created)),
+    ]
+}
+
 /// Brings the tables ordered by time in line with the head.
-fn index(batch: &mut sled::Batch, run: &RunId, old: Option<&HeadValue>, new: &HeadValue) {
-    let entries = |head: &HeadValue| {
-        [
-            (keys::DUE, head.due),
-            (keys::CREATED, Some(head.created)),
-            (keys::UNFINISHED, (!head.ended).then_some(head.created)),
-        ]
-    };
+pub(crate) fn index(batch: &mut sled::Batch, run: &RunId, old: Option<&HeadValue>, new: &HeadValue) {
     let none = [(keys::DUE, None), (keys::CREATED, None), (keys::UNFINISHED, None)];
     for ((table, old), (_, new)) in old.map_or(none, entries).into_iter().zip(entries(new)) {
         if old == new {
@@ -437,12 +502,14 @@ pub(crate) fn write_payloads(
     disk: &dyn Disk,
     poison: &Poison,
     counters: &Counters,
+    inflight: &Arc<InFlight>,
 ) {
-    let write = |bytes: &[u8]| -> std::io::Result<Option<Hash>> {
+    let write = |bytes: &[u8], held: &mut Vec<Held>| -> std::io::Result<Option<Hash>> {
         if bytes.len() <= INLINE_LIMIT {
             return Ok(None);
         }
         let digest = codec::digest(bytes);
+        held.push(inflight.hold(digest));
         payload::write(place, disk, &digest, bytes)?;
         counters.payloads.fetch_add(1, Ordering::Relaxed);
         Ok(Some(digest))
@@ -451,9 +518,10 @@ pub(crate) fn write_payloads(
         let done = poison.check().and_then(|()| {
             let failed =
                 |error: std::io::Error| poison.set(format!("writing a payload file failed: {error}"));
-            request.record_digest = write(&request.transition.record).map_err(failed)?;
-            if let Some((_, bytes)) = &request.transition.graph {
-                request.graph_digest = write(bytes).map_err(failed)?;
+            let Request { transition, record_digest, graph_digest, held, .. } = &mut *request;
+            *record_digest = write(&transition.record, held).map_err(failed)?;
+            if let Some((_, bytes)) = &transition.graph {
+                *graph_digest = write(bytes, held).map_err(failed)?;
             }
             Ok(())
         });

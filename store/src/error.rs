@@ -52,6 +52,12 @@ pub enum OpenError {
         /// The store.
         path: PathBuf,
     },
+    /// There is a store already where a new one was to be made.
+    #[error("there is a store at {} already", path.display())]
+    Used {
+        /// The store.
+        path: PathBuf,
+    },
     /// The directory holds other things.
     #[error("{} is not a store: it holds {found:?}, which no store does", path.display())]
     NotAStore {
@@ -131,14 +137,16 @@ impl OpenError {
             Self::NotFound { .. } => {
                 "check the path; `dssflow run` makes a store where there is none".to_owned()
             }
-            Self::NotAStore { .. } => "name an empty or a new directory".to_owned(),
+            Self::Used { .. } | Self::NotAStore { .. } => "name an empty or a new directory".to_owned(),
             Self::Unsafe { mend, .. } => mend.clone(),
             Self::NetworkFileSystem { .. } => "name a directory on a local disk".to_owned(),
             Self::Newer { needs, .. } => format!("use dssflow {needs} or later"),
-            Self::Damaged { path, .. } => format!(
-                "copy {} aside before anything else, then see what is left with `dssflow store verify`",
-                path.display()
-            ),
+            Self::Damaged { .. } => {
+                "nothing is repaired: put the last backup back with `dssflow store restore BACKUP`, which keeps \
+                 what is here; `dssflow store verify` says what is damaged, and `dssflow store export` saves what \
+                 can be read"
+                    .to_owned()
+            }
             Self::Io { .. } => "check that the disk is mounted, writable and not full".to_owned(),
         }
     }

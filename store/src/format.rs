@@ -1,4 +1,11 @@
 //! `FORMAT` and `CURRENT`: two small text files that say what the store is and which sled directory is in use.
+//!
+//! # When the format changes
+//! [`Reading::of`] is the one place that decides what happens to a store of some format. There is one format, so today it
+//! is read or refused. The next one gets a number and the version that reads it ([`FORMAT_NUMBER`], [`FORMAT_NEEDS`]), a
+//! golden store beside the others in `tests/golden`, and here, for each earlier number, either nothing (it is read as
+//! it is) or a migration. A migration writes a backup of the whole store beside it first, fills `gen-N+1` as
+//! a compaction does, and changes `FORMAT` and then `CURRENT` last, so that until then the store is what it was.
 
 use std::path::Path;
 
@@ -13,6 +20,27 @@ pub(crate) const FORMAT_NUMBER: u32 = 1;
 /// The first version of dssflow that reads [`FORMAT_NUMBER`].
 const FORMAT_NEEDS: &str = "0.1.0";
 const TITLE: &str = "dssflow store";
+
+/// What this version does with a store of a format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    /// Reads and writes it as it is.
+    AsItIs,
+    /// Refuses it: a later version made it.
+    Newer,
+    /// There never was such a format.
+    Never,
+}
+
+impl Reading {
+    fn of(number: u32) -> Self {
+        match number {
+            0 => Self::Never,
+            1..=FORMAT_NUMBER => Self::AsItIs,
+            _ => Self::Newer,
+        }
+    }
+}
 
 /// What `FORMAT` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,15 +77,16 @@ impl Format {
         let Some(bytes) = read_if_there(&place.root.join(FORMAT))? else { return Ok(None) };
         let format = Self::decode(&bytes)
             .ok_or_else(|| OpenError::damaged(&place.root, "FORMAT does not match its checksum"))?;
-        if format.number > FORMAT_NUMBER {
-            return Err(OpenError::Newer {
+        match Reading::of(format.number) {
+            Reading::AsItIs => Ok(Some(format)),
+            Reading::Newer => Err(OpenError::Newer {
                 path: place.root.clone(),
                 format: format.number,
                 known: FORMAT_NUMBER,
                 needs: format.needs,
-            });
+            }),
+            Reading::Never => Err(OpenError::damaged(&place.root, "FORMAT names a format that never was")),
         }
-        Ok(Some(format))
     }
 }
 

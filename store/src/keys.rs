@@ -9,6 +9,7 @@
 //! | `c` | created run | every run, by creation |
 //! | `u` | created run | runs that have not ended |
 //! | `g` | hash 0 chunk | a graph, in chunks |
+//! | `p` | run | a mark: it has records and no head, while it is put in or taken out |
 //!
 //! A run id has at most 80 bytes and a graph hash 128, so every key is far below sled's comfortable 256.
 
@@ -25,6 +26,7 @@ pub(crate) const DUE: u8 = b'd';
 pub(crate) const CREATED: u8 = b'c';
 pub(crate) const UNFINISHED: u8 = b'u';
 pub(crate) const GRAPHS: u8 = b'g';
+pub(crate) const PARTIAL: u8 = b'p';
 
 /// Length of the chunk number at the end of a key.
 pub(crate) const CHUNK: usize = 2;
@@ -40,6 +42,16 @@ fn key(table: u8, parts: &[&[u8]]) -> Vec<u8> {
 
 pub(crate) fn head(run: &RunId) -> Vec<u8> {
     key(HEADS, &[run.as_str().as_bytes()])
+}
+
+/// The mark of a run that is put in or taken out.
+pub(crate) fn partial(run: &RunId) -> Vec<u8> {
+    key(PARTIAL, &[run.as_str().as_bytes()])
+}
+
+/// What the keys of all records of a run begin with.
+pub(crate) fn records(run: &RunId) -> Vec<u8> {
+    key(RECORDS, &[run.as_str().as_bytes(), &[0]])
 }
 
 /// What all chunks of a record's keys begin with.

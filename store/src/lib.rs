@@ -14,6 +14,8 @@
 //!   MANIFEST         only after a clean close: length and checksum of every file
 //!   gen-1/           sled
 //!   payloads/        what is over 64 KiB, by its SHA-256
+//!   restoring/       while a backup is put back: the store that it becomes
+//!   kept-TIME/       what a restore took the place of
 //! ```
 //!
 //! # Formats
@@ -27,10 +29,14 @@ mod blob;
 mod check;
 mod codec;
 mod commit;
+mod compact;
 mod disk;
 mod error;
+mod export;
 mod format;
 mod head;
+mod import;
+mod inflight;
 mod keys;
 mod lock;
 mod manifest;
@@ -39,13 +45,20 @@ mod open_engine;
 mod payload;
 mod place;
 mod read;
+mod remove;
+mod restore;
+mod snapshot;
 mod store;
 mod summary;
+mod sweep;
 mod tree;
 
+pub use compact::{CompactReport, Progress};
 pub use disk::{Disk, OsDisk, Synced};
 pub use error::{Holder, OpenError};
+pub use export::{ExportError, ExportReport, Lost, export_offline};
 pub use manifest::ManifestState;
-pub use offline::{OfflineReport, StoreInfo, info_offline, verify_offline};
+pub use offline::{Lag, OfflineReport, OldestRun, Parts, StoreInfo, info_offline, verify_offline};
 pub use open_engine::OpenEngine;
+pub use restore::Restore;
 pub use store::{OpenOptions, SledStore, Spent, Stats};

@@ -19,7 +19,7 @@ use crate::disk::{self, DIR_MODE};
 use crate::error::{Holder, OpenError};
 use crate::format::{FORMAT_NUMBER, Format, read_current};
 use crate::head::{self, Slots};
-use crate::lock::Lock;
+use crate::lock::{self, Lock};
 use crate::manifest::{self, ManifestState};
 use crate::place::{GENERATION, Place, names};
 use crate::tree::{self, BLOBS, Trouble, protect};
@@ -60,12 +60,45 @@ pub struct StoreInfo {
     pub events: u64,
     /// What it takes on the disk, in bytes.
     pub bytes_on_disk: u64,
+    /// Where those bytes are.
+    #[serde(default)]
+    pub parts: Parts,
+    /// Runs that wanted to be looked at by now, and were not.
+    #[serde(default)]
+    pub lag: Lag,
     /// Who owns it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holder: Option<Holder>,
     /// The run created first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest: Option<OldestRun>,
+}
+
+/// What the parts of a store take on the disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Parts {
+    /// sled's directory, in bytes.
+    pub log_bytes: u64,
+    /// How many payload files there are.
+    pub payload_files: u64,
+    /// What they take, in bytes.
+    pub payload_bytes: u64,
+    /// What a compaction that did not end left behind, in bytes; the next one removes it.
+    pub leftover_bytes: u64,
+}
+
+/// How far the work is behind: what was due and has not been looked at.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Lag {
+    /// How many runs.
+    pub runs: u64,
+    /// When the first of them was due.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// How long ago that is, in milliseconds.
+    pub late_ms: u64,
 }
 
 /// The run created first.
@@ -83,7 +116,7 @@ pub struct OldestRun {
 /// [`OpenError::Locked`] when somebody owns it (ask the owner to verify), and whatever keeps it from being looked
 /// at: no store there, unsafe, a later format, IO errors.
 pub fn verify_offline(path: impl AsRef<Path>) -> Result<OfflineReport, OpenError> {
-    let (place, lock) = lock(path.as_ref(), "store verify")?;
+    let (place, lock) = lock_to_look(path.as_ref(), "store verify")?;
     let report = inspect(&place);
     // The note of a verifier is of no use later; should wiping fail, it does no harm.
     drop(lock.wipe());
@@ -95,13 +128,13 @@ pub fn verify_offline(path: impl AsRef<Path>) -> Result<OfflineReport, OpenError
 /// # Errors
 /// As [`verify_offline`], and [`OpenError::Damaged`] when it cannot be read.
 pub fn info_offline(path: impl AsRef<Path>) -> Result<StoreInfo, OpenError> {
-    let (place, lock) = lock(path.as_ref(), "store info")?;
+    let (place, lock) = lock_to_look(path.as_ref(), "store info")?;
     let info = info_of(&place);
     drop(lock.wipe());
     info
 }
 
-fn lock(path: &Path, command: &str) -> Result<(Place, Lock), OpenError> {
+pub(crate) fn lock_to_look(path: &Path, command: &str) -> Result<(Place, Lock), OpenError> {
     let place = Place::existing(path)?;
     if !place.is_used()? {
         return Err(OpenError::NotFound { path: path.to_owned() });
@@ -139,6 +172,8 @@ pub(crate) fn describe(
             runs: BTreeMap::new(),
             events: 0,
             bytes_on_disk: bytes_on_disk(place).map_err(Trouble::Io)?,
+            parts: parts(place).map_err(Trouble::Io)?,
+            lag: lag(tree, lock::now())?,
             holder,
             oldest: None,
         };
@@ -156,22 +191,63 @@ pub(crate) fn describe(
     })
 }
 
-fn bytes_on_disk(place: &Place) -> std::io::Result<u64> {
-    fn walk(path: &Path) -> std::io::Result<u64> {
-        // Files come and go under a store that is in use.
-        let Ok(meta) = std::fs::symlink_metadata(path) else { return Ok(0) };
-        let mut bytes = meta.blocks() * 512;
-        if meta.is_dir() {
-            for name in names(path)? {
-                bytes += walk(&path.join(name))?;
-            }
+/// What a file or a directory with all that is in it takes on the disk.
+pub(crate) fn dir_bytes(path: &Path) -> std::io::Result<u64> {
+    // Files come and go under a store that is in use.
+    let Ok(meta) = std::fs::symlink_metadata(path) else { return Ok(0) };
+    let mut bytes = meta.blocks() * 512;
+    if meta.is_dir() {
+        for name in names(path)? {
+            bytes += dir_bytes(&path.join(name))?;
         }
-        Ok(bytes)
     }
+    Ok(bytes)
+}
+
+fn parts(place: &Place) -> std::io::Result<Parts> {
+    let live = match read_current(place) {
+        Ok(Some(generation)) => format!("{GENERATION}{generation}"),
+        _ => String::new(),
+    };
+    let mut parts = Parts::default();
+    for name in names(&place.root)?.into_iter().filter(|name| name.starts_with(GENERATION)) {
+        let bytes = dir_bytes(&place.root.join(&name))?;
+        if name == live {
+            parts.log_bytes = bytes;
+        } else {
+            parts.leftover_bytes += bytes;
+        }
+    }
+    for name in names(&place.payloads())? {
+        parts.payload_files += 1;
+        parts.payload_bytes += dir_bytes(&place.payloads().join(name))?;
+    }
+    Ok(parts)
+}
+
+/// What is due at `now`, from the index.
+fn lag(tree: &sled::Tree, now: Timestamp) -> Result<Lag, Trouble> {
+    let mut lag = Lag::default();
+    for pair in tree::scan(tree, &[keys::DUE], &[keys::DUE]) {
+        let (key, _) = pair.map_err(Trouble::Damage)?;
+        let Some((at, _)) = keys::parse_timed(&key) else { continue };
+        if at > now {
+            break;
+        }
+        lag.runs += 1;
+        if lag.since.is_none() {
+            lag.since = Some(at);
+            lag.late_ms = now.as_millis() - at.as_millis();
+        }
+    }
+    Ok(lag)
+}
+
+fn bytes_on_disk(place: &Place) -> std::io::Result<u64> {
     let mut bytes = 0;
     for name in names(&place.root)? {
         if place::is_own(&name) {
-            bytes += walk(&place.root.join(name))?;
+            bytes += dir_bytes(&place.root.join(name))?;
         }
     }
     Ok(bytes)
@@ -215,8 +291,7 @@ pub(crate) fn inspect(place: &Place) -> Result<OfflineReport, OpenError> {
                 Err(OpenError::Damaged { what, .. }) => damage(&mut report, None, None, what),
                 Err(other) => return Err(other),
             }
-            let found = names(&place.root).map_err(OpenError::io("read", &place.root))?;
-            found.into_iter().rfind(|name| name.starts_with(GENERATION)).unwrap_or_default()
+            newest_generation(place)?
         }
     };
     let Some(store) = store.or_else(|| head::store_of(place)) else {
@@ -263,11 +338,18 @@ pub(crate) fn inspect(place: &Place) -> Result<OfflineReport, OpenError> {
     Ok(OfflineReport { report, manifest, notes })
 }
 
+/// The sled directory with the highest number, for when `CURRENT` does not say; empty when there is none.
+pub(crate) fn newest_generation(place: &Place) -> Result<String, OpenError> {
+    let found = names(&place.root).map_err(OpenError::io("read", &place.root))?;
+    let number = |name: &String| name.strip_prefix(GENERATION).and_then(|n| n.parse::<u32>().ok());
+    Ok(found.into_iter().filter(|name| number(name).is_some()).max_by_key(number).unwrap_or_default())
+}
+
 /// A copy of a sled directory, removed when dropped.
-struct Copy(PathBuf);
+pub(crate) struct Copy(pub(crate) PathBuf);
 
 impl Copy {
-    fn of(dir: &Path) -> Result<Self, OpenError> {
+    pub(crate) fn of(dir: &Path) -> Result<Self, OpenError> {
         let target = std::env::temp_dir().join(format!("dssflow-store-{:016x}", rand::random::<u64>()));
         std::fs::create_dir(&target).map_err(OpenError::io("create", &target))?;
         let copy = Self(target);

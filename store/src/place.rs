@@ -18,6 +18,7 @@ const OWN: &[&str] = &[
     HEAD,
     MANIFEST,
     PAYLOADS,
+    RESTORING,
     "FORMAT.tmp",
     "CURRENT.tmp",
     "HEAD.tmp",
@@ -31,6 +32,10 @@ pub(crate) const HEAD: &str = "HEAD";
 pub(crate) const MANIFEST: &str = "MANIFEST";
 pub(crate) const PAYLOADS: &str = "payloads";
 pub(crate) const GENERATION: &str = "gen-";
+/// What a restore fills before it puts it in place.
+pub(crate) const RESTORING: &str = "restoring";
+/// Begins the name of a directory with what a restore took the place of.
+pub(crate) const KEPT: &str = "kept-";
 
 /// The paths of a store.
 #[derive(Debug, Clone)]
@@ -103,7 +108,7 @@ impl Place {
 
 /// Whether a name in a store's directory is the store's own.
 pub(crate) fn is_own(name: &str) -> bool {
-    OWN.contains(&name) || name.starts_with(GENERATION)
+    OWN.contains(&name) || name.starts_with(GENERATION) || name.starts_with(KEPT)
 }
 
 /// The names in a directory, sorted.

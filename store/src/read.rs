@@ -57,17 +57,20 @@ impl Reader<'_> {
     }
 
     pub(crate) fn load(&self, run: &RunId, after: u64) -> Result<Vec<Record>, StoreError> {
-        Ok(protect(|| self.load_records(run, after))?)
+        Ok(protect(|| self.load_records(run, after, usize::MAX))?)
     }
 
-    fn load_records(&self, run: &RunId, after: u64) -> Result<Vec<Record>, Trouble> {
+    /// The first records of those that [`Reader::load`] gives, of at most so many bytes, and at least one.
+    pub(crate) fn page(&self, run: &RunId, after: u64, bytes: usize) -> Result<Vec<Record>, StoreError> {
+        Ok(protect(|| self.load_records(run, after, bytes))?)
+    }
+
+    fn load_records(&self, run: &RunId, after: u64, limit: usize) -> Result<Vec<Record>, Trouble> {
         let Some((head, _)) = head_value(self.tree, run)? else { return Ok(Vec::new()) };
         if after >= head.seq {
             return Ok(Vec::new());
         }
-        let mut all = keys::head(run);
-        all[0] = keys::RECORDS;
-        all.push(0);
+        let all = keys::records(run);
         let mut from = keys::record(run, 0);
         if after > 0 {
             // The record that holds event `after + 1` is the last that begins there or earlier.
@@ -78,7 +81,8 @@ impl Reader<'_> {
                 from = key[..key.len() - keys::CHUNK].to_vec();
             }
         }
-        let mut records = Vec::new();
+        let mut records: Vec<Record> = Vec::new();
+        let mut left = limit;
         let mut chain = codec::genesis(self.store, run);
         let mut next = None;
         for blob in Blobs::new(tree::scan(self.tree, &all, &from)) {
@@ -92,6 +96,12 @@ impl Reader<'_> {
             let Blob { prefix, events, body } = blob.map_err(bad)?;
             let first_seq = keys::parse_record(&prefix).map(|(_, seq)| seq);
             let first_seq = first_seq.ok_or_else(|| corrupt(run, "a record's key makes no sense"))?;
+            match left.checked_sub(usize::try_from(body.len()).unwrap_or(usize::MAX)) {
+                Some(rest) => left = rest,
+                // The rest is read, and its end looked at, with the next page.
+                None if !records.is_empty() => return Ok(records),
+                None => left = 0,
+            }
             let expected = next.unwrap_or(if after == 0 { 1 } else { first_seq });
             if first_seq != expected || first_seq > after.saturating_add(1) && records.is_empty() {
                 return Err(corrupt(run, &format!("event {expected} is missing")));

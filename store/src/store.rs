@@ -9,23 +9,27 @@ use std::time::Duration;
 
 use dssflow_engine::id::{RunId, StoreId};
 use dssflow_engine::store::{
-    GraphHash, Head, ListPage, ListQuery, Record, Store, StoreCaps, StoreError, Transition, VerifyReport,
+    GraphHash, Head, ListPage, ListQuery, NamesGraphs, Record, Snapshot, Store, StoreCaps, StoreError, Swept,
+    Transition, VerifyReport, WholeRun,
 };
 use dssflow_engine::time::{BoxFuture, Timestamp};
 use tokio::sync::oneshot;
 
-use crate::check;
+use crate::codec::Hash;
 use crate::commit::{Committer, Counters, Order, Poison, Queue, Request, write_payloads};
+use crate::compact::{self, CompactReport, Progress};
 use crate::disk::{self, Disk, OsDisk};
 use crate::error::OpenError;
 use crate::format::{Format, encode_current, read_current};
 use crate::head::{HeadFile, Slots};
+use crate::inflight::{Held, InFlight};
 use crate::lock::Lock;
 use crate::manifest::{self, ManifestState};
 use crate::offline::{self, StoreInfo};
 use crate::place::{CURRENT, FORMAT, GENERATION, Place};
 use crate::read::Reader;
 use crate::tree::{self, BLOBS, DB, Trouble, protect};
+use crate::{check, codec, import, payload, remove, snapshot, sweep};
 
 /// How many bytes of sled's log are kept in memory unless told otherwise.
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
@@ -101,10 +105,10 @@ pub struct Spent {
 
 /// sled, and the lock of the store it is in. However it ends, the lock goes last: the next owner must find nothing
 /// of this one at work.
-struct Opened {
+pub(crate) struct Opened {
     sled: Option<(sled::Tree, sled::Db)>,
     dir: PathBuf,
-    lock: Lock,
+    pub(crate) lock: Lock,
 }
 
 impl Opened {
@@ -112,12 +116,12 @@ impl Opened {
         Self { sled: Some(((*db).clone(), db)), dir, lock }
     }
 
-    fn tree(&self) -> &sled::Tree {
+    pub(crate) fn tree(&self) -> &sled::Tree {
         &self.sled.as_ref().expect("it is taken only to be closed").0
     }
 
     /// Closes sled and waits until it has let go of its directory. Nobody else may hold the tree.
-    fn close_sled(&mut self) -> Result<(), Trouble> {
+    pub(crate) fn close_sled(&mut self) -> Result<(), Trouble> {
         let Some((tree, db)) = self.sled.take() else { return Ok(()) };
         drop(tree);
         let closed = tree::close(db);
@@ -155,6 +159,16 @@ struct Running {
     opened: Opened,
 }
 
+/// A store without its threads: open and locked, and nobody writes but the caller.
+pub(crate) struct Quiet {
+    pub(crate) place: Place,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) store: StoreId,
+    pub(crate) dir: PathBuf,
+    pub(crate) opened: Opened,
+    pub(crate) cache_bytes: u64,
+}
+
 /// Starts a named thread; tests put one in that fails.
 type Spawn = dyn Fn(&str, Box<dyn FnOnce() + Send>) -> std::io::Result<JoinHandle<()>>;
 
@@ -174,6 +188,8 @@ pub struct SledStore {
     disk: Arc<dyn Disk>,
     poison: Arc<Poison>,
     counters: Arc<Counters>,
+    inflight: Arc<InFlight>,
+    cache_bytes: u64,
     running: RwLock<Option<Running>>,
 }
 
@@ -204,18 +220,40 @@ impl SledStore {
     /// See [`OpenError`]. A damaged store is refused and left as it is, but for what sled itself cuts off a torn
     /// end of its log.
     pub fn open(path: impl AsRef<Path>, options: OpenOptions) -> Result<Self, OpenError> {
-        Self::open_with(path.as_ref(), options, &spawn)
+        Self::open_with(path.as_ref(), options, None, &spawn)
     }
 
-    fn open_with(path: &Path, options: OpenOptions, spawn: &Spawn) -> Result<Self, OpenError> {
+    /// Makes a store of this id in a directory that has none, and becomes its owner: the store that a backup is put
+    /// back into. What was made in the world carries the store's id, so a store that takes its place needs the same.
+    ///
+    /// # Errors
+    /// [`OpenError::Used`] when there is a store, and as [`SledStore::open`].
+    pub fn create_with_id(
+        path: impl AsRef<Path>,
+        store: StoreId,
+        options: OpenOptions,
+    ) -> Result<Self, OpenError> {
+        Self::open_with(path.as_ref(), OpenOptions { create: true, ..options }, Some(store), &spawn)
+    }
+
+    fn open_with(
+        path: &Path,
+        options: OpenOptions,
+        new: Option<StoreId>,
+        spawn: &Spawn,
+    ) -> Result<Self, OpenError> {
         let OpenOptions { create, command, cache_bytes, disk } = options;
         let place = if create { Place::create(path, &*disk)? } else { Place::existing(path)? };
         if !place.is_used()? && !create {
             return Err(OpenError::NotFound { path: path.to_owned() });
         }
         let lock = Lock::acquire(&place, &command)?;
-        if !place.is_used()? {
-            let format = Format::new(StoreId::generate(rand::random()));
+        if place.is_used()? {
+            if new.is_some() {
+                return Err(OpenError::Used { path: path.to_owned() });
+            }
+        } else {
+            let format = Format::new(new.unwrap_or_else(|| StoreId::generate(rand::random())));
             write_text(&place, &*disk, FORMAT, &format.encode())?;
         }
         let found = look(&place, &*disk)?;
@@ -264,11 +302,54 @@ impl SledStore {
             commit,
         );
         let epoch = committer.raise_epoch().map_err(trouble)?;
+        remove::clean_up(&mut committer)
+            .map_err(|error| OpenError::damaged(&place.root, error.to_string()))?;
         let (poison, counters) = (Arc::clone(&committer.poison), Arc::clone(&committer.counters));
+        let inflight = Arc::clone(&committer.inflight);
         let running = start(opened, committer, &place, &disk, spawn)
             .map_err(OpenError::io("start threads for", path))?;
         tracing::debug!(path = %path.display(), store = %store, epoch, "store opened");
-        Ok(Self { id: store, epoch, place, dir, disk, poison, counters, running: RwLock::new(Some(running)) })
+        Ok(Self {
+            id: store,
+            epoch,
+            place,
+            dir,
+            disk,
+            poison,
+            counters,
+            inflight,
+            cache_bytes,
+            running: RwLock::new(Some(running)),
+        })
+    }
+
+    /// Writes what is live anew, into as little room as it takes, while nobody owns the store. A crash at any moment
+    /// leaves the store as it was or compacted. Needs room for a second copy; reads everything twice, since it also
+    /// checks. `progress` is told how far it is.
+    ///
+    /// # Errors
+    /// As [`SledStore::open`]. What was there stays in use.
+    pub fn compact(
+        path: impl AsRef<Path>,
+        options: OpenOptions,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<CompactReport, OpenError> {
+        compact::compact(path.as_ref(), options, progress)
+    }
+
+    /// Ends the threads and keeps the rest open. The store was opened a moment ago, so that nothing is queued.
+    pub(crate) fn quiet(self) -> Quiet {
+        let Running { queue, threads, opened } = self.take_running().expect("nobody has closed it");
+        drop(queue);
+        drop(threads);
+        Quiet {
+            place: self.place.clone(),
+            disk: Arc::clone(&self.disk),
+            store: self.id.clone(),
+            dir: self.dir.clone(),
+            opened,
+            cache_bytes: self.cache_bytes,
+        }
     }
 
     /// Where it is.
@@ -359,7 +440,35 @@ impl SledStore {
         })
     }
 
-    fn order(&self, order: Order) -> Result<(), StoreError> {
+    pub(crate) fn store_id(&self) -> &StoreId {
+        &self.id
+    }
+
+    /// Writes a payload file, and keeps it until what names it is in the tree. Blocks for the sync.
+    pub(crate) fn write_payload(&self, bytes: &[u8]) -> Result<(Held, Hash), StoreError> {
+        self.poison.check()?;
+        let digest = codec::digest(bytes);
+        let held = self.inflight.hold(digest);
+        payload::write(&self.place, &*self.disk, &digest, bytes)
+            .map_err(|error| self.poison.set(format!("writing a payload file failed: {error}")))?;
+        self.counters.payloads.fetch_add(1, Ordering::Relaxed);
+        Ok((held, digest))
+    }
+
+    /// Has the committer do something between two groups.
+    pub(crate) async fn between<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Committer) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.order(Order::Task(Box::new(move |committer| {
+            // Who asked may have gone.
+            let _gone = reply.send(committer.carefully(work));
+        })))?;
+        answer.await.unwrap_or_else(|_| Err(self.gone()))
+    }
+
+    pub(crate) fn order(&self, order: Order) -> Result<(), StoreError> {
         self.with_running(|running| running.queue.orders.send(order))?.map_err(|_| self.gone())
     }
 
@@ -452,9 +561,10 @@ fn start(
     let (orders, inbox) = mpsc::channel();
     let (payloads, large) = mpsc::channel();
     let (poison, counters) = (Arc::clone(&committer.poison), Arc::clone(&committer.counters));
+    let inflight = Arc::clone(&committer.inflight);
     threads.0.push(spawn("dssflow-commit", Box::new(move || committer.run(&inbox)))?);
     let (forward, place, disk): (Sender<Order>, _, _) = (orders.clone(), place.clone(), Arc::clone(disk));
-    let write = move || write_payloads(&large, &forward, &place, &*disk, &poison, &counters);
+    let write = move || write_payloads(&large, &forward, &place, &*disk, &poison, &counters, &inflight);
     threads.0.push(spawn("dssflow-payload", Box::new(write))?);
     Ok(Running { queue: Queue { orders, payloads }, threads, opened })
 }
@@ -538,6 +648,40 @@ impl Store for SledStore {
         Box::pin(async move { self.read(|reader| reader.due(until, limit)) })
     }
 
+    fn page<'a>(
+        &'a self,
+        run: &'a RunId,
+        after: u64,
+        bytes: usize,
+    ) -> BoxFuture<'a, Result<Vec<Record>, StoreError>> {
+        Box::pin(async move { self.read(|reader| reader.page(run, after, bytes)) })
+    }
+
+    /// Commits wait while the heads are read.
+    fn snapshot(&self) -> BoxFuture<'_, Result<Snapshot, StoreError>> {
+        Box::pin(self.between(snapshot::snapshot))
+    }
+
+    fn put_graph<'a>(&'a self, hash: &'a GraphHash, bytes: Vec<u8>) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(import::put_graph(self, hash, bytes))
+    }
+
+    /// What is large is written, and synced, by the thread that asks.
+    fn import<'a>(&'a self, run: WholeRun<'a>) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(import::import(self, run))
+    }
+
+    /// In groups of its own, a long run in several; what it takes is bounded however long the run is.
+    fn remove<'a>(&'a self, run: &'a RunId, seq: u64, epoch: u64) -> BoxFuture<'a, Result<(), StoreError>> {
+        let run = run.clone();
+        Box::pin(self.between(move |committer| remove::remove(committer, &run, seq, epoch)))
+    }
+
+    /// Commits wait meanwhile.
+    fn sweep(&self, names: NamesGraphs) -> BoxFuture<'_, Result<Swept, StoreError>> {
+        Box::pin(self.between(move |committer| sweep::sweep(committer, names)))
+    }
+
     /// Commits wait meanwhile.
     fn verify(&self) -> BoxFuture<'_, Result<VerifyReport, StoreError>> {
         Box::pin(async move {
@@ -576,7 +720,7 @@ mod tests {
                 };
                 super::spawn(name, Box::new(watched))
             };
-            let error = SledStore::open_with(&path, OpenOptions::default(), &spawn).unwrap_err();
+            let error = SledStore::open_with(&path, OpenOptions::default(), None, &spawn).unwrap_err();
             assert!(matches!(error, OpenError::Io { doing: "start threads for", .. }), "{error:?}");
             let held: Vec<bool> = ended.try_iter().collect();
             assert_eq!(held, vec![true; failing], "each thread ended, with the lock still held");

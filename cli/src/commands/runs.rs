@@ -13,6 +13,7 @@ use crate::access::Access;
 use crate::args::{
     EventsArgs, EventsFormat, GetArgs, GraphFormat, ListFormat, LsArgs, RunGraphArgs, RunRef, RunsCommand,
 };
+use crate::commands::{copies, prune};
 use crate::config::Settings;
 use crate::describe;
 use crate::drive::{exit_of, version_line};
@@ -27,16 +28,20 @@ const LOOK: Duration = Duration::from_millis(250);
 
 /// Runs one of them.
 pub(crate) async fn run(ui: &Ui, settings: &Settings, command: RunsCommand) -> CommandResult {
-    if let RunsCommand::Ls(args) = command {
-        return ls(ui, settings, args).await;
+    match command {
+        RunsCommand::Ls(args) => return ls(ui, settings, args).await,
+        RunsCommand::Import(args) => return copies::import(ui, settings, &args).await,
+        RunsCommand::Prune(args) => return prune::run(ui, settings, &args).await,
+        _ => {}
     }
     let access = Access::open(&settings.store).await?;
     let result = match &command {
-        RunsCommand::Ls(_) => Ok(Exit::Ok),
+        RunsCommand::Ls(_) | RunsCommand::Import(_) | RunsCommand::Prune(_) => Ok(Exit::Ok),
         RunsCommand::Get(args) => get(ui, &access, args).await,
         RunsCommand::Events(args) => events(ui, &access, args).await,
         RunsCommand::Watch(args) => watch(ui, settings, &access, args).await,
         RunsCommand::Graph(args) => graph(ui, &access, args).await,
+        RunsCommand::Export(args) => copies::export_run(ui, &access, args).await,
     };
     access.close().await?;
     result
@@ -118,7 +123,7 @@ fn label(text: &str) -> CommandResult<(String, String)> {
     }
 }
 
-fn status(text: &str) -> CommandResult<RunStatus> {
+pub(crate) fn status(text: &str) -> CommandResult<RunStatus> {
     RunStatus::parse(text).ok_or_else(|| {
         let names = RunStatus::ALL.iter().map(|s| s.as_str());
         let error = CommandError::new(Code::Usage, format!("{text:?} is no state of a run"));
@@ -129,7 +134,7 @@ fn status(text: &str) -> CommandResult<RunStatus> {
     })
 }
 
-fn summaries(runs: &[RunSummary], wide: bool) -> String {
+pub(crate) fn summaries(runs: &[RunSummary], wide: bool) -> String {
     let mut heading = vec!["RUN", "STATUS", "STEPS", "CREATED", "UPDATED", "NOTE"];
     if wide {
         heading.extend(["WORKFLOW", "SITE", "LIVE", "LABELS"]);

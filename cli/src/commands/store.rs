@@ -1,4 +1,4 @@
-//! `dssflow store`: what it is, and whether it is whole.
+//! `dssflow store`: what it is, and whether it is whole. What copies it and puts it back is in rooms of its own.
 
 use std::path::Path;
 
@@ -8,16 +8,24 @@ use serde_json::json;
 
 use crate::access::Access;
 use crate::args::{StoreCommand, ViewFormat};
+use crate::bar::size;
+use crate::commands::{compact, copies, restore};
 use crate::config::Settings;
 use crate::describe;
 use crate::error::{Code, CommandError, CommandResult, Exit};
+use crate::owner;
 use crate::ui::{Ui, one_line};
 
 /// Runs one of them.
 pub(crate) async fn run(ui: &Ui, settings: &Settings, command: &StoreCommand) -> CommandResult {
     match command {
         StoreCommand::Info { output } => info(ui, &settings.store, *output).await,
-        StoreCommand::Verify { output } => verify(ui, &settings.store, *output).await,
+        StoreCommand::Verify { output } => verify(ui, settings, *output).await,
+        StoreCommand::Export(args) => copies::export(ui, settings, args).await,
+        StoreCommand::Import(args) => copies::import(ui, settings, args).await,
+        StoreCommand::Backup(args) => copies::backup(ui, settings, args).await,
+        StoreCommand::Restore(args) => restore::run(ui, settings, args).await,
+        StoreCommand::Compact { output } => compact::run(ui, settings, *output).await,
     }
 }
 
@@ -64,19 +72,40 @@ fn lines(info: &StoreInfo) -> Vec<String> {
             if runs > 0 { format!(" ({})", by_status.join(", ")) } else { String::new() }
         ),
         format!("events   {}", info.events),
-        format!("on disk  {} KiB", info.bytes_on_disk.div_ceil(1024)),
+        format!(
+            "on disk  {} ({} data, {} in {} payload file{})",
+            size(info.bytes_on_disk),
+            size(info.parts.log_bytes),
+            size(info.parts.payload_bytes),
+            info.parts.payload_files,
+            if info.parts.payload_files == 1 { "" } else { "s" }
+        ),
+        match (info.lag.runs, info.lag.since) {
+            (0, _) | (_, None) => "lag      none: nothing is overdue".to_owned(),
+            (1, Some(at)) => format!("lag      1 run is overdue since {}", describe::when(at)),
+            (n, Some(at)) => format!("lag      {n} runs are overdue, the first since {}", describe::when(at)),
+        },
     ];
+    if info.parts.leftover_bytes > 0 {
+        lines.push(format!(
+            "unused   {} left over by a compaction that did not end; the next one removes it",
+            size(info.parts.leftover_bytes)
+        ));
+    }
     if let Some(oldest) = &info.oldest {
         lines.push(format!("oldest   {}, created {}", oldest.run, describe::when(oldest.created)));
     }
     lines.push(match &info.holder {
-        Some(holder) => format!("owner    {}", one_line(&holder.to_string())),
+        Some(holder) => {
+            format!("owner    {}; {}", one_line(&holder.to_string()), owner::process_state(holder))
+        }
         None => "owner    nobody".to_owned(),
     });
     lines
 }
 
-async fn verify(ui: &Ui, dir: &Path, output: ViewFormat) -> CommandResult {
+async fn verify(ui: &Ui, settings: &Settings, output: ViewFormat) -> CommandResult {
+    let dir = settings.store.as_path();
     let (report, notes, manifest) = match blocking(dir, verify_offline).await? {
         Ok(found) => {
             let manifest = match &found.manifest {
@@ -121,7 +150,11 @@ async fn verify(ui: &Ui, dir: &Path, output: ViewFormat) -> CommandResult {
         format!("the store {} is damaged in {n} place{plural}", dir.display()),
     )
     .why(format!("first: {place}{}", one_line(&first.what)))
-    .hint("copy the directory aside before anything else"))
+    .hint(format!(
+        "put the last backup back: {} store restore BACKUP; what is here is kept",
+        settings.command()
+    ))
+    .hint(format!("save what can be read: {} store export -o FILE", settings.command())))
 }
 
 fn findings(report: &VerifyReport, notes: &[String], manifest: &str) -> Vec<String> {

@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::{Act, Acted, Demand, Obstacles, OwnerInfo, Page, Refusal};
+use super::{Act, Acted, Demand, Obstacles, OwnerInfo, Page, Refusal, Swept};
 use crate::error::{Code, CommandError, CommandResult};
 use crate::owner;
 
@@ -27,6 +27,8 @@ const ANSWER: Duration = Duration::from_millis(700);
 const DEMAND: Duration = Duration::from_secs(10);
 /// How long reading the whole store may take.
 const VERIFY: Duration = Duration::from_mins(10);
+/// How long an owner may pause within a copy.
+const SILENCE: Duration = Duration::from_mins(1);
 /// The most an answer may have, in bytes.
 const MAX_ANSWER: usize = 256 * 1024 * 1024;
 
@@ -113,6 +115,44 @@ impl Client {
             }
         }
         Ok(())
+    }
+
+    /// Has the owner remove a run; it is gone for good when this returns.
+    pub(crate) async fn remove(&self, run: &RunId) -> CommandResult<()> {
+        let uri = format!("/v1/runs/{}", encoded(run.as_str()));
+        self.fetch(Method::DELETE, &uri, Bytes::new(), DEMAND).await.map(drop)
+    }
+
+    /// Has the owner remove what no run names any more.
+    pub(crate) async fn sweep(&self) -> CommandResult<Swept> {
+        parse(&self.fetch(Method::POST, "/v1/store/sweep", Bytes::new(), VERIFY).await?)
+    }
+
+    /// Has the owner write an archive of its store, or of one run, and hands out what comes. That all of it came only the
+    /// archive's last line tells.
+    pub(crate) async fn archive(
+        &self,
+        run: Option<&RunId>,
+        each: &mut (dyn FnMut(&[u8]) -> CommandResult<()> + Send),
+    ) -> CommandResult<()> {
+        let uri = match run {
+            Some(run) => format!("/v1/store/archive?run={}", encoded(run.as_str())),
+            None => "/v1/store/archive".to_owned(),
+        };
+        let answer = tokio::time::timeout(DEMAND, self.send(Method::GET, &uri, Bytes::new()));
+        let mut body = self.answered(answer.await).await?.into_body();
+        loop {
+            match tokio::time::timeout(SILENCE, body.frame()).await {
+                Ok(Some(Ok(frame))) => {
+                    if let Some(data) = frame.data_ref() {
+                        each(data)?;
+                    }
+                }
+                Ok(None) => return Ok(()),
+                Ok(Some(Err(error))) => return Err(self.silent(&format!("it broke the copy off: {error}"))),
+                Err(_) => return Err(self.silent("it does not go on with the copy")),
+            }
+        }
     }
 
     /// Asks the owner for `pause`, `cancel` or `rollback`; durable when this returns.

@@ -4,12 +4,14 @@ mod again;
 mod change;
 mod check;
 mod maps;
+mod restore;
 mod steps;
 mod upgrade;
 
 use std::sync::Arc;
 
 pub(crate) use maps::{child_name, collect};
+pub(crate) use restore::restored_note;
 pub(super) use steps::{fresh_budget, schedule};
 
 use crate::activity::Effect;
@@ -101,6 +103,8 @@ pub fn create(id: RunId, graph: Graph, event: &Event) -> Result<RunState, Illega
         error: None,
         parent: parent.clone(),
         forked_from: forked_from.clone(),
+        restored: None,
+        imported: None,
         shapes: shapes.clone(),
         known_graphs: Default::default(),
         graph,

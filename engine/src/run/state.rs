@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use crate::activity::{ActivityError, Effect, Recorded, Resource};
 use crate::event::{ActivityShapes, CancelMode, ForkedFrom, Parent, PauseReason, Phase, Request};
-use crate::graph::{Graph, StepIx};
-use crate::id::{RunId, StepName, WorkflowName};
+use crate::graph::{Graph, StepIx, StepKind};
+use crate::id::{RunId, StepName, StoreId, WorkflowName};
 use crate::run::{RunOptions, RunStatus, StepStatus};
 use crate::store::GraphHash;
 use crate::time::Timestamp;
@@ -211,6 +211,25 @@ pub struct MapState {
     pub failed: u32,
 }
 
+/// A run whose store was put back to a backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Restored {
+    /// When the backup was made.
+    pub backup: Timestamp,
+    /// The generation that steps get from then on. Between the backup and the restore they may have had any of the
+    /// lower ones, and a service would answer a token of theirs with what it made then.
+    pub generation: u32,
+}
+
+/// Where a run comes from that is here as history only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Imported {
+    /// The store it is of.
+    pub store: StoreId,
+    /// When the backup was made that it came in.
+    pub backup: Timestamp,
+}
+
 /// One run.
 #[derive(Debug, Clone)]
 pub struct RunState {
@@ -294,6 +313,10 @@ pub struct RunState {
     pub parent: Option<Parent>,
     /// The run it took its first steps from.
     pub forked_from: Option<ForkedFrom>,
+    /// The last time its store was put back to a backup.
+    pub restored: Option<Restored>,
+    /// The store it is of, when it is here as history only.
+    pub imported: Option<Imported>,
     /// Shapes of the types its activities took and gave when its definition was last looked at.
     pub shapes: ActivityShapes,
     /// Graphs that its history refers to, besides its first. Whoever replays puts them here before.
@@ -331,7 +354,23 @@ impl RunState {
 
     /// Whether something of this run may still be out there.
     pub fn is_live(&self) -> bool {
-        self.steps.iter().any(StepState::may_have_effect)
+        // What is there is another store's.
+        self.imported.is_none() && self.steps.iter().any(StepState::may_have_effect)
+    }
+
+    /// Whether a step may have done more than its history says, because its store was put back to a backup and nothing
+    /// has made its effect known since. A sub-workflow tells by itself: its steps are in doubt, not the run.
+    pub fn in_doubt(&self, ix: StepIx) -> bool {
+        let sub = matches!(self.graph.step(ix).kind, StepKind::SubWorkflow { .. });
+        self.restored.is_some_and(|r| !sub && self.steps[ix as usize].generation < r.generation)
+    }
+
+    /// The generation after a step's present one.
+    pub fn next_generation(&self, ix: StepIx) -> u32 {
+        match self.restored {
+            Some(restored) if self.in_doubt(ix) => restored.generation,
+            _ => self.steps[ix as usize].generation + 1,
+        }
     }
 
     /// The active time at which the run has used up its own time.

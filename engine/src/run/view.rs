@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::activity::{ActivityError, Resource};
 use crate::event::{ForkedFrom, Parent, PauseReason, Phase, Request};
 use crate::graph::{StepIx, StepKind};
-use crate::id::{RunId, StepName};
+use crate::id::{RunId, StepName, StoreId};
 use crate::run::decide::waiting_for;
 use crate::run::state::{Ledger, RunState};
 use crate::run::{RunOptions, RunStatus, StepStatus};
@@ -63,6 +63,12 @@ pub struct RunView {
     /// The run it took its first steps from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forked_from: Option<ForkedFrom>,
+    /// When the backup was made that its store was last put back to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Timestamp>,
+    /// The store it is of, when it is here as history only: nothing can be done to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imported: Option<StoreId>,
     /// Its steps, in topological order.
     pub steps: Vec<StepView>,
 }
@@ -187,6 +193,8 @@ pub fn view(state: &RunState) -> RunView {
         workflow_version: state.workflow_version,
         parent: state.parent.clone(),
         forked_from: state.forked_from.clone(),
+        restored: state.restored.map(|restored| restored.backup),
+        imported: state.imported.as_ref().map(|imported| imported.store.clone()),
         steps,
     }
 }

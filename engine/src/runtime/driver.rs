@@ -31,6 +31,7 @@ use crate::run::{Command, apply, decide, view};
 use crate::runtime::admission::{Grant, Want};
 use crate::runtime::driver::attempts::{Intended, Running};
 pub(crate) use crate::runtime::driver::intend::want;
+pub use crate::runtime::driver::summary::summary;
 use crate::runtime::engine::{EngineError, Inner};
 use crate::runtime::metrics::{AttemptEnd, Measure};
 use crate::runtime::worker::Report;
@@ -375,7 +376,7 @@ impl Driver {
                 epoch: self.epoch,
                 events: u32::try_from(events.len()).expect("a transition is small"),
                 record: event::encode(&events),
-                summary: summary::summary(&self.state),
+                summary: summary(&self.state),
                 due: next_wake(&self.state, Timestamp::default()).map(|at| self.on_the_clock(at)),
                 graph: self.graph.take(),
             };

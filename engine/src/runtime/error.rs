@@ -3,7 +3,7 @@
 use crate::activity::ActivityError;
 use crate::event::DecodeError;
 use crate::graph::GraphError;
-use crate::id::{RunId, StepName, WorkerId};
+use crate::id::{RunId, StepName, StoreId, WorkerId};
 use crate::run::{IllegalEvent, RunStatus};
 use crate::store::StoreError;
 use crate::time::Timestamp;
@@ -153,6 +153,16 @@ pub enum EngineError {
         run: RunId,
         /// Why.
         why: String,
+    },
+    /// The run is another store's and is here as history only.
+    #[error(
+        "run {run} is of store {store} and is here as history only; what it made is that store's to change, so do it there"
+    )]
+    Imported {
+        /// The run.
+        run: RunId,
+        /// The store it is of.
+        store: StoreId,
     },
     /// The run did not succeed, so it has no result.
     #[error("{}", not_succeeded(run, *status, step.as_ref(), error.as_deref()))]

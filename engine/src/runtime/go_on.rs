@@ -392,13 +392,23 @@ impl Engine {
         if self.handle(run).is_some() {
             return Err(EngineError::Live(run.clone()));
         }
-        self.load(run).await
+        let state = self.load(run).await?;
+        refuse_imported(&state)?;
+        Ok(state)
     }
 
     async fn load_idle(&self, run: &RunId) -> Result<RunState, EngineError> {
         let state = self.load_to_change(run).await?;
         self.check_code(run, &state.graph, false)?;
         Ok(state)
+    }
+}
+
+/// What another store's run made is not this store's to change.
+pub(crate) fn refuse_imported(state: &RunState) -> Result<(), EngineError> {
+    match &state.imported {
+        None => Ok(()),
+        Some(from) => Err(EngineError::Imported { run: state.id.clone(), store: from.store.clone() }),
     }
 }
 

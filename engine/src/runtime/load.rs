@@ -1,4 +1,4 @@
-//! Runs as they are stored: history and state, from any store.
+//! Runs as they are stored: history and state, from any store, as of now or of an earlier event.
 
 use std::panic::AssertUnwindSafe;
 
@@ -40,7 +40,20 @@ async fn graph(store: &dyn Store, run: &RunId, hash: &GraphHash) -> Result<Graph
 /// # Errors
 /// When there is no such run, or its history or graph cannot be read.
 pub async fn load(store: &dyn Store, run: &RunId) -> Result<RunState, EngineError> {
-    let events = history(store, run, 0).await?;
+    replay(store, run, history(store, run, 0).await?).await
+}
+
+/// The state that a run had after event `until`, from any store.
+///
+/// # Errors
+/// As [`load`].
+pub async fn load_at(store: &dyn Store, run: &RunId, until: u64) -> Result<RunState, EngineError> {
+    let mut events = history(store, run, 0).await?;
+    events.retain(|event| event.seq <= until);
+    replay(store, run, events).await
+}
+
+async fn replay(store: &dyn Store, run: &RunId, events: Vec<Event>) -> Result<RunState, EngineError> {
     let replay = |error| EngineError::Replay { run: run.clone(), error };
     let Some((first, rest)) = events.split_first() else {
         return Err(EngineError::NoSuchRun(run.clone()));

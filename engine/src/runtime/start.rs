@@ -11,8 +11,10 @@ use crate::id::{RunId, StepName, WorkflowName};
 use crate::run::{RunOptions, RunState, RunStatus, StepStatus, create};
 use crate::runtime::driver::{Reach, check_request};
 use crate::runtime::engine::{Engine, EngineError, RunHandle};
+use crate::runtime::go_on::refuse_imported;
 use crate::runtime::load::in_run;
 use crate::store::StoreError;
+use crate::time::Timestamp;
 
 /// What happens when a run of the same id has ended already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -103,6 +105,15 @@ impl StartRun {
 /// The most runs that share one id and are told apart by number.
 const MAX_DUPLICATES: u32 = 10_000;
 
+/// What a new run has before its first step.
+#[derive(Debug, Default)]
+pub(crate) struct First {
+    /// Steps that it takes over, with their outputs; without one they are left out.
+    pub(crate) done: Vec<(StepName, Option<Value>)>,
+    /// Set when it may have been there before: the store was put back to a backup of then.
+    pub(crate) restored: Option<Timestamp>,
+}
+
 impl Engine {
     /// Starts a run. It exists durably when this returns.
     ///
@@ -125,7 +136,7 @@ impl Engine {
                 return Ok(existing);
             }
             let wanted = id.clone();
-            match self.start_as(id, start.clone(), None, None, &[]).await {
+            match self.start_as(id, start.clone(), None, None, First::default()).await {
                 Err(EngineError::Live(_) | EngineError::Store { error: StoreError::Exists(_), .. })
                     if reuse != Reuse::Reject || conflict != Conflict::Fail =>
                 {
@@ -193,7 +204,7 @@ impl Engine {
         start: StartRun,
         parent: Option<Parent>,
         forked_from: Option<ForkedFrom>,
-        done: &[(StepName, Option<Value>)],
+        first: First,
     ) -> Result<RunHandle, EngineError> {
         let now = self.inner.clock.now();
         check_payload(&start.input).map_err(|why| EngineError::InputTooLarge { run: id.clone(), why })?;
@@ -224,9 +235,19 @@ impl Engine {
             .map_err(|error| EngineError::Replay { run: id.clone(), error })?;
         self.launch(state, 0, Reach::Drive, |driver| {
             driver.created(event);
-            for (step, output) in done {
-                let (step, request) = (step.clone(), request.clone());
-                driver.stage(match output.clone() {
+            if let Some(backup) = first.restored {
+                let (format, request) = (EVENT_FORMAT, request.clone());
+                driver.stage(EventKind::RunRestored {
+                    format,
+                    backup,
+                    gap_ms: 0,
+                    request: request.clone(),
+                })?;
+                driver.stage(EventKind::RunResumed { request })?;
+            }
+            for (step, output) in first.done {
+                let request = request.clone();
+                driver.stage(match output {
                     Some(output) => EventKind::StepCompleted { step, output, request },
                     None => EventKind::StepSkipped { step, request: Some(request) },
                 })?;
@@ -249,7 +270,8 @@ impl Engine {
         let above = self.load(&parent.run).await?;
         (start.site, start.options.priority) = (above.site, above.options.priority);
         self.check_code(&id, &start.graph, true)?;
-        self.start_as(id, start, Some(parent), None, &[]).await
+        let first = First { restored: above.restored.map(|restored| restored.backup), ..First::default() };
+        self.start_as(id, start, Some(parent), None, first).await
     }
 
     /// A run of a registered workflow, ready to be started.
@@ -284,6 +306,8 @@ impl Engine {
         request: Request,
     ) -> Result<RunHandle, EngineError> {
         let source = self.load(run).await?;
+        // What it would take over is in a world that this store knows nothing of.
+        refuse_imported(&source)?;
         let illegal = |why| EngineError::Illegal { run: run.clone(), why };
         let ix =
             source.graph.index_of(from).ok_or_else(|| illegal(format!("step {from} is not in the run")))?;
@@ -313,7 +337,8 @@ impl Engine {
         self.check_code(&id, &graph, true)?;
         let start = start_like(&source, graph, request);
         let forked_from = ForkedFrom { run: run.clone(), seq: source.seq, from: from.clone() };
-        self.start_as(id, start, None, Some(forked_from), &done).await
+        let first = First { done, ..First::default() };
+        self.start_as(id, start, None, Some(forked_from), first).await
     }
 
     /// Ends a run at once, without waiting for its attempts; what it made stays. Also a run that nobody drives, and one

@@ -66,7 +66,7 @@ pub(crate) struct Attempt {
     pub(crate) recorded: Recorded,
     /// Something of ours failed and is to be replaced: `execute` runs although the probe finds it.
     pub(crate) replacing: bool,
-    /// This generation made something before: if it is gone, the next one makes it anew.
+    /// This generation made something before, or may have: if it is gone, the next one makes it anew.
     pub(crate) done_before: bool,
     /// Whether something not ours may be taken as it is.
     pub(crate) adopt: bool,

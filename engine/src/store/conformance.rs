@@ -35,12 +35,15 @@
 //! # }
 //! ```
 //!
+//! A store that can be copied and pruned is held to that by [`archives`], which needs the same harness.
+//!
 //! [`StoreCaps::multi_worker`]: super::StoreCaps::multi_worker
 
 mod commits;
 mod lasting;
 mod leases;
 mod lists;
+mod whole;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -69,22 +72,23 @@ pub struct Conformance {
     pub cases: usize,
 }
 
-/// Runs every case.
+macro_rules! cases {
+    ($harness:ident, $cases:ident: $($case:path),* $(,)?) => {
+        $(
+            tracing::debug!(case = stringify!($case), "conformance");
+            Box::pin($case($harness)).await;
+            $cases += 1;
+        )*
+    };
+}
+
+/// Runs every case of what any store promises.
 ///
 /// # Panics
 /// When the store breaks a promise, with the case and the promise.
 pub async fn run<H: Harness>(harness: &mut H) -> Conformance {
     let mut cases = 0;
-    macro_rules! cases {
-        ($($case:path),* $(,)?) => {
-            $(
-                tracing::debug!(case = stringify!($case), "conformance");
-                Box::pin($case(harness)).await;
-                cases += 1;
-            )*
-        };
-    }
-    cases!(
+    cases!(harness, cases:
         commits::an_empty_store_has_nothing,
         commits::commits_of_a_run_are_in_order,
         commits::what_is_expected_is_checked,
@@ -109,7 +113,7 @@ pub async fn run<H: Harness>(harness: &mut H) -> Conformance {
         lasting::verify_finds_a_used_store_clean,
     );
     if harness.fresh().await.caps().multi_worker {
-        cases!(
+        cases!(harness, cases:
             leases::a_run_has_one_owner,
             leases::a_lease_that_is_over_can_be_taken,
             leases::a_lease_that_nobody_took_still_writes,
@@ -121,8 +125,31 @@ pub async fn run<H: Harness>(harness: &mut H) -> Conformance {
             leases::an_epoch_never_comes_back,
         );
     } else {
-        cases!(leases::one_owner_needs_no_lease);
+        cases!(harness, cases: leases::one_owner_needs_no_lease);
     }
+    Conformance { cases }
+}
+
+/// Runs every case of what a store promises that can be copied and pruned: pages, snapshots, imports, removals, sweeps.
+///
+/// # Panics
+/// When the store breaks a promise, with the case and the promise.
+pub async fn archives<H: Harness>(harness: &mut H) -> Conformance {
+    let mut cases = 0;
+    cases!(harness, cases:
+        whole::a_page_is_the_start_of_what_is_left,
+        whole::a_snapshot_is_of_one_instant,
+        whole::nothing_is_removed_while_a_snapshot_is_there,
+        whole::only_ended_runs_that_own_nothing_are_removed,
+        whole::a_removed_run_is_gone_for_good,
+        whole::a_removal_and_a_commit_exclude_each_other,
+        whole::a_sweep_removes_what_no_run_names,
+        whole::a_sweep_leaves_everything_when_it_cannot_read,
+        whole::a_sweep_spares_what_is_on_its_way,
+        whole::an_imported_run_is_as_it_was,
+        whole::an_import_is_whole_or_nothing,
+        whole::of_rival_imports_one_wins,
+    );
     Conformance { cases }
 }
 

@@ -1,7 +1,8 @@
 //! What any store must refuse or cut, and how a query is read: one implementation for all of them.
 
 use super::{
-    Expect, ListQuery, MAX_PAGE, MAX_RECORD_BYTES, MAX_SUMMARY_BYTES, RunSummary, StoreError, Transition,
+    Expect, GraphHash, ListQuery, MAX_PAGE, MAX_RECORD_BYTES, MAX_SUMMARY_BYTES, RunSummary, StoreError,
+    Transition,
 };
 use crate::id::RunId;
 use crate::run::RunStatus;
@@ -49,30 +50,48 @@ impl Transition {
             return too_large("the record", self.record.len(), MAX_RECORD_BYTES);
         }
         if let Some((hash, bytes)) = &self.graph {
-            if bytes.len() > MAX_RECORD_BYTES {
-                return too_large("the graph", bytes.len(), MAX_RECORD_BYTES);
-            }
-            if hash.0.len() > MAX_GRAPH_HASH_BYTES {
-                return too_large("the graph's hash", hash.0.len(), MAX_GRAPH_HASH_BYTES);
-            }
-            if hash.0.is_empty() || !hash.0.bytes().all(|b| b.is_ascii_alphanumeric()) {
-                return Err(StoreError::Invalid(format!("{:?} is no hash of a graph", hash.0)));
-            }
+            check_graph(hash, bytes)?;
         }
         if self.events == 0 {
             return Err(StoreError::Invalid("a transition must hold at least one event".to_owned()));
         }
-        if self.summary.run != self.run {
-            return Err(StoreError::Invalid(format!(
-                "the summary is of run {}, the transition of run {}",
-                self.summary.run, self.run
-            )));
-        }
+        of_run(&self.run, &self.summary)?;
         if self.expect == Expect::New {
             fits_for_ever(&self.summary)?;
         }
         fit(&mut self.summary)
     }
+}
+
+/// Checks what any store must refuse of a graph. For implementations of [`Store`](super::Store).
+///
+/// # Errors
+/// [`StoreError::TooLarge`] and [`StoreError::Invalid`], as [`Transition::check`].
+pub fn check_graph(hash: &GraphHash, bytes: &[u8]) -> Result<(), StoreError> {
+    if bytes.len() > MAX_RECORD_BYTES {
+        let size = bytes.len();
+        return Err(StoreError::TooLarge { what: "the graph", size, limit: MAX_RECORD_BYTES });
+    }
+    is_hash(hash)
+}
+
+pub(super) fn is_hash(hash: &GraphHash) -> Result<(), StoreError> {
+    let (size, limit) = (hash.0.len(), MAX_GRAPH_HASH_BYTES);
+    if size > limit {
+        return Err(StoreError::TooLarge { what: "the graph's hash", size, limit });
+    }
+    if hash.0.is_empty() || !hash.0.bytes().all(|b| b.is_ascii_alphanumeric()) {
+        return Err(StoreError::Invalid(format!("{:?} is no hash of a graph", hash.0)));
+    }
+    Ok(())
+}
+
+pub(super) fn of_run(run: &RunId, summary: &RunSummary) -> Result<(), StoreError> {
+    if summary.run == *run {
+        return Ok(());
+    }
+    let why = format!("the summary is of run {}, the change of run {run}", summary.run);
+    Err(StoreError::Invalid(why))
 }
 
 /// An upper bound of the summary's JSON, got without making it.
@@ -113,7 +132,7 @@ fn fits_for_ever(summary: &RunSummary) -> Result<(), StoreError> {
 }
 
 /// Cuts the note so that the summary's JSON fits [`MAX_SUMMARY_BYTES`].
-fn fit(summary: &mut RunSummary) -> Result<(), StoreError> {
+pub(super) fn fit(summary: &mut RunSummary) -> Result<(), StoreError> {
     if at_most(summary) <= MAX_SUMMARY_BYTES || encoded_len(summary) <= MAX_SUMMARY_BYTES {
         return Ok(());
     }

@@ -5,6 +5,7 @@
 mod across;
 mod events;
 mod owners;
+mod restores;
 mod shapes;
 mod subs;
 mod time;

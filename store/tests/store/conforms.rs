@@ -42,14 +42,20 @@ impl Harness for Sled {
 
 #[test]
 fn conforms_when_closed() {
-    let report = wait(conformance::run(&mut Sled { dirs: Vec::new(), closes: true }));
+    let mut harness = Sled { dirs: Vec::new(), closes: true };
+    let report = wait(conformance::run(&mut harness));
     assert!(report.cases >= 23, "{report:?}");
+    let report = wait(conformance::archives(&mut harness));
+    assert!(report.cases >= 11, "{report:?}");
 }
 
 #[test]
 fn conforms_when_dropped() {
-    let report = wait(conformance::run(&mut Sled { dirs: Vec::new(), closes: false }));
+    let mut harness = Sled { dirs: Vec::new(), closes: false };
+    let report = wait(conformance::run(&mut harness));
     assert!(report.cases >= 23, "{report:?}");
+    let report = wait(conformance::archives(&mut harness));
+    assert!(report.cases >= 11, "{report:?}");
 }
 
 #[test]

@@ -3,9 +3,13 @@
 #![expect(clippy::cast_possible_truncation, reason = "indexes are small")]
 #![expect(clippy::print_stdout, reason = "harnesses say seed, cases and faults fired")]
 
+mod compact;
 mod conforms;
 mod damage;
+mod export;
+mod golden;
 mod killed;
 mod open;
 mod poison;
 mod support;
+mod whole;

@@ -1,10 +1,11 @@
 //! What all areas use: a directory, transitions, and this test binary run again as a child.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use dssflow_engine::store::conformance::transition;
-use dssflow_engine::store::{Expect, GraphHash, Store};
+use dssflow_engine::store::{Expect, GraphHash, Head, ListQuery, Record, Store};
 use dssflow_engine::time::Timestamp;
 use dssflow_store::{OpenOptions, SledStore};
 
@@ -33,6 +34,38 @@ pub(crate) async fn fill(store: &SledStore, runs: u64) {
                 next.graph = Some((GraphHash(format!("{:064x}", i / 4)), vec![b'g'; 2_000 + i as usize / 4]));
             }
             store.commit(next).await.unwrap();
+        }
+    }
+}
+
+/// Appends one event to each of so many runs.
+pub(crate) async fn extend(store: &SledStore, runs: u64, seq: u64) {
+    let commits = (0..runs).map(|i| {
+        let expect = if seq == 0 { Expect::New } else { Expect::At { seq } };
+        store.commit(transition(&format!("long-{i}"), expect, store.epoch()))
+    });
+    for done in futures::future::join_all(commits).await {
+        done.unwrap();
+    }
+}
+
+/// Everything that can be read of each run.
+pub(crate) type Contents = BTreeMap<String, (Head, Vec<Record>)>;
+
+pub(crate) async fn contents(store: &dyn Store) -> Contents {
+    let mut all = Contents::new();
+    let mut cursor = None;
+    loop {
+        let page = store.list(ListQuery { cursor, ..ListQuery::default() }).await.unwrap();
+        for summary in page.runs {
+            let head = store.head(&summary.run).await.unwrap().unwrap();
+            assert_eq!(head.summary, summary, "list and head agree");
+            let records = store.load(&summary.run, 0).await.unwrap();
+            all.insert(summary.run.to_string(), (head, records));
+        }
+        cursor = page.cursor;
+        if cursor.is_none() {
+            return all;
         }
     }
 }

@@ -127,6 +127,7 @@ pub(super) fn rerun(state: &mut RunState, closure: &[StepIx]) {
 /// A step stands as before it started, but for what is known of its effect: that is still taken back.
 pub(super) fn make_pending(state: &mut RunState, ix: StepIx) {
     unschedule(state, ix);
+    let next = state.next_generation(ix);
     let map = state.steps[ix as usize].map.and_then(|map| state.maps.get_mut(&map));
     let s = &mut state.steps[ix as usize];
     if s.status.is_done() {
@@ -146,7 +147,9 @@ pub(super) fn make_pending(state: &mut RunState, ix: StepIx) {
         // tell a repetition from the first time, a new token is what makes it one.
         Ledger::Done if s.effect != Effect::Read => {
             s.unproven = true;
-            s.generation += u32::from(!s.probed);
+            if !s.probed {
+                s.generation = next;
+            }
         }
         Ledger::NotOurs => s.ledger = Ledger::NoEffect,
         Ledger::Untouched | Ledger::Intent | Ledger::Done | Ledger::NoEffect | Ledger::Unknown { .. } => {}

@@ -10,9 +10,9 @@ use crate::graph::{StepIx, StepKind};
 use crate::run::apply::steps::{
     count_failure, finish_step, follow, fresh_budget, land, pause_for, raise, unschedule, wait,
 };
-use crate::run::apply::{again, maps, schedule, upgrade};
+use crate::run::apply::{again, maps, restore, schedule, upgrade};
 use crate::run::compensate;
-use crate::run::state::{Halt, InFlight, Ledger, RunState, StepState, UndoRole};
+use crate::run::state::{Halt, Imported, InFlight, Ledger, RunState, StepState, UndoRole};
 use crate::run::{RunStatus, StepStatus};
 
 pub(super) fn change(state: &mut RunState, event: &Event) {
@@ -30,6 +30,10 @@ pub(super) fn change(state: &mut RunState, event: &Event) {
                 state.suspended_ms = state.suspended_ms.saturating_add(*gap_ms);
             }
             again::unsettle(state);
+        }
+        EventKind::RunRestored { backup, gap_ms, .. } => restore::restored(state, *backup, *gap_ms, at),
+        EventKind::RunImported { store, backup, .. } => {
+            restore::imported(state, Imported { store: store.clone(), backup: *backup }, at);
         }
         EventKind::AttemptStarted { attempt, phase, generation, effect, probed, input, .. } => {
             let ix = ix.expect("has a step");
@@ -100,15 +104,9 @@ pub(super) fn change(state: &mut RunState, event: &Event) {
             follow(state, ix, *next, at);
         }
         EventKind::AttemptLost { cause, .. } => {
-            let ix = ix.expect("has a step");
-            let phase = land(state, ix);
-            let s = &mut state.steps[ix as usize];
-            if phase == Phase::Execute {
-                s.ledger = after_failure(s, false);
-            }
             // Neither a crash of ours nor being told to stop is the step's failure: no budget is used.
             match cause {
-                LostCause::Crash | LostCause::Interrupted => schedule(state, ix),
+                LostCause::Crash | LostCause::Interrupted => lose(state, ix.expect("has a step")),
             }
         }
         EventKind::ProbeAnswered { answer, next, .. } => {
@@ -120,9 +118,12 @@ pub(super) fn change(state: &mut RunState, event: &Event) {
                     Ledger::Unknown { absent_since: Some(_) } if !matches!(next, Next::At { .. }) => {
                         s.ledger = Ledger::NoEffect;
                         let made = s.resources.iter().any(|r| r.generation == s.generation);
-                        if !state.rolling_back && (made || s.output.is_some()) {
+                        let made = made || s.output.is_some() || state.in_doubt(ix);
+                        if !state.rolling_back && made {
                             // What this generation made is gone: a service that knows its token would answer with it.
-                            s.generation += 1;
+                            let generation = state.next_generation(ix);
+                            let s = &mut state.steps[ix as usize];
+                            s.generation = generation;
                             (s.output, s.heartbeat) = (None, None);
                         }
                     }
@@ -133,12 +134,13 @@ pub(super) fn change(state: &mut RunState, event: &Event) {
                 Probe::Failed { owner, detail } => {
                     let error = ActivityError::retryable("FailedResource", detail.clone());
                     count_failure(state, ix, &error);
+                    let generation = state.next_generation(ix);
                     let s = &mut state.steps[ix as usize];
                     s.error = Some(error);
                     if *owner == Owner::ThisRun {
                         s.ledger = if state.rolling_back { Ledger::Done } else { Ledger::NoEffect };
                         if !state.rolling_back {
-                            s.generation += 1;
+                            s.generation = generation;
                             s.replacing = true;
                             s.heartbeat = None;
                         }
@@ -304,8 +306,13 @@ pub(super) fn change(state: &mut RunState, event: &Event) {
             if timed_out {
                 state.time_from_ms = state.active_ms(at);
             }
+            let restored = state.paused.as_ref().is_some_and(|p| p.kind == PauseKind::Restored);
             (state.paused, state.pause_reason) = (None, None);
-            (state.halt, state.failed_step) = (None, None);
+            // Somebody had asked for an end when the backup was made: that still stands.
+            if !(restored && matches!(state.halt, Some(Halt::Rollback | Halt::Cancel(_)))) {
+                state.halt = None;
+            }
+            state.failed_step = None;
             state.recoveries = 0;
             again::resume(state);
         }
@@ -420,6 +427,16 @@ pub(super) fn change(state: &mut RunState, event: &Event) {
             state.start_by.clear();
         }
     }
+}
+
+/// The attempt under way has no answer: what it did is not known.
+pub(super) fn lose(state: &mut RunState, ix: StepIx) {
+    let phase = land(state, ix);
+    let s = &mut state.steps[ix as usize];
+    if phase == Phase::Execute {
+        s.ledger = after_failure(s, false);
+    }
+    schedule(state, ix);
 }
 
 fn after_colon(reason: &str) -> String {

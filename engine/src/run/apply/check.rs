@@ -24,9 +24,16 @@ pub(super) fn check(state: &RunState, event: &Event) -> Result<(), String> {
     if let Some(end) = state.finished {
         ended(&event.kind, end)?;
     }
+    if let Some(imported) = &state.imported
+        && !matches!(event.kind, EventKind::RunRestored { .. } | EventKind::RunImported { .. })
+    {
+        return Err(format!("it is the history of store {} and ends here", imported.store));
+    }
     match &event.kind {
         EventKind::RunCreated { .. } => Err("the run exists already".to_owned()),
         EventKind::RunRecovered { .. }
+        | EventKind::RunRestored { .. }
+        | EventKind::RunImported { .. }
         | EventKind::PauseRequested { .. }
         | EventKind::CancelRequested { .. }
         | EventKind::ResourceRecorded { .. }
@@ -191,7 +198,10 @@ fn ended(kind: &EventKind, end: RunStatus) -> Result<(), String> {
             matches!(end, S::Succeeded | S::Failed | S::Cancelled | S::TimedOut)
         }
         EventKind::RollbackRetried { .. } | EventKind::UndoMarked { .. } => end == S::RollbackStuck,
-        EventKind::RunRecovered { .. } | EventKind::OutputMigrated { .. } => true,
+        EventKind::RunRecovered { .. }
+        | EventKind::RunRestored { .. }
+        | EventKind::RunImported { .. }
+        | EventKind::OutputMigrated { .. } => true,
         EventKind::RunCreated { .. }
         | EventKind::AttemptStarted { .. }
         | EventKind::AttemptSucceeded { .. }

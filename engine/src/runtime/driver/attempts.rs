@@ -99,7 +99,9 @@ impl Driver {
                 past_inputs: s.past_inputs.clone(),
                 recorded: s.recorded(),
                 replacing: s.replacing,
-                done_before: s.output.is_some() || s.resources.iter().any(|r| r.generation == s.generation),
+                done_before: s.output.is_some()
+                    || s.resources.iter().any(|r| r.generation == s.generation)
+                    || self.state.in_doubt(ix),
                 adopt: step.adopt,
                 undoing: self.state.rolling_back,
                 limit,

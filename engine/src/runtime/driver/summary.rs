@@ -5,7 +5,7 @@ use crate::run::state::RunState;
 use crate::store::{MAX_SUMMARY_BYTES, RunSummary};
 
 /// What lists show. The note is cut so that the whole stays within its limit.
-pub(super) fn summary(state: &RunState) -> RunSummary {
+pub fn summary(state: &RunState) -> RunSummary {
     let status = state.status();
     let note = match (&state.paused, state.failed_step) {
         (Some(reason), _) => reason.message.clone(),

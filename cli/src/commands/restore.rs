@@ -1,0 +1,126 @@
+//! `store restore`: puts a backup in the place of a store that is damaged, or of none.
+
+use std::path::Path;
+
+use dssflow_engine::archive::{self, ArchiveReader, CopyError, Purpose};
+use dssflow_engine::store::Store as _;
+use dssflow_store::{OpenError, OpenOptions, Restore, info_offline, verify_offline};
+
+use crate::args::RestoreArgs;
+use crate::bar::{Bar, size};
+use crate::commands::copies;
+use crate::config::Settings;
+use crate::describe;
+use crate::error::{Code, CommandError, CommandResult};
+use crate::owner;
+use crate::ui::Ui;
+
+/// What is where the backup is to go.
+enum Found {
+    Nothing,
+    /// A store in which nothing is wrong.
+    Whole {
+        runs: u64,
+    },
+    Damaged,
+}
+
+/// Runs it.
+pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &RestoreArgs) -> CommandResult {
+    let dir = &settings.store;
+    let mut bar = Bar::new(ui);
+    // Before anything is touched all of it is read once.
+    let reader = ArchiveReader::open(copies::open(&args.file)?).map_err(CopyError::from)?;
+    let header = reader.header().clone();
+    if header.runs.is_some() {
+        return Err(CommandError::new(Code::BadArchive, "the file has only some runs of its store")
+            .why("a restore puts a whole store back")
+            .hint(format!("bring its runs in as history: {} store import FILE", settings.command())));
+    }
+    if !args.salvage {
+        copies::check(copies::open(&args.file)?, &mut bar).map_err(|error| {
+            CommandError::from(CopyError::from(error))
+                .hint("nothing was changed; use another copy of the backup, or --salvage to take the runs that are whole")
+        })?;
+    }
+    drop(bar);
+    match look(dir, &header.store)? {
+        Found::Nothing | Found::Damaged | Found::Whole { runs: 0 } => {}
+        Found::Whole { .. } if args.yes => {}
+        Found::Whole { runs } => {
+            let plural = if runs == 1 { "" } else { "s" };
+            ui.confirm(&format!(
+                "The store {} is whole and has {runs} run{plural}. Put the backup of {} in its place?",
+                dir.display(),
+                describe::when(header.created)
+            ))?;
+        }
+    }
+
+    let mut bar = Bar::new(ui);
+    let options = OpenOptions { command: "dssflow store restore".to_owned(), ..OpenOptions::default() };
+    let (restore, store) =
+        Restore::begin(dir, header.store.clone(), options).map_err(|error| match error {
+            OpenError::Locked { holder, .. } => owner::locked(dir, holder.as_ref()),
+            other => other.into(),
+        })?;
+    let mut reader = ArchiveReader::open(copies::open(&args.file)?).map_err(CopyError::from)?;
+    let options = copies::put_options(Purpose::Restore, args.salvage, None);
+    let mut progress = |copied: archive::Copied| {
+        bar.at("putting back", copied.runs, 0, &format!("runs, {}", size(copied.bytes)));
+    };
+    let report = copies::blocking(archive::put(&store, &mut reader, &options, &mut progress))?;
+    let checked = store.verify().await?;
+    store.close().await?;
+    if let Some(wrong) = checked.damage.first() {
+        return Err(CommandError::new(
+            Code::StoreFailed,
+            "what was put back does not read as it was written",
+        )
+        .why(&wrong.what)
+        .hint("the store that was here is as it was; check the disk"));
+    }
+    drop(store);
+    let kept = restore.finish()?;
+    drop(bar);
+
+    let command = settings.command();
+    ui.note(&format!("{} runs are as they were on {}", report.runs, describe::when(header.created)));
+    if let Some(kept) = kept {
+        ui.note(&format!(
+            "what was here is kept in {}; remove it when nothing in it is needed",
+            kept.display()
+        ));
+    }
+    if report.unfinished > 0 {
+        ui.note(&format!(
+            "{} runs had not ended and are paused: what they did since is looked for when they go on\nsee them with \
+             `{command} runs ls --status paused`, then `{command} resume RUN`",
+            report.unfinished
+        ));
+    }
+    copies::incomplete(&report)
+}
+
+fn look(dir: &Path, backup: &dssflow_engine::id::StoreId) -> CommandResult<Found> {
+    let report = match tokio::task::block_in_place(|| verify_offline(dir)) {
+        Ok(report) => report,
+        Err(OpenError::NotFound { .. }) => return Ok(Found::Nothing),
+        Err(OpenError::Locked { holder, .. }) => return Err(owner::locked(dir, holder.as_ref())),
+        Err(error) => return Err(error.into()),
+    };
+    // A damaged store may still say whose it is.
+    let known = tokio::task::block_in_place(|| info_offline(dir)).ok().map(|info| info.store);
+    if let Some(here) = known.filter(|here| here != backup) {
+        return Err(CommandError::new(
+            Code::OtherStore,
+            format!("the backup is of store {backup}, here is store {here}"),
+        )
+        .hint("restore it into a directory of its own: dssflow --store DIR store restore FILE")
+        .hint("or bring its runs in here as history: dssflow store import FILE"));
+    }
+    if report.report.damage.is_empty() {
+        return Ok(Found::Whole { runs: report.report.runs });
+    }
+    Ok(Found::Damaged)
+}

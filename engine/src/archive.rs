@@ -1,0 +1,97 @@
+//! Backups: whole runs as text, to be kept elsewhere and put into a store again.
+//!
+//! An archive is lines of JSON (NDJSON), to be read from its start to its end and in little memory, with any tool that
+//! knows JSON. [`ArchiveWriter`] and [`ArchiveReader`] know the format and no store; [`write()`] copies a store out,
+//! [`put`] puts runs into one. What it holds is what the store holds: no secret is in there. It is not encrypted and
+//! not signed: its checksums tell damage, not forgery.
+//!
+//! # Format
+//! Version 1. Every line is one object, and its last member is `sum`: the first 16 hex digits of the SHA-256 of the
+//! `sum` before it (nothing for the first line) and of the line without its `sum`. So a line that was changed,
+//! taken out, put in or moved shows where it is. A line has at most [`MAX_LINE_BYTES`]; what is larger goes on in
+//! `more` lines. In order:
+//!
+//! | line | holds |
+//! |---|---|
+//! | `{"dssflow_archive":1, store, created, epoch, runs, product}` | [`Header`]; once |
+//! | `{"graph":HASH, "len":N, "text":".."}` | a graph, before the first run that names it, once |
+//! | `{"run":ID, seq, summary, due, graphs}` | a run begins; `graphs` are those that it names |
+//! | `{"record":FIRST_SEQ, "events":N, "len":N, "text":".."}` | one of its records, oldest first |
+//! | `{"more":".."}` | what a graph or record goes on with, in the form it began in |
+//! | `{"end_of_run":ID, "records":N, "seq":N, "sha256":".."}` | all its records were there; the hash is over their bytes |
+//! | `{"end":{"runs":N, "records":N, "graphs":N}}` | all of it was there; nothing follows |
+//!
+//! `text` is the bytes as they are when they are UTF-8, which records of the engine always are; `hex` stands in its
+//! place when they are not. An archive without its last line was cut off; every run whose `end_of_run` is there is
+//! whole even so.
+//!
+//! # Format changelog
+//! - 1: the first.
+
+mod copy;
+mod line;
+mod read;
+#[cfg(test)]
+mod tests;
+mod write;
+
+pub use copy::{Copied, CopyError, CopyOptions, Made, Purpose, PutOptions, PutReport, put, write};
+pub use read::{ArchiveError, ArchiveReader, Part};
+pub use write::ArchiveWriter;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{RunId, StoreId};
+use crate::store::{GraphHash, RunSummary};
+use crate::time::Timestamp;
+
+/// The format that this version writes. It reads all up to this one.
+pub const ARCHIVE_FORMAT: u16 = 1;
+/// The most bytes a line may have.
+pub const MAX_LINE_BYTES: usize = 1024 * 1024;
+/// The most graphs that a run may name.
+pub const MAX_GRAPHS: usize = 10_000;
+
+/// Where an archive comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// The store it was made of.
+    pub store: StoreId,
+    /// When: nothing that happened later is in it.
+    pub created: Timestamp,
+    /// The store's epoch then.
+    pub epoch: u64,
+    /// The runs that it was to have; none when it was to have all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runs: Option<Vec<RunId>>,
+    /// The product and version that wrote it.
+    pub product: String,
+}
+
+/// A run as an archive has it, without its records.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArchivedRun {
+    /// The run.
+    pub run: RunId,
+    /// Sequence number of its last event.
+    pub seq: u64,
+    /// Its summary then.
+    pub summary: RunSummary,
+    /// When it wanted to be looked at next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due: Option<Timestamp>,
+    /// The graphs that its records name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub graphs: Vec<GraphHash>,
+}
+
+/// What an archive has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Runs that are whole.
+    pub runs: u64,
+    /// Their records.
+    pub records: u64,
+    /// Graphs.
+    pub graphs: u64,
+}

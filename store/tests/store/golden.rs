@@ -1,0 +1,207 @@
+//! Stores of every format that was released open, read as they did, and go on, for ever. A later format is refused.
+//!
+//! `DSSFLOW_WRITE_GOLDEN=1` writes the store of the present format anew, which is done once, when a format is new:
+//! what is checked in stays.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use dssflow_engine::event::Request;
+use dssflow_engine::id::{ActivityName, RunId, StepName, WorkflowName};
+use dssflow_engine::run::{RunStatus, StepStatus};
+use dssflow_engine::store::{GraphHash, Store};
+use dssflow_engine::testing::HistoryBuilder;
+use dssflow_engine::time::Timestamp;
+use dssflow_engine::{ActivityError, ActivityRegistry, Binding, Engine, Graph, StartRun, Step};
+use dssflow_store::{OpenError, OpenOptions, SledStore, info_offline, verify_offline};
+use serde_json::{Value, json};
+use sha2::Digest as _;
+
+use crate::support::{contents, fill, open, wait};
+
+/// What [`fill`] names its graphs, and how many there are.
+const FILLED: u64 = 12;
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+/// Pays, ships what was paid, says so.
+fn shop() -> Graph {
+    let step = |name: &str, after: &[&str]| {
+        let activity = ActivityName::new(name).unwrap();
+        let mut step = Step::activity(StepName::new(name).unwrap(), activity, Binding::literal(name));
+        step.after = after.iter().map(|name| StepName::new(*name).unwrap()).collect();
+        step
+    };
+    let graph =
+        Graph::builder().step(step("pay", &[])).step(step("ship", &["pay"])).step(step("tell", &["ship"]));
+    graph.build().unwrap()
+}
+
+fn history(id: &str) -> HistoryBuilder {
+    let start = StartRun::new(WorkflowName::new("shop").unwrap(), shop()).id(RunId::new(id).unwrap());
+    HistoryBuilder::new(start.label("team", "data"))
+}
+
+fn histories() -> Vec<HistoryBuilder> {
+    let paid = |id| history(id).attempt_succeeds("pay", json!("receipt 7"));
+    vec![
+        history("created"),
+        paid("under-way").attempt_starts("ship"),
+        paid("backing-off").attempt_fails("ship", ActivityError::retryable("Busy", "no lorry")),
+        paid("paused").paused(),
+        // In chunks, and in a payload file.
+        paid("large")
+            .attempt_succeeds("ship", json!("x".repeat(90_000)))
+            .attempt_succeeds("tell", json!(null))
+            .finished(),
+        paid("done")
+            .attempt_succeeds("ship", json!(1))
+            .attempt_succeeds("tell", json!("y".repeat(9_000)))
+            .finished(),
+        paid("failed").attempt_fails("ship", ActivityError::terminal("Sunk", "the ship is gone")).finished(),
+    ]
+}
+
+/// Everything a store says, with digests in place of long bytes.
+async fn read(store: &dyn Store) -> Value {
+    let digest = |bytes: &[u8]| hex::encode(sha2::Sha256::digest(bytes));
+    let mut runs = serde_json::Map::new();
+    for (run, (head, records)) in contents(store).await {
+        let records: Vec<Value> = records
+            .iter()
+            .map(|r| json!({ "first": r.first_seq, "events": r.events, "sha256": digest(&r.bytes) }))
+            .collect();
+        runs.insert(run, json!({ "seq": head.seq, "summary": head.summary, "records": records }));
+    }
+    let due = store.due(Timestamp::MAX, 1_000).await.unwrap();
+    let due: Vec<Value> = due.into_iter().map(|(at, run)| json!([at, run])).collect();
+    let mut graphs = serde_json::Map::new();
+    let filled = (0..FILLED.div_ceil(4)).map(|i| GraphHash(format!("{i:064x}")));
+    for hash in filled.chain([shop().hash().clone()]) {
+        let bytes = store.graph(&hash).await.unwrap();
+        graphs.insert(hash.0, json!(digest(&bytes)));
+    }
+    json!({ "store": store.id(), "runs": runs, "due": due, "graphs": graphs })
+}
+
+/// Unpacks a golden store.
+fn unpack(number: u32, into: &Path) -> PathBuf {
+    let file = fs::File::open(golden(&format!("format-{number}.tar.gz"))).unwrap();
+    tar::Archive::new(flate2::read::GzDecoder::new(file)).unpack(into).unwrap();
+    into.join("store")
+}
+
+fn write_golden() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let store = open(&path);
+    let expected = wait(async {
+        fill(&store, FILLED).await;
+        for history in histories() {
+            history.into_store(&store).await.unwrap();
+        }
+        let expected = read(&store).await;
+        store.close().await.unwrap();
+        expected
+    });
+    fs::create_dir_all(golden("")).unwrap();
+    let file = fs::File::create(golden("format-1.tar.gz")).unwrap();
+    let mut tar = tar::Builder::new(flate2::write::GzEncoder::new(file, flate2::Compression::best()));
+    tar.append_dir_all("store", &path).unwrap();
+    tar.into_inner().unwrap().finish().unwrap();
+    let text = serde_json::to_string_pretty(&expected).unwrap();
+    fs::write(golden("format-1.json"), text + "\n").unwrap();
+}
+
+#[test]
+fn a_store_of_format_1_reads_as_it_did() {
+    if std::env::var_os("DSSFLOW_WRITE_GOLDEN").is_some() {
+        write_golden();
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = unpack(1, dir.path());
+    let expected: Value = serde_json::from_slice(&fs::read(golden("format-1.json")).unwrap()).unwrap();
+
+    let report = verify_offline(&path).unwrap();
+    assert!(report.report.damage.is_empty(), "{report:?}");
+    let info = info_offline(&path).unwrap();
+    assert_eq!((info.format, json!(info.store)), (1, expected["store"].clone()));
+    let statuses: Vec<&RunStatus> = info.runs.keys().collect();
+    assert!(statuses.len() >= 4, "runs in several states: {statuses:?}");
+
+    let store = open(&path);
+    assert_eq!(wait(read(&store)), expected);
+    assert!(wait(store.verify()).unwrap().damage.is_empty());
+    drop(store);
+    SledStore::compact(&path, OpenOptions::default(), &mut |_| ()).unwrap();
+    assert_eq!(wait(read(&open(&path))), expected, "compacted");
+}
+
+#[test]
+fn a_run_of_format_1_goes_on_and_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = unpack(1, dir.path());
+    let store = Arc::new(open(&path));
+    let shipped = Arc::new(AtomicU32::new(0));
+    let mut activities = ActivityRegistry::new();
+    for name in ["pay", "ship", "tell"] {
+        let shipped = Arc::clone(&shipped);
+        let does = move |_ctx, name: String| {
+            let shipped = Arc::clone(&shipped);
+            async move {
+                shipped.fetch_add(u32::from(name == "ship"), Ordering::Relaxed);
+                assert_ne!(name, "pay", "what was done stays done");
+                Ok(name)
+            }
+        };
+        activities.add_fn(name, does).unwrap();
+    }
+    wait_timed(async {
+        let engine = Engine::builder(Arc::clone(&store) as Arc<dyn Store>).activities(activities).build();
+        for run in ["under-way", "backing-off", "paused"] {
+            let run = RunId::new(run).unwrap();
+            let view = engine.resume(&run, Request::by("ada")).await.unwrap().wait().await.unwrap();
+            assert_eq!(view.status, RunStatus::Succeeded, "{run}: {view:?}");
+            assert!(view.steps.iter().all(|step| step.status == StepStatus::Succeeded));
+        }
+    });
+    assert_eq!(shipped.load(Ordering::Relaxed), 3);
+    wait(store.close()).unwrap();
+    assert!(verify_offline(&path).unwrap().report.damage.is_empty());
+}
+
+/// As [`wait`], for an engine, which sets timers.
+fn wait_timed<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+#[test]
+fn a_later_format_is_refused_by_whoever_looks_and_nothing_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = unpack(1, dir.path());
+    let text = fs::read_to_string(path.join("FORMAT")).unwrap();
+    let body = text.rsplit_once("crc32").unwrap().0;
+    // A later format may add lines after those of the first.
+    let body = body.replace("format 1\nneeds 0.1.0", "format 2\nneeds 0.2.0") + "chunks 64\n";
+    let seal = crc32fast::hash(body.as_bytes());
+    fs::write(path.join("FORMAT"), format!("{body}crc32 {seal:08x}\n")).unwrap();
+    let before = fs::read(path.join("gen-1/db")).unwrap();
+    for refused in [
+        SledStore::open(&path, OpenOptions::default()).map(drop),
+        SledStore::compact(&path, OpenOptions::default(), &mut |_| ()).map(drop),
+        verify_offline(&path).map(drop),
+        info_offline(&path).map(drop),
+    ] {
+        let error = refused.unwrap_err();
+        assert!(
+            matches!(&error, OpenError::Newer { format: 2, known: 1, needs, .. } if needs == "0.2.0"),
+            "{error:?}"
+        );
+        assert!(error.hint().contains("dssflow 0.2.0 or later"), "{}", error.hint());
+    }
+    assert!(path.join("MANIFEST").exists() && fs::read(path.join("gen-1/db")).unwrap() == before);
+}
