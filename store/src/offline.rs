@@ -157,21 +157,23 @@ pub(crate) fn describe(
 }
 
 fn bytes_on_disk(place: &Place) -> std::io::Result<u64> {
-    fn walk(path: &Path) -> std::io::Result<u64> {
-        // Files come and go under a store that is in use.
-        let Ok(meta) = std::fs::symlink_metadata(path) else { return Ok(0) };
-        let mut bytes = meta.blocks() * 512;
-        if meta.is_dir() {
-            for name in names(path)? {
-                bytes += walk(&path.join(name))?;
-            }
-        }
-        Ok(bytes)
-    }
     let mut bytes = 0;
     for name in names(&place.root)? {
         if place::is_own(&name) {
-            bytes += walk(&place.root.join(name))?;
+            bytes += bytes_below(&place.root.join(name))?;
+        }
+    }
+    Ok(bytes)
+}
+
+/// What a file or a directory with all that is in it takes on the disk.
+fn bytes_below(path: &Path) -> std::io::Result<u64> {
+    // Files come and go under a store that is in use.
+    let Ok(meta) = std::fs::symlink_metadata(path) else { return Ok(0) };
+    let mut bytes = meta.blocks() * 512;
+    if meta.is_dir() {
+        for name in names(path)? {
+            bytes += bytes_below(&path.join(name))?;
         }
     }
     Ok(bytes)
@@ -261,6 +263,36 @@ pub(crate) fn inspect(place: &Place) -> Result<OfflineReport, OpenError> {
         }
     }
     Ok(OfflineReport { report, manifest, notes })
+}
+
+/// Opens a copy of sled's directory and compares its last group with `HEAD`. sled writes when it opens what nobody
+/// closed: it cuts off the end of its log that it cannot read, and replaces its snapshot. So what turns out to be
+/// damaged would be changed before it is refused.
+///
+/// A store of more than `limit` bytes is not copied, nor is one for which there is no room.
+pub(crate) fn rehearse(place: &Place, dir: &Path, slots: &Slots, store: &StoreId, limit: u64) -> Result<(), OpenError> {
+    let acknowledged = slots.newest().is_some_and(|head| head.number > 0);
+    if acknowledged && !dir.join(tree::DB).is_file() {
+        return Err(OpenError::damaged(&place.root, "sled's log is missing"));
+    }
+    if bytes_below(dir).map_err(OpenError::io("read", dir))? > limit {
+        return Ok(());
+    }
+    let copy = match Copy::of(dir) {
+        Ok(copy) => copy,
+        Err(error) => {
+            tracing::warn!(path = %place.root.display(), %error, "no copy to look at: opened without a trial");
+            return Ok(());
+        }
+    };
+    let trial = || {
+        let db = tree::open(&copy.0, CACHE_BYTES)?;
+        let commit = protect(|| check::read_commit(&db));
+        // A copy that does not close is none the worse for what was read.
+        drop(tree::close(db));
+        check::agree(commit?.as_ref(), Some(slots), store, false).map_err(Trouble::Damage)
+    };
+    trial().map(drop).map_err(|trouble| OpenError::damaged(&place.root, trouble.to_string()))
 }
 
 /// A copy of a sled directory, removed when dropped.
