@@ -190,9 +190,17 @@ fn run(case: &Case, image: &(PathBuf, Content), dir: &Path, number: usize) -> Ca
         came.violations.push(format!("verify read something else: {report:?}"));
     }
 
+    // Every byte of a store that was closed is known.
+    if found.is_empty() && before.contains_key("MANIFEST") {
+        came.violations.push("the store was closed, and verify saw nothing".to_owned());
+    }
+
     match SledStore::open(dir, OpenOptions::default()) {
         Err(error) => {
             came.end = End::Refused;
+            if !error.hint().contains("dssflow store verify") {
+                came.violations.push(format!("refused, and the hint is no help: {}", error.hint()));
+            }
             if found.is_empty() {
                 came.violations.push(format!("refused, and verify saw nothing: {error}"));
             }

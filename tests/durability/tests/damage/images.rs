@@ -34,13 +34,13 @@ pub(crate) struct Recipe {
 }
 
 /// Sizes of records: one value, several, and a payload file.
-const MIXED: &[usize] = &[70, 900, 9_000, 300, 70_000, 40, 5_000];
+const MIXED: &[usize] = &[70, 900, 9_000, 300, 66_000, 40, 5_000, 200, 60, 4_100, 300, 90, 1_500];
 const SMALL: &[usize] = &[120, 300, 60];
 
 pub(crate) const RECIPES: &[Recipe] = &[
     Recipe { name: "closed", phases: 3, runs: 12, events: 3, sizes: MIXED, closed: true },
     Recipe { name: "killed", phases: 3, runs: 12, events: 3, sizes: MIXED, closed: false },
-    Recipe { name: "crowd", phases: 3, runs: 300, events: 3, sizes: SMALL, closed: false },
+    Recipe { name: "crowd", phases: 3, runs: 120, events: 3, sizes: SMALL, closed: false },
     Recipe { name: "worn", phases: 16, runs: 5, events: 2, sizes: MIXED, closed: false },
     Recipe { name: "young", phases: 1, runs: 2, events: 3, sizes: SMALL, closed: false },
     Recipe { name: "young-closed", phases: 2, runs: 2, events: 3, sizes: SMALL, closed: true },
@@ -85,7 +85,7 @@ impl Recipe {
             next.summary.status = RunStatus::Succeeded;
         }
         if seq == 1 {
-            let size = [500, 6_000, 80_000][usize::try_from(run / 5 % 3).expect("small")];
+            let size = [500, 6_000, 66_000][usize::try_from(run / 5 % 3).expect("small")];
             next.graph = Some((GraphHash(graph_name(run / 5)), vec![b'g'; size]));
         }
         next
