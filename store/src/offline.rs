@@ -270,7 +270,13 @@ pub(crate) fn inspect(place: &Place) -> Result<OfflineReport, OpenError> {
 /// damaged would be changed before it is refused.
 ///
 /// A store of more than `limit` bytes is not copied, nor is one for which there is no room.
-pub(crate) fn rehearse(place: &Place, dir: &Path, slots: &Slots, store: &StoreId, limit: u64) -> Result<(), OpenError> {
+pub(crate) fn rehearse(
+    place: &Place,
+    dir: &Path,
+    slots: &Slots,
+    store: &StoreId,
+    limit: u64,
+) -> Result<(), OpenError> {
     let acknowledged = slots.newest().is_some_and(|head| head.number > 0);
     if acknowledged && !dir.join(tree::DB).is_file() {
         return Err(OpenError::damaged(&place.root, "sled's log is missing"));

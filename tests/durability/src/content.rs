@@ -100,7 +100,8 @@ async fn list(
     let mut runs = Vec::new();
     let mut cursor = None;
     loop {
-        let page = store.list(ListQuery { statuses: statuses.clone(), cursor, ..ListQuery::default() }).await?;
+        let page =
+            store.list(ListQuery { statuses: statuses.clone(), cursor, ..ListQuery::default() }).await?;
         runs.extend(page.runs);
         cursor = page.cursor;
         if cursor.is_none() {

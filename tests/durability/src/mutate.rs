@@ -185,7 +185,6 @@ pub fn copy(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 mod tests {
     use super::*;
 
@@ -207,7 +206,9 @@ mod tests {
         let (_, bytes) = done(Mutation::Duplicate { from: 0, to: 1_024, len: 512 });
         assert!(bytes.len() == 1_500 && bytes[1_024..].iter().all(|byte| *byte == 1));
         let (_, bytes) = done(Mutation::Swap { a: 0, b: 512, len: 512 });
-        assert!(bytes[0] == 2 && bytes[511] == 2 && bytes[512] == 1 && bytes[1_023] == 1 && bytes[1_024] == 3);
+        assert!(
+            bytes[0] == 2 && bytes[511] == 2 && bytes[512] == 1 && bytes[1_023] == 1 && bytes[1_024] == 3
+        );
         assert_eq!(done(Mutation::Truncate { len: 512 }).1, original[..512]);
         assert_eq!(done(Mutation::Replace { by: other }).1, b"other");
         assert_eq!(done(Mutation::Remove).1, b"");

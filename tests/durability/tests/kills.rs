@@ -4,7 +4,6 @@
 //!
 //! `DSSFLOW_ENGINE_KILLS` is how many kills there are. Every fifty a new store is begun.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
-#![expect(clippy::print_stdout, reason = "harnesses say seed, cases and faults fired")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -142,7 +142,8 @@ fn change_value(dir: &Path, change: ValueChange, (run, seq): (&str, u64)) {
 }
 
 fn named(damage: &[Damage], hit: &(String, u64)) -> Named {
-    let of_run = || damage.iter().filter(|damage| damage.run.as_ref().is_some_and(|run| run.as_str() == hit.0));
+    let of_run =
+        || damage.iter().filter(|damage| damage.run.as_ref().is_some_and(|run| run.as_str() == hit.0));
     if of_run().any(|damage| damage.seq == Some(hit.1)) {
         Named::Exactly
     } else if of_run().any(|damage| damage.seq.is_some_and(|seq| seq < hit.1)) {

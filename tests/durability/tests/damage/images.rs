@@ -80,7 +80,7 @@ impl Recipe {
         next.record = record(&name, seq, self.size(run, seq));
         next.summary.created = Timestamp::from_millis(1_000 + run / 3);
         next.summary.labels = [("team".to_owned(), format!("t{}", run % 4))].into();
-        next.due = ((run + seq) % 3 != 0).then(|| Timestamp::from_millis(5_000 + run * 7 + seq));
+        next.due = (!(run + seq).is_multiple_of(3)).then(|| Timestamp::from_millis(5_000 + run * 7 + seq));
         if run % 4 == 3 && seq == self.events * self.phases {
             next.summary.status = RunStatus::Succeeded;
         }

@@ -5,7 +5,6 @@
 //! `DSSFLOW_MUTATIONS` is how many changes are made. Not detected, and not tried: an older copy of the whole directory.
 //! It was a store once, and nothing outside says that it is not the latest.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
-#![expect(clippy::print_stdout, reason = "harnesses say seed, cases and faults fired")]
 
 mod case;
 mod images;
@@ -81,7 +80,12 @@ fn put_back_and_taken_away(images: &[Image]) -> Vec<Case> {
         }
         for (file, by) in gone {
             if here.iter().all(|(name, _)| *name != file) {
-                cases.push(Case { image: n, file, change: Change::File(Mutation::Replace { by }), hit: None });
+                cases.push(Case {
+                    image: n,
+                    file,
+                    change: Change::File(Mutation::Replace { by }),
+                    hit: None,
+                });
             }
         }
     }
@@ -114,12 +118,16 @@ fn only_place(haystack: &[u8], run: &str, seq: u64, size: usize) -> Option<usize
 
 /// Changes that hit a known record: in sled's log where it lies only once, in its payload file, and through sled.
 fn hits(images: &[Image], dice: &mut Dice, count: usize) -> Vec<Case> {
-    let logs: Vec<Vec<u8>> = images.iter().map(|image| fs::read(image.now.join("gen-1/db")).unwrap()).collect();
+    let logs: Vec<Vec<u8>> =
+        images.iter().map(|image| fs::read(image.now.join("gen-1/db")).unwrap()).collect();
     let payloads: Vec<BTreeMap<Vec<u8>, String>> = images
         .iter()
         .map(|image| {
             let files = mutate::files(&image.now).unwrap().into_iter();
-            files.filter(|(name, _)| name.starts_with("payloads/")).map(|(name, bytes)| (bytes, name)).collect()
+            files
+                .filter(|(name, _)| name.starts_with("payloads/"))
+                .map(|(name, bytes)| (bytes, name))
+                .collect()
         })
         .collect();
     let mut cases = Vec::new();
@@ -184,7 +192,8 @@ fn work_on(plan_file: &Path, plan: &Plan, from: usize, step: usize) -> Vec<(usiz
         let mut child = Command::new(std::env::current_exe().unwrap());
         child.args(["case::worker", "--exact", "--nocapture", "--test-threads=1"]);
         child.env(WORK, format!("{next}:{to}:{step}:{}", plan_file.display()));
-        let mut child = child.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child =
+            child.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let (tell, heard) = mpsc::channel();
         let reader = std::thread::spawn(move || {
@@ -278,7 +287,11 @@ fn damage_is_told_or_does_no_harm() {
         violations += usize::from(!came.violations.is_empty());
         if !came.violations.is_empty() && shown < 40 {
             shown += 1;
-            println!("DSSFLOW_CASE={number} {case:?} of {}: {}", RECIPES[case.image].name, came.violations.join("; "));
+            println!(
+                "DSSFLOW_CASE={number} {case:?} of {}: {}",
+                RECIPES[case.image].name,
+                came.violations.join("; ")
+            );
         }
     }
     let fired = came.len() - ends.get(&End::Same).copied().unwrap_or(0);
