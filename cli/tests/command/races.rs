@@ -40,7 +40,7 @@ struct Ring {
 
 impl Ring {
     fn new() -> Self {
-        let home = Home::new();
+        let home = Home::fleeting();
         std::fs::create_dir_all(home.store().parent().unwrap()).unwrap();
         tokio::runtime::Runtime::new().unwrap().block_on(seed(&home.store(), "seen"));
         // The system takes connections for it; nobody reads them.
@@ -53,6 +53,8 @@ impl Ring {
 
     fn spawn(&self, args: &[&str]) -> Process {
         let mut command = self.home.command(args);
+        // A store whose owner was killed is opened as a copy first.
+        command.env("TMPDIR", self.home.dir.path());
         command.env("AWS_ACCESS_KEY_ID", "nobody").env("AWS_SECRET_ACCESS_KEY", "nothing");
         let begin = Instant::now();
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

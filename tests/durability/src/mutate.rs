@@ -165,6 +165,15 @@ pub fn files(root: &Path) -> io::Result<BTreeMap<String, Vec<u8>>> {
     Ok(found)
 }
 
+/// A directory that ends with the test, in memory where there is such a place: syncs cost nothing there, and a disk that
+/// stalls for half a minute under others' writes does not look like a process that hangs.
+///
+/// # Errors
+/// When none can be made.
+pub fn fleeting_dir() -> io::Result<tempfile::TempDir> {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())
+}
+
 /// Copies a directory with all that is in it, modes included.
 ///
 /// # Errors

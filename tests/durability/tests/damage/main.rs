@@ -23,7 +23,7 @@ use dssflow_durability::mutate::{self, Mutation, SECTOR};
 use images::{Image, RECIPES, record};
 
 /// How long a case may take: more than a hundred times what it does on a machine without load.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Cases of a process; what sled leaves behind when it panics adds up.
 const PER_PROCESS: usize = 200;
 /// Of the payload files, which are alike, only so many are changed in each image.
@@ -191,6 +191,8 @@ fn work_on(plan_file: &Path, plan: &Plan, from: usize, step: usize) -> Vec<(usiz
         let to = (next + PER_PROCESS * step).min(plan.cases.len());
         let mut child = Command::new(std::env::current_exe().unwrap());
         child.args(["case::worker", "--exact", "--nocapture", "--test-threads=1"]);
+        // The store's own copies are made there too.
+        child.env("TMPDIR", plan_file.parent().unwrap());
         child.env(WORK, format!("{next}:{to}:{step}:{}", plan_file.display()));
         let mut child =
             child.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
@@ -241,7 +243,7 @@ fn damage_is_told_or_does_no_harm() {
     let begin = Instant::now();
     let count = number("DSSFLOW_MUTATIONS", 500);
     let (mut dice, seed) = Dice::from_env(20_261_123);
-    let dir = tempfile::tempdir().unwrap();
+    let dir = mutate::fleeting_dir().unwrap();
     let images: Vec<Image> = RECIPES.iter().map(|recipe| recipe.make(dir.path())).collect();
     let cases = plan(&images, count, &mut dice);
     let plan = Plan {
