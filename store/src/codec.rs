@@ -9,6 +9,8 @@ use dssflow_engine::store::{GraphHash, Head, RunSummary};
 use dssflow_engine::time::Timestamp;
 use sha2::{Digest as _, Sha256};
 
+use crate::summary;
+
 pub(crate) type Hash = [u8; 32];
 
 const VERSION: u8 = 1;
@@ -101,12 +103,15 @@ pub(crate) struct HeadValue {
 
 const ENDED: u8 = 1;
 const HAS_DUE: u8 = 2;
+/// Heads of format 1 have their summary as JSON. They are read for ever and replaced when their run gets on.
+const JSON_HEAD: u8 = 1;
+const HEAD: u8 = 2;
 
 impl HeadValue {
     /// The value without its CRC; [`run_root`] is taken over it.
     pub(crate) fn encode(&self, summary: &RunSummary) -> Vec<u8> {
-        let mut value = Vec::with_capacity(400);
-        value.push(VERSION);
+        let mut value = Vec::with_capacity(200);
+        value.push(HEAD);
         value.push((u8::from(self.ended) * ENDED) | (u8::from(self.due.is_some()) * HAS_DUE));
         for number in
             [self.seq, self.records, self.due.unwrap_or_default().as_millis(), self.created.as_millis()]
@@ -114,16 +119,15 @@ impl HeadValue {
             value.extend_from_slice(&number.to_be_bytes());
         }
         value.extend_from_slice(&self.chain);
-        serde_json::to_writer(&mut value, summary)
-            .expect("a struct of texts and numbers can be written as JSON");
+        summary::write(&mut value, summary);
         value
     }
 
-    /// The head and the JSON of its summary.
-    pub(crate) fn decode(body: &[u8]) -> Option<(Self, &[u8])> {
+    /// The head and its summary, not read yet.
+    pub(crate) fn decode(body: &[u8]) -> Option<(Self, Packed<'_>)> {
         let mut fields = Fields(body);
         let [version, flags] = *fields.take()?;
-        if version != VERSION {
+        if ![JSON_HEAD, HEAD].contains(&version) {
             return None;
         }
         let (seq, records) = (fields.u64()?, fields.u64()?);
@@ -131,13 +135,28 @@ impl HeadValue {
         let due = (flags & HAS_DUE != 0).then_some(due);
         let created = Timestamp::from_millis(fields.u64()?);
         let chain = *fields.take()?;
-        Some((Self { seq, records, due, created, ended: flags & ENDED != 0, chain }, fields.0))
+        let packed = Packed { json: version == JSON_HEAD, bytes: fields.0 };
+        Some((Self { seq, records, due, created, ended: flags & ENDED != 0, chain }, packed))
     }
 
     pub(crate) fn decode_full(body: &[u8]) -> Option<(Self, Head)> {
-        let (value, summary) = Self::decode(body)?;
-        let head = Head { seq: value.seq, summary: serde_json::from_slice(summary).ok()? };
+        let (value, packed) = Self::decode(body)?;
+        let summary = packed.summary(value.created)?;
+        let head = Head { seq: value.seq, summary };
         Some((value, head))
+    }
+}
+
+/// A summary as stored.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Packed<'a> {
+    json: bool,
+    bytes: &'a [u8],
+}
+
+impl Packed<'_> {
+    fn summary(self, created: Timestamp) -> Option<RunSummary> {
+        if self.json { serde_json::from_slice(self.bytes).ok() } else { summary::read(self.bytes, created) }
     }
 }
 
@@ -229,26 +248,32 @@ mod tests {
         assert_eq!(unseal(b"key", b"abc"), None);
     }
 
-    /// What was written before summaries had labels is read, and written the same: a run's root is over its bytes.
+    /// Heads of format 1, those without labels too, which are older, and the same ones as they are written now.
     #[test]
-    fn a_head_without_labels_keeps_its_bytes() {
-        let mut body = vec![1, HAS_DUE];
+    fn a_head_of_format_1_is_read_and_written_anew() {
+        let mut old = vec![1, HAS_DUE];
         for number in [7_u64, 3, 5_000, 1_000] {
-            body.extend_from_slice(&number.to_be_bytes());
+            old.extend_from_slice(&number.to_be_bytes());
         }
-        body.extend_from_slice(&[9; 32]);
-        body.extend_from_slice(
+        old.extend_from_slice(&[9; 32]);
+        old.extend_from_slice(
             br#"{"run":"a","workflow":"flow","site":"lab","status":"running","created":1000,"#,
         );
-        body.extend_from_slice(br#""updated":1007,"done":1,"total":3,"live":true,"note":"copy"}"#);
-        let (value, mut head) = HeadValue::decode_full(&body).unwrap();
-        assert_eq!((head.seq, head.summary.note.as_str(), head.summary.labels.len()), (7, "copy", 0));
-        assert_eq!(value.encode(&head.summary), body);
-
-        head.summary.labels = [("team".to_owned(), "data".to_owned())].into();
-        let labelled = value.encode(&head.summary);
-        assert!(labelled.ends_with(br#","note":"copy","labels":{"team":"data"}}"#));
-        assert_eq!(HeadValue::decode_full(&labelled).unwrap(), (value, head));
+        old.extend_from_slice(br#""updated":1007,"done":1,"total":3,"live":true,"note":"copy"#);
+        for (rest, labels) in [(r#""}"#, 0), (r#"","labels":{"team":"data"}}"#, 1)] {
+            let mut body = old.clone();
+            body.extend_from_slice(rest.as_bytes());
+            let (value, head) = HeadValue::decode_full(&body).unwrap();
+            assert_eq!(
+                (head.seq, head.summary.note.as_str(), head.summary.labels.len()),
+                (7, "copy", labels)
+            );
+            let new = value.encode(&head.summary);
+            assert!(new.len() < body.len() - 80, "{} of {}", new.len(), body.len());
+            assert_eq!(HeadValue::decode_full(&new).unwrap(), (value, head));
+        }
+        old[0] = 3;
+        assert!(HeadValue::decode(&old).is_none(), "a version that nobody has written yet");
     }
 
     #[test]

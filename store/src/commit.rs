@@ -5,12 +5,13 @@
 //! the answers. The first failure on this way poisons the store: nothing is tried again, because a sync that
 //! failed once may succeed the second time without having written anything.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use dssflow_engine::id::{RunId, StoreId};
 use dssflow_engine::store::{GraphHash, StoreError, Transition, VerifyReport};
@@ -21,13 +22,15 @@ use crate::codec::{self, Commit, Hash, HeadValue, seal};
 use crate::disk::{Disk, Synced};
 use crate::head::{HeadFile, Slots};
 use crate::place::Place;
-use crate::tree::{Trouble, protect};
+use crate::tree::{EmptyDir, Trouble, protect};
 use crate::{check, keys, payload, read};
 
 /// Most transitions in a group; more made it slower.
 const MAX_GROUP: usize = 256;
 /// Most bytes of records and graphs in a group, but for its last transition.
 const MAX_GROUP_BYTES: usize = 1024 * 1024;
+/// A group waits for writers that are likely to come for one part in so many of the time the last one took.
+const LINGER: u32 = 8;
 /// Most heads kept in memory; they are dropped all at once and read again when needed.
 const MAX_HEADS: usize = 65_536;
 
@@ -62,6 +65,25 @@ pub(crate) struct Counters {
     pub(crate) refused: AtomicU64,
     /// Counted by readers.
     pub(crate) listed: AtomicU64,
+    pub(crate) spent: Spent,
+}
+
+/// Nanoseconds in each part of the groups so far.
+#[derive(Debug, Default)]
+pub(crate) struct Spent {
+    pub(crate) staging: AtomicU64,
+    pub(crate) applying: AtomicU64,
+    pub(crate) flushing: AtomicU64,
+    pub(crate) syncing_tree: AtomicU64,
+    pub(crate) writing_head: AtomicU64,
+}
+
+/// Adds what has passed since the mark to a counter, and sets the mark anew.
+fn lap(mark: &mut Instant, counter: &AtomicU64) {
+    let now = Instant::now();
+    let passed = u64::try_from((now - *mark).as_nanos()).unwrap_or(u64::MAX);
+    counter.fetch_add(passed, Ordering::Relaxed);
+    *mark = now;
 }
 
 pub(crate) type Reply = oneshot::Sender<Result<u64, StoreError>>;
@@ -101,6 +123,42 @@ pub(crate) enum Order {
     Verify(oneshot::Sender<Result<VerifyReport, StoreError>>),
 }
 
+/// What the last group tells of the next one.
+#[derive(Debug, Default)]
+struct Pace {
+    took: Duration,
+    /// Who was answered or waited: as many are likely to want the next group.
+    writers: usize,
+}
+
+/// A group: what waits, and what comes within a small part of the time that a group takes. Writers that were just
+/// answered come back in a moment; without them they and the others take turns with groups of half the size.
+fn gather(
+    first: Box<Request>,
+    queue: &mut VecDeque<Order>,
+    orders: &Receiver<Order>,
+    pace: &Pace,
+) -> Vec<Box<Request>> {
+    let patience = Instant::now() + pace.took / LINGER;
+    let mut bytes = first.weight();
+    let mut group = vec![first];
+    while group.len() < MAX_GROUP && bytes < MAX_GROUP_BYTES {
+        match queue.pop_front().or_else(|| orders.try_recv().ok()) {
+            Some(Order::Commit(request)) => {
+                bytes += request.weight();
+                group.push(request);
+            }
+            Some(order) => {
+                queue.push_front(order);
+                break;
+            }
+            None if group.len() < pace.writers && Instant::now() < patience => std::thread::yield_now(),
+            None => break,
+        }
+    }
+    group
+}
+
 struct CachedHead {
     value: HeadValue,
     root: Hash,
@@ -109,7 +167,7 @@ struct CachedHead {
 pub(crate) struct Committer {
     pub(crate) tree: sled::Tree,
     pub(crate) place: Place,
-    pub(crate) blobs: PathBuf,
+    pub(crate) blobs: EmptyDir,
     /// Our own descriptor of sled's log.
     pub(crate) db: File,
     pub(crate) head: HeadFile,
@@ -143,13 +201,15 @@ impl Committer {
         last: Commit,
     ) -> Self {
         let (poison, counters) = Default::default();
+        let blobs = EmptyDir::new(blobs);
         Self { tree, place, blobs, db, head, disk, store, poison, counters, last, cache: Cache::default() }
     }
 
     /// Works until every sender is gone and the queue is empty.
     pub(crate) fn run(mut self, orders: &Receiver<Order>) {
-        let mut waiting = None;
-        while let Some(order) = waiting.take().or_else(|| orders.recv().ok()) {
+        let mut queue = VecDeque::new();
+        let mut pace = Pace::default();
+        while let Some(order) = queue.pop_front().or_else(|| orders.recv().ok()) {
             let first = match order {
                 Order::Commit(request) => request,
                 Order::Verify(reply) => {
@@ -157,26 +217,17 @@ impl Committer {
                     continue;
                 }
             };
-            let mut bytes = first.weight();
-            let mut group = vec![first];
-            while group.len() < MAX_GROUP && bytes < MAX_GROUP_BYTES {
-                match orders.try_recv() {
-                    Ok(Order::Commit(request)) => {
-                        bytes += request.weight();
-                        group.push(request);
-                    }
-                    Ok(order @ Order::Verify(_)) => {
-                        waiting = Some(order);
-                        break;
-                    }
-                    Err(_) => break,
-                }
-            }
+            let begin = Instant::now();
+            let group = gather(first, &mut queue, orders, &pace);
             let answers = self.commit(&group);
+            pace.took = begin.elapsed();
+            pace.writers = group.len();
             for (request, answer) in group.into_iter().zip(answers) {
                 // Who asked may have gone.
                 let _gone = request.reply.send(answer);
             }
+            queue.extend(orders.try_iter());
+            pace.writers += queue.len();
         }
     }
 
@@ -185,6 +236,7 @@ impl Committer {
         if let Err(poisoned) = self.poison.check() {
             return group.iter().map(|_| Err(poisoned.clone())).collect();
         }
+        let mut mark = Instant::now();
         let written = protect(|| {
             let mut batch = sled::Batch::default();
             let mut next = self.last.next();
@@ -196,6 +248,7 @@ impl Committer {
                 .collect();
             let good = answers.iter().filter(|answer| answer.is_ok()).count() as u64;
             self.counters.refused.fetch_add(answers.len() as u64 - good, Ordering::Relaxed);
+            lap(&mut mark, &self.counters.spent.staging);
             if good > 0 {
                 self.write(batch, next)?;
                 self.counters.transitions.fetch_add(good, Ordering::Relaxed);
@@ -228,18 +281,23 @@ impl Committer {
     }
 
     fn write(&mut self, mut batch: sled::Batch, mut next: Commit) -> Result<(), Trouble> {
+        let (mut mark, spent) = (Instant::now(), &self.counters.spent);
         next.finish();
         batch.insert(keys::COMMIT, seal(keys::COMMIT, next.encode()));
         self.tree.apply_batch(batch)?;
+        lap(&mut mark, &spent.applying);
         self.tree.flush()?;
-        if std::fs::read_dir(&self.blobs).map_err(Trouble::Io)?.next().is_some() {
+        lap(&mut mark, &spent.flushing);
+        if !self.blobs.is_empty().map_err(Trouble::Io)? {
             return Err(Trouble::Damage("sled moved a value into a file that it does not sync".to_owned()));
         }
         self.disk.sync(&self.db, Synced::Tree).map_err(Trouble::Io)?;
         self.counters.tree_syncs.fetch_add(1, Ordering::Relaxed);
+        lap(&mut mark, &spent.syncing_tree);
         self.head.write(&next).map_err(Trouble::Io)?;
         self.head.sync(&*self.disk).map_err(Trouble::Io)?;
         self.counters.head_syncs.fetch_add(1, Ordering::Relaxed);
+        lap(&mut mark, &spent.writing_head);
         self.counters.groups.fetch_add(1, Ordering::Relaxed);
         self.last = next;
         Ok(())
@@ -253,7 +311,7 @@ impl Committer {
             tree: &self.tree,
             store: &self.store,
             payloads: &self.place.payloads(),
-            blobs: &self.blobs,
+            blobs: self.blobs.path(),
             slots: slots.as_ref(),
             owned: true,
         }))

@@ -40,6 +40,7 @@ mod payload;
 mod place;
 mod read;
 mod store;
+mod summary;
 mod tree;
 
 pub use disk::{Disk, OsDisk, Synced};
@@ -47,4 +48,4 @@ pub use error::{Holder, OpenError};
 pub use manifest::ManifestState;
 pub use offline::{OfflineReport, StoreInfo, info_offline, verify_offline};
 pub use open_engine::OpenEngine;
-pub use store::{OpenOptions, SledStore, Stats};
+pub use store::{OpenOptions, SledStore, Spent, Stats};

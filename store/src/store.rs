@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use dssflow_engine::id::{RunId, StoreId};
 use dssflow_engine::store::{
@@ -79,6 +80,23 @@ pub struct Stats {
     pub refused: u64,
     /// Runs that lists have looked at, those that did not match included: what queries cost.
     pub listed: u64,
+    /// Where the time of the groups went.
+    pub spent: Spent,
+}
+
+/// How long the committer was in each part of its groups, in this order.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Spent {
+    /// Checking transitions and encoding what they write.
+    pub staging: Duration,
+    /// sled's `apply_batch`.
+    pub applying: Duration,
+    /// sled's `flush`.
+    pub flushing: Duration,
+    /// `fdatasync` of sled's log.
+    pub syncing_tree: Duration,
+    /// Writing and syncing a slot of `HEAD`.
+    pub writing_head: Duration,
 }
 
 /// sled, and the lock of the store it is in. However it ends, the lock goes last: the next owner must find nothing
@@ -262,6 +280,7 @@ impl SledStore {
     /// What it has done since it was opened.
     pub fn stats(&self) -> Stats {
         let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let time = |counter| Duration::from_nanos(read(counter));
         Stats {
             groups: read(&self.counters.groups),
             transitions: read(&self.counters.transitions),
@@ -271,6 +290,13 @@ impl SledStore {
             largest_group: read(&self.counters.largest_group),
             refused: read(&self.counters.refused),
             listed: read(&self.counters.listed),
+            spent: Spent {
+                staging: time(&self.counters.spent.staging),
+                applying: time(&self.counters.spent.applying),
+                flushing: time(&self.counters.spent.flushing),
+                syncing_tree: time(&self.counters.spent.syncing_tree),
+                writing_head: time(&self.counters.spent.writing_head),
+            },
         }
     }
 

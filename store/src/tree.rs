@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
 
 use dssflow_engine::store::StoreError;
 
@@ -20,6 +20,41 @@ const UNFINISHED: &str = ".generating";
 
 /// sled frees its own lock a moment after it is dropped, from another thread.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A directory that must stay empty, looked at after every group. Its entries are read only when its time of change says
+/// that there may be new ones: reading them costs more than all else that a small group computes.
+#[derive(Debug)]
+pub(crate) struct EmptyDir {
+    path: PathBuf,
+    /// When it was changed last, as of the last time that its entries were read.
+    seen: Option<SystemTime>,
+}
+
+impl EmptyDir {
+    /// File systems tell times in steps of some milliseconds: a change in the same step as the one before does not show.
+    const STEP: Duration = Duration::from_secs(2);
+
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self { path, seen: None }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn is_empty(&mut self) -> io::Result<bool> {
+        let changed = std::fs::metadata(&self.path)?.modified()?;
+        if self.seen == Some(changed) {
+            return Ok(true);
+        }
+        if std::fs::read_dir(&self.path)?.next().is_some() {
+            return Ok(false);
+        }
+        let is_past = SystemTime::now().duration_since(changed).is_ok_and(|age| age > Self::STEP);
+        self.seen = is_past.then_some(changed);
+        Ok(true)
+    }
+}
 
 /// Why sled did not do as asked.
 #[derive(Debug)]
@@ -168,4 +203,34 @@ pub(crate) fn after_prefix(prefix: &[u8]) -> Vec<u8> {
         *last = last.saturating_add(1);
     }
     end
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{File, FileTimes};
+
+    use super::*;
+
+    #[test]
+    fn a_file_in_a_directory_that_must_be_empty_is_seen_whenever_it_comes() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut watched = EmptyDir::new(dir.path().to_owned());
+        for _ in 0..3 {
+            assert!(watched.is_empty().unwrap());
+        }
+        assert_eq!(watched.seen, None, "it was changed a moment ago: its entries are read each time");
+        let file = dir.path().join("1");
+        std::fs::write(&file, "").unwrap();
+        assert!(!watched.is_empty().unwrap());
+        std::fs::remove_file(&file).unwrap();
+
+        let old = SystemTime::now() - Duration::from_mins(1);
+        File::open(dir.path()).unwrap().set_times(FileTimes::new().set_modified(old)).unwrap();
+        for _ in 0..2 {
+            assert!(watched.is_empty().unwrap());
+            assert!(watched.seen.is_some());
+        }
+        std::fs::write(&file, "").unwrap();
+        assert!(!watched.is_empty().unwrap());
+    }
 }

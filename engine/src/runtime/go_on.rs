@@ -1,5 +1,7 @@
 //! Runs that exist: driven on, turned round, stopped, changed by an operator, brought to another definition.
 
+use futures::{StreamExt as _, stream};
+
 use crate::event::{ActivityShapes, CancelMode, EventKind, Request};
 use crate::graph::{Graph, Step, StepIx};
 use crate::id::{RunId, StepName};
@@ -11,6 +13,9 @@ use crate::run::{RunState, RunStatus, Verb};
 use crate::runtime::driver::{Ask, Driver, Reach};
 use crate::runtime::engine::{Engine, EngineError, RunHandle};
 use crate::store::ListQuery;
+
+/// How many runs are recovered at once: as many as a group of the store takes.
+const RECOVER_AT_ONCE: usize = 256;
 
 /// What [`Engine::recover`] found.
 #[derive(Debug, Default)]
@@ -165,12 +170,19 @@ impl Engine {
         loop {
             let query = ListQuery { statuses: statuses.clone(), cursor, ..ListQuery::default() };
             let page = self.list(query).await?;
-            for summary in page.runs {
-                match self.drive_on(&summary.run, Request::by("recovery"), false).await {
+            // Each goes on by itself, and their first commits share groups.
+            let mut driven = stream::iter(page.runs)
+                .map(async |summary| {
+                    let driven = self.drive_on(&summary.run, Request::by("recovery"), false).await;
+                    (summary.run, driven)
+                })
+                .buffered(RECOVER_AT_ONCE);
+            while let Some((run, driven)) = driven.next().await {
+                match driven {
                     Ok(Some((handle, false))) => found.runs.push(handle),
-                    Ok(Some((_, true))) => found.looping.push(summary.run),
+                    Ok(Some((_, true))) => found.looping.push(run),
                     Ok(None) | Err(EngineError::Live(_) | EngineError::Held { .. }) => {}
-                    Err(error) => found.parked.push((summary.run, error)),
+                    Err(error) => found.parked.push((run, error)),
                 }
             }
             cursor = page.cursor;

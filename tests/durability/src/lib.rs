@@ -4,6 +4,7 @@
 //! store alone. It prints what was acknowledged; [`oracle`] compares that with what a store holds later. [`work`] is
 //! what the program writes, all of it to be told from names alone.
 
+pub mod bench;
 pub mod content;
 pub mod dice;
 pub mod mutate;
