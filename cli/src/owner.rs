@@ -36,7 +36,9 @@ pub(crate) async fn open(dir: &Path, command: &str, create: bool) -> CommandResu
         match opened {
             Ok(store) => return Ok(Opened::Here(Arc::new(store))),
             Err(OpenError::Locked { holder, .. }) => {
-                if control::socket_path(dir).is_some_and(|socket| is_served(&socket)) {
+                if let Some(socket) = control::socket_path(dir)
+                    && is_served(&socket).await
+                {
                     return Ok(Opened::Elsewhere(holder));
                 }
                 if begin.elapsed() > PATIENCE {
@@ -69,9 +71,13 @@ pub(crate) async fn close(store: Arc<SledStore>) -> CommandResult<()> {
     Ok(store.close().await?)
 }
 
-/// Whether somebody listens: connecting to a dead owner's socket is refused.
-fn is_served(socket: &Path) -> bool {
-    std::os::unix::net::UnixStream::connect(socket).is_ok()
+/// Whether somebody listens: connecting to a dead owner's socket is refused. One that is stopped has a queue, and when
+/// that is full, nobody is let in and nobody has to wait for that.
+async fn is_served(socket: &Path) -> bool {
+    match tokio::net::UnixStream::connect(socket).await {
+        Ok(_) => true,
+        Err(error) => error.kind() == std::io::ErrorKind::WouldBlock,
+    }
 }
 
 /// Says who owns the store, what that process does, in which state it is, and since when.

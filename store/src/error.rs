@@ -147,7 +147,16 @@ impl OpenError {
                  can be read"
                     .to_owned()
             }
-            Self::Io { .. } => "check that the disk is mounted, writable and not full".to_owned(),
+            Self::Io { path, source, .. } => match source.kind() {
+                io::ErrorKind::NotFound => format!(
+                    "something took {} away: stop what cleans up there, then see what is left with `dssflow store verify`",
+                    path.display()
+                ),
+                io::ErrorKind::PermissionDenied => {
+                    format!("give this user the right to read and write {}", path.display())
+                }
+                _ => "check that the disk is mounted, writable and not full".to_owned(),
+            },
         }
     }
 

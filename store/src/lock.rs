@@ -17,7 +17,7 @@ use crate::place::Place;
 
 /// Longest command kept in the note, in bytes.
 const MAX_COMMAND: usize = 500;
-/// How often the note is read again while its owner is still writing it.
+/// How often the note is read again while its owner is still writing it, or has not yet and it is a dead one's.
 const NOTE_READS: u32 = 20;
 
 /// The lock, held until this is dropped.
@@ -55,7 +55,7 @@ impl Lock {
         let holder = Holder {
             pid: std::process::id(),
             host: host(),
-            start_time: start_time().unwrap_or(0),
+            start_time: start_time("self").unwrap_or(0),
             since: now(),
             command,
         };
@@ -72,15 +72,20 @@ impl Lock {
 }
 
 pub(crate) fn read_note(path: &Path) -> Option<Holder> {
+    let mut last = None;
     for _ in 0..NOTE_READS {
         let text = std::fs::read(path).ok()?;
         let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
-        if let Ok(holder) = serde_json::from_slice(line) {
-            return Some(holder);
+        if let Ok(holder) = serde_json::from_slice::<Holder>(line) {
+            if start_time(&holder.pid.to_string()).unwrap_or(0) == holder.start_time {
+                return Some(holder);
+            }
+            // It may also be one that cannot be seen from here.
+            last = Some(holder);
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    None
+    last
 }
 
 pub(crate) fn now() -> Timestamp {
@@ -92,8 +97,34 @@ fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// Field 22 of /proc/self/stat; the name in field 2 may hold blanks and brackets.
-fn start_time() -> Option<u64> {
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+/// Field 22 of /proc/PID/stat; the name in field 2 may hold blanks and brackets.
+fn start_time(pid: &str) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_owners_note_gives_way_to_that_of_the_one_who_holds_the_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place { root: dir.path().to_owned() };
+        let dead = r#"{"pid":4194303,"host":"here","start_time":7,"since":5,"command":"the dead one"}"#;
+        std::fs::write(place.lock(), format!("{dead}\n")).unwrap();
+        // As it is between taking the lock and writing the note, for good.
+        assert_eq!(read_note(&place.lock()).unwrap().command, "the dead one", "better than nobody");
+        let lock = Lock::acquire(&place, "the living one").unwrap();
+        let holder = read_note(&place.lock()).unwrap();
+        assert_eq!((holder.pid, holder.command.as_str()), (std::process::id(), "the living one"));
+
+        std::fs::write(place.lock(), format!("{dead}\n")).unwrap();
+        let reader = std::thread::spawn({
+            let path = place.lock();
+            move || read_note(&path)
+        });
+        lock.write_note("the living one").unwrap();
+        assert_eq!(reader.join().unwrap().unwrap().command, "the living one");
+    }
 }

@@ -345,6 +345,42 @@ pub(crate) fn newest_generation(place: &Place) -> Result<String, OpenError> {
     Ok(found.into_iter().filter(|name| number(name).is_some()).max_by_key(number).unwrap_or_default())
 }
 
+/// Opens a copy of sled's directory and compares its last group with `HEAD`. sled writes when it opens what nobody
+/// closed: it cuts off the end of its log that it cannot read, and replaces its snapshot. So what turns out to be
+/// damaged would be changed before it is refused.
+///
+/// A store of more than `limit` bytes is not copied, nor is one for which there is no room.
+pub(crate) fn rehearse(
+    place: &Place,
+    dir: &Path,
+    slots: &Slots,
+    store: &StoreId,
+    limit: u64,
+) -> Result<(), OpenError> {
+    let acknowledged = slots.newest().is_some_and(|head| head.number > 0);
+    if acknowledged && !dir.join(tree::DB).is_file() {
+        return Err(OpenError::damaged(&place.root, "sled's log is missing"));
+    }
+    if dir_bytes(dir).map_err(OpenError::io("read", dir))? > limit {
+        return Ok(());
+    }
+    let copy = match Copy::of(dir) {
+        Ok(copy) => copy,
+        Err(error) => {
+            tracing::warn!(path = %place.root.display(), %error, "no copy to look at: opened without a trial");
+            return Ok(());
+        }
+    };
+    let trial = || {
+        let db = tree::open(&copy.0, CACHE_BYTES)?;
+        let commit = protect(|| check::read_commit(&db));
+        // A copy that does not close is none the worse for what was read.
+        drop(tree::close(db));
+        check::agree(commit?.as_ref(), Some(slots), store, false).map_err(Trouble::Damage)
+    };
+    trial().map(drop).map_err(|trouble| OpenError::damaged(&place.root, trouble.to_string()))
+}
+
 /// A copy of a sled directory, removed when dropped.
 pub(crate) struct Copy(pub(crate) PathBuf);
 

@@ -34,7 +34,7 @@ use crate::{check, codec, import, payload, remove, snapshot, sweep};
 /// How many bytes of sled's log are kept in memory unless told otherwise.
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 /// A store of at most so many bytes is compared with its manifest byte by byte when it is opened, which takes some
-/// 20 ms; of a larger one the lengths are compared.
+/// 20 ms; of a larger one the lengths are compared. One whose owner crashed is opened as a copy first, up to this size.
 const OPEN_READ_LIMIT: u64 = 64 * 1024 * 1024;
 
 /// How to open a store.
@@ -217,8 +217,8 @@ impl SledStore {
     /// milliseconds; after a crash for as long as sled takes to read its log.
     ///
     /// # Errors
-    /// See [`OpenError`]. A damaged store is refused and left as it is, but for what sled itself cuts off a torn
-    /// end of its log.
+    /// See [`OpenError`]. A damaged store is refused and left as it is. After a crash that holds up to 64 MiB: in a larger
+    /// one sled may have cut off a torn end of its log before the damage shows.
     pub fn open(path: impl AsRef<Path>, options: OpenOptions) -> Result<Self, OpenError> {
         Self::open_with(path.as_ref(), options, None, &spawn)
     }
@@ -262,6 +262,7 @@ impl SledStore {
         manifest::remove(&place, &*disk).map_err(OpenError::io("remove", &place.manifest()))?;
         if !found.closed {
             tree::drop_cache(&*disk, &dir).map_err(OpenError::io("sync", &dir))?;
+            offline::rehearse(&place, &dir, &found.slots, &store, OPEN_READ_LIMIT)?;
         }
 
         let trouble = |trouble: Trouble| match trouble {

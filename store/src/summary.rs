@@ -16,7 +16,9 @@ pub(crate) fn write(into: &mut Vec<u8>, summary: &RunSummary) {
     number(into, summary.updated.as_millis());
     number(into, summary.done.into());
     number(into, summary.total.into());
-    for part in [summary.run.as_str(), &summary.workflow, &summary.site, summary.status.as_str(), &summary.note] {
+    for part in
+        [summary.run.as_str(), &summary.workflow, &summary.site, summary.status.as_str(), &summary.note]
+    {
         text(into, part);
     }
     number(into, summary.labels.len() as u64);
@@ -46,7 +48,8 @@ pub(crate) fn read(bytes: &[u8], created: Timestamp) -> Option<RunSummary> {
     for _ in 0..fields.number()? {
         labels.insert(fields.text()?.to_owned(), fields.text()?.to_owned());
     }
-    let summary = RunSummary { run, workflow, site, status, created, updated, done, total, live, note, labels };
+    let summary =
+        RunSummary { run, workflow, site, status, created, updated, done, total, live, note, labels };
     fields.0.is_empty().then_some(summary)
 }
 

@@ -46,7 +46,10 @@ impl Client {
         self.get("/v1/store", ANSWER).await
     }
 
+    /// Has the owner read and check everything.
     pub(crate) async fn verify(&self) -> CommandResult<VerifyReport> {
+        // One that is stopped would be waited for as long as reading may take.
+        self.owner().await?;
         self.get("/v1/store/verify", VERIFY).await
     }
 

@@ -1,3 +1,12 @@
 //! What the store promises, tried from outside: power cuts, kills, IO faults, damage; and what a durable step costs.
+//!
+//! `storm` is the program that is cut off, killed and given faults: an engine on the store on disk, or writers on the
+//! store alone. It prints what was acknowledged; [`oracle`] compares that with what a store holds later. [`work`] is
+//! what the program writes, all of it to be told from names alone.
 
 pub mod bench;
+pub mod content;
+pub mod dice;
+pub mod mutate;
+pub mod oracle;
+pub mod work;

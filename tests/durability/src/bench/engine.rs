@@ -60,7 +60,9 @@ fn layers() -> Result<Workflow<u32, u32>, WorkflowError> {
                 let step = if layer == 0 {
                     w.step(name, count, w.input())
                 } else {
-                    w.step(name, count, &above[i]).after(&above[(i + 1) % WIDTH]).after(&above[(i + 2) % WIDTH])
+                    w.step(name, count, &above[i])
+                        .after(&above[(i + 1) % WIDTH])
+                        .after(&above[(i + 2) % WIDTH])
                 };
                 here.push(step.any());
             }
@@ -169,7 +171,16 @@ pub(crate) async fn w3(options: &Options, report: &mut Report) -> Anything<()> {
         if std::env::var_os("W3_DEBUG").is_some() {
             let mut ev = engine.subscribe();
             let b = begin;
-            tokio::spawn(async move { while let Ok((_, e)) = ev.recv().await { eprintln!("{:?} {} events {}", b.elapsed(), e.len(), dssflow_engine::event::encode(&e).len()); } });
+            tokio::spawn(async move {
+                while let Ok((_, e)) = ev.recv().await {
+                    eprintln!(
+                        "{:?} {} events {}",
+                        b.elapsed(),
+                        e.len(),
+                        dssflow_engine::event::encode(&e).len()
+                    );
+                }
+            });
         }
         // As wide as the graph; the default is 16 at once, which suits calls to a cloud.
         let all = |start: &mut StartRun| start.options.parallelism = WIDE;

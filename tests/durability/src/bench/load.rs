@@ -94,7 +94,12 @@ pub(crate) fn w5_w6(options: &Options, report: &mut Report) -> Anything<()> {
         let alone = figure(&child("w6", empty.path(), rounds)?, "p50")?;
         let told = child("w6", full.path(), rounds)?;
         let beside = figure(&told, "p50")?;
-        report.figure("w6_p50", beside, "ms/step", json!({ "finished": options.finished, "alone": alone, "p99": told["p99"] }));
+        report.figure(
+            "w6_p50",
+            beside,
+            "ms/step",
+            json!({ "finished": options.finished, "alone": alone, "p99": told["p99"] }),
+        );
         report.bar("w6_p50 / w1_p50", beside / alone, Bar::AtMost(1.2));
     }
     Ok(())

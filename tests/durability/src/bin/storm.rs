@@ -1,0 +1,245 @@
+//! The program that harnesses cut off, kill and give faults: it writes to a store as fast as it can, and prints each
+//! acknowledgement as one line in one write. What the lines mean is told at [`dssflow_durability::oracle::Acks`].
+//!
+//! ```text
+//! storm PATH [--runs N] [--steps K] [--seed S] [--total M] [--seconds T]    an engine on the store
+//! storm PATH --store [--writers W] [--commits C] [--seconds T]              writers on the store alone
+//! ```
+//!
+//! As an engine it goes on with what it finds unfinished, and keeps N runs of K steps going, M in all or for T seconds
+//! or for ever. Each step appends `effect RUN STEP ATTEMPT` to the file `effects` beside the store. As writers, each
+//! makes C commits, and at the end the store is closed. A store belongs to one of the two: the engine cannot read what the
+//! writers write.
+#![expect(clippy::print_stderr, reason = "it is a command")]
+
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dssflow_durability::work::{self, Made, Task};
+use dssflow_engine::event::EventKind;
+use dssflow_engine::id::{RunId, WorkflowName};
+use dssflow_engine::runtime::EngineOptions;
+use dssflow_engine::runtime::engine::Published;
+use dssflow_engine::store::Store as _;
+use dssflow_engine::{
+    ActivityContext, ActivityError, ActivityRegistry, ActivityResult, Engine, Graph, RunHandle, StartRun,
+};
+use dssflow_store::{OpenEngine as _, SledStore};
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::task::JoinSet;
+
+type Anything<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+struct Args {
+    path: PathBuf,
+    store: bool,
+    runs: usize,
+    steps: usize,
+    seed: u64,
+    total: u64,
+    writers: u64,
+    commits: u64,
+    end: Option<Instant>,
+}
+
+impl Args {
+    fn read() -> Anything<Self> {
+        let mut words = std::env::args_os().skip(1);
+        let path = words.next().ok_or("which store?")?.into();
+        let mut args = Self {
+            path,
+            store: false,
+            runs: 64,
+            steps: 10,
+            seed: 1,
+            total: u64::MAX,
+            writers: 16,
+            commits: u64::MAX,
+            end: None,
+        };
+        while let Some(flag) = words.next() {
+            let flag = flag.to_string_lossy().into_owned();
+            if flag == "--store" {
+                args.store = true;
+                continue;
+            }
+            let value = words.next().ok_or_else(|| format!("{flag} of what?"))?;
+            let value = value.to_string_lossy();
+            match flag.as_str() {
+                "--runs" => args.runs = value.parse()?,
+                "--steps" => args.steps = value.parse()?,
+                "--seed" => args.seed = value.parse()?,
+                "--total" => args.total = value.parse()?,
+                "--writers" => args.writers = value.parse()?,
+                "--commits" => args.commits = value.parse()?,
+                "--seconds" => args.end = Some(Instant::now() + Duration::try_from_secs_f64(value.parse()?)?),
+                _ => return Err(format!("there is no {flag}").into()),
+            }
+        }
+        Ok(args)
+    }
+
+    fn is_over(&self) -> bool {
+        self.end.is_some_and(|end| Instant::now() >= end)
+    }
+}
+
+/// One write, so that a line is there whole or not at all.
+fn print(lines: &str) -> std::io::Result<()> {
+    std::io::stdout().lock().write_all(lines.as_bytes())
+}
+
+/// The file of what the steps did, beside the store and no part of it.
+fn effects(store: &Path) -> std::io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(store.with_file_name("effects"))
+}
+
+fn activities(effects: File) -> Anything<ActivityRegistry> {
+    let effects = Arc::new(effects);
+    let mut activities = ActivityRegistry::new();
+    activities.add_fn(work::ACTIVITY, move |ctx, task: Task| {
+        let effects = Arc::clone(&effects);
+        async move { act(&ctx, &task, &effects) }
+    })?;
+    Ok(activities)
+}
+
+fn act(ctx: &ActivityContext, task: &Task, mut effects: &File) -> ActivityResult<Made> {
+    let line = format!("effect {} {} {}\n", ctx.run(), ctx.step(), ctx.attempt());
+    effects
+        .write_all(line.as_bytes())
+        .map_err(|error| ActivityError::retryable("Effects", error.to_string()))?;
+    if ctx.attempt() <= task.fails {
+        return Err(ActivityError::retryable("Planned", "this attempt was to fail"));
+    }
+    Ok(Made::of(ctx.run(), ctx.step(), task))
+}
+
+/// Prints what becomes durable until the engine is gone. Lines that it is too slow for are left out: what is not
+/// printed was not promised.
+fn print_events(mut events: broadcast::Receiver<Published>) {
+    loop {
+        let (run, events) = match events.blocking_recv() {
+            Ok(published) => published,
+            Err(RecvError::Lagged(_)) => continue,
+            Err(RecvError::Closed) => return,
+        };
+        let Some(last) = events.last() else { continue };
+        let done = events.iter().filter_map(|event| match &event.kind {
+            EventKind::AttemptSucceeded { step, .. } => Some(format!("done {run} {step}\n")),
+            EventKind::RunFinished { status, .. } => Some(format!("ended {run} {status}\n")),
+            _ => None,
+        });
+        let lines: String = std::iter::once(format!("ack {run} {}\n", last.seq)).chain(done).collect();
+        if print(&lines).is_err() {
+            return;
+        }
+    }
+}
+
+async fn start(engine: &Engine, graphs: &[Graph], number: u64) -> Anything<RunHandle> {
+    let id = RunId::new(format!("r{}-{number}", engine.store().epoch()))?;
+    let graph = graphs[usize::try_from(number % work::SHAPES)?].clone();
+    Ok(engine.start(StartRun::new(WorkflowName::new("storm")?, graph).id(id)).await?)
+}
+
+/// Drives runs on an engine. What this leaves is what a crash leaves: the store is dropped, not closed.
+async fn drive(args: Args) -> Anything<()> {
+    let graphs: Vec<Graph> =
+        (0..work::SHAPES).map(|shape| work::graph(args.steps, args.seed, shape)).collect::<Result<_, _>>()?;
+    let mut options = EngineOptions::default();
+    // Whoever is cut off again and again is no run that kills its process.
+    options.crash_loop_cap = u32::MAX;
+    let activities = activities(effects(&args.path)?)?;
+    let engine = Engine::open(&args.path).await?.activities(activities).options(options).build();
+    let events = engine.subscribe();
+    print(&format!("open {}\n", engine.store().epoch()))?;
+    let printer = std::thread::spawn(move || print_events(events));
+
+    let recovered = engine.recover().await?;
+    if let Some((run, error)) = recovered.parked.into_iter().next() {
+        return Err(format!("run {run} cannot go on: {error}").into());
+    }
+    let mut going = JoinSet::new();
+    for run in recovered.runs {
+        going.spawn(async move { run.wait().await });
+    }
+    let mut started = 0;
+    loop {
+        while going.len() < args.runs && started < args.total && !args.is_over() {
+            let run = start(&engine, &graphs, started).await?;
+            started += 1;
+            going.spawn(async move { run.wait().await });
+        }
+        let Some(ended) = going.join_next().await else { break };
+        let ended = ended??;
+        if !ended.status.is_end() {
+            return Err(format!("run {} stands still: {}", ended.run, ended.status).into());
+        }
+    }
+    drop(engine);
+    printer.join().map_err(|_| "the printer panicked")?;
+    Ok(())
+}
+
+/// One writer: run after run, event after event, each after the acknowledgement of the one before.
+async fn write(store: Arc<SledStore>, writer: u64, args: Arc<Args>) -> Anything<()> {
+    let mut left = args.commits;
+    for number in 0_u64.. {
+        let run = format!("w{writer}-{number}");
+        let mut seq = store.head(&RunId::new(run.as_str())?).await?.map_or(0, |head| head.seq);
+        while seq < work::RUN_EVENTS {
+            if left == 0 || args.is_over() {
+                return Ok(());
+            }
+            left -= 1;
+            seq = store.commit(work::next(&run, seq + 1, store.epoch())).await?;
+            print(&format!("ack {run} {seq}\n"))?;
+        }
+    }
+    Ok(())
+}
+
+async fn write_all(args: Args) -> Anything<()> {
+    let store = Arc::new(SledStore::open(&args.path, dssflow_store::OpenOptions::default())?);
+    print(&format!("open {}\n", store.epoch()))?;
+    let args = Arc::new(args);
+    let mut writers = JoinSet::new();
+    for writer in 0..args.writers {
+        writers.spawn(write(Arc::clone(&store), writer, Arc::clone(&args)));
+    }
+    // Each may have something to acknowledge after another one has failed.
+    let mut failed = None;
+    while let Some(ended) = writers.join_next().await {
+        if let Err(error) = ended? {
+            failed = failed.or(Some(error));
+        }
+    }
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    store.close().await?;
+    print("closed\n")?;
+    Ok(())
+}
+
+#[tokio::main(worker_threads = 2)]
+async fn main() -> ExitCode {
+    let done = match Args::read() {
+        Ok(args) if args.store => write_all(args).await,
+        Ok(args) => drive(args).await,
+        Err(error) => Err(error),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("storm: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
