@@ -5,5 +5,8 @@
 //! what the program writes, all of it to be told from names alone.
 
 pub mod dice;
+pub mod judge;
 pub mod oracle;
+pub mod replay;
+pub mod shim;
 pub mod work;
