@@ -6,7 +6,7 @@ use std::path::Path;
 use dssflow_engine::store::Store as _;
 use dssflow_store::{ManifestState, OpenOptions, SledStore, verify_offline};
 
-use crate::oracle::{Acks, check, check_effects};
+use crate::oracle::{Acks, check_all};
 use crate::work;
 
 /// What was wrong.
@@ -49,11 +49,8 @@ async fn look(path: &Path, acks: &Acks, effects: Option<&str>, close: bool) -> B
             return bad;
         }
     };
-    let verdict = check(&store, acks).await;
+    let verdict = check_all(&store, acks, effects).await;
     (bad.lost, bad.wrong) = (verdict.lost, verdict.wrong);
-    if let Some(effects) = effects {
-        bad.wrong.extend(check_effects(&store, effects).await);
-    }
     let run = "w-after";
     for seq in 1..=2 {
         if let Err(error) = store.commit(work::next(run, seq, store.epoch())).await {

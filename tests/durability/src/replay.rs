@@ -103,6 +103,11 @@ pub struct Replay<'a> {
 pub struct Before(Vec<(String, u64, Option<Vec<u8>>)>);
 
 impl Before {
+    /// Whether there was nothing.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Reads a directory.
     ///
     /// # Errors
