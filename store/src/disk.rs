@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use rustix::fs::OFlags;
@@ -68,7 +68,8 @@ pub(crate) fn sync_dir(disk: &dyn Disk, path: &Path) -> io::Result<()> {
 
 /// Makes a directory with mode 0700 if it is missing. Its parent must exist.
 pub(crate) fn make_dir(path: &Path) -> io::Result<()> {
-    match std::fs::create_dir(path) {
+    // Private from the first moment: a power cut can leave the directory and not a mode that was set later.
+    match std::fs::DirBuilder::new().mode(DIR_MODE).create(path) {
         Ok(()) => set_mode(path, DIR_MODE),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error),

@@ -26,7 +26,7 @@ use crate::inflight::{Held, InFlight};
 use crate::lock::Lock;
 use crate::manifest::{self, ManifestState};
 use crate::offline::{self, StoreInfo};
-use crate::place::{CURRENT, FORMAT, GENERATION, Place};
+use crate::place::{CURRENT, FORMAT, GENERATION, Place, names};
 use crate::read::Reader;
 use crate::tree::{self, BLOBS, DB, Trouble, protect};
 use crate::{check, codec, import, payload, remove, snapshot, sweep};
@@ -210,6 +210,8 @@ struct Found {
     slots: Slots,
     /// Whether the last owner closed it in good order.
     closed: bool,
+    /// Whether it is still being made: `CURRENT` is to be written.
+    is_new: bool,
 }
 
 impl SledStore {
@@ -277,6 +279,10 @@ impl SledStore {
             disk::sync_dir(&*disk, &place.root)
         };
         made_durable().map_err(OpenError::io("sync", &dir))?;
+        if found.is_new {
+            // Last, so that a store that has it has all of sled's files, and they are whole.
+            write_text(&place, &*disk, CURRENT, &encode_current(found.generation))?;
+        }
 
         let commit = protect(|| check::read_commit(opened.tree())).map_err(trouble)?;
         let commit = check::agree(commit.as_ref(), Some(&found.slots), &store, false)
@@ -502,15 +508,24 @@ fn look(place: &Place, disk: &dyn Disk) -> Result<Found, OpenError> {
         if !never_used || manifest != ManifestState::Absent {
             return Err(damaged("CURRENT is missing"));
         }
+        let dir = place.root.join(format!("{GENERATION}{generation}"));
+        let has_files = names(&dir).is_ok_and(|names| !names.is_empty());
+        // sled is begun after HEAD.
+        if has_files && slots.is_none() {
+            return Err(damaged("CURRENT and HEAD are missing"));
+        }
         let make = || {
-            disk::make_dir(&place.root.join(format!("{GENERATION}{generation}")))?;
+            if has_files {
+                // Of a sled that was cut off while it was made; a torn file of it would never open.
+                std::fs::remove_dir_all(&dir)?;
+            }
+            disk::make_dir(&dir)?;
             disk::make_dir(&place.payloads())?;
             disk::sync_dir(disk, &place.root)?;
             HeadFile::create(place, disk, &format.store)
         };
         make().map_err(OpenError::io("create", &place.root))?;
         slots = Slots::read(place, &format.store)?;
-        write_text(place, disk, CURRENT, &encode_current(generation))?;
     }
     let slots = slots.ok_or_else(|| damaged("HEAD is missing"))?;
     if slots.newest().is_none() {
@@ -541,7 +556,7 @@ fn look(place: &Place, disk: &dyn Disk) -> Result<Found, OpenError> {
             "files of the store were changed since it was closed, where no live data are"
         );
     }
-    Ok(Found { format, generation, slots, closed: manifest != ManifestState::Absent })
+    Ok(Found { format, generation, slots, closed: manifest != ManifestState::Absent, is_new })
 }
 
 fn write_text(place: &Place, disk: &dyn Disk, name: &str, text: &str) -> Result<(), OpenError> {

@@ -5,13 +5,15 @@ use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
 
 use dssflow_engine::Engine;
 use dssflow_engine::run::RunStatus;
 use dssflow_engine::store::conformance::transition;
 use dssflow_engine::store::{Expect, Store as _, StoreError};
 use dssflow_store::{
-    ManifestState, OpenEngine as _, OpenError, OpenOptions, SledStore, info_offline, verify_offline,
+    Disk, ManifestState, OpenEngine as _, OpenError, OpenOptions, OsDisk, SledStore, Synced, info_offline,
+    verify_offline,
 };
 
 use crate::support::{child, child_path, fill, open, wait};
@@ -173,6 +175,37 @@ fn an_interrupted_creation_is_taken_up() {
         assert_eq!(store.id() == id, keep.contains(&"FORMAT"), "the id is the one in FORMAT");
         wait(store.commit(transition("a", Expect::New, store.epoch()))).unwrap();
     }
+}
+
+/// The system refuses to sync a tree.
+struct NoTreeSync;
+
+impl Disk for NoTreeSync {
+    fn sync(&self, file: &fs::File, what: Synced) -> std::io::Result<()> {
+        if what == Synced::Tree { Err(std::io::Error::other("injected")) } else { OsDisk.sync(file, what) }
+    }
+}
+
+#[test]
+fn a_tree_that_was_cut_off_while_it_was_made_is_made_anew_and_a_used_one_never() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let options = OpenOptions { disk: Arc::new(NoTreeSync), ..OpenOptions::default() };
+    assert!(matches!(SledStore::open(&path, options), Err(OpenError::Io { doing: "sync", .. })));
+    assert!(!path.join("CURRENT").exists(), "it comes last");
+    let conf = path.join("gen-1/conf");
+    fs::write(&conf, &fs::read(&conf).unwrap()[..10]).unwrap();
+    {
+        let store = open(&path);
+        wait(fill(&store, 2));
+    }
+
+    fs::remove_file(path.join("CURRENT")).unwrap();
+    let before = listing(&path.join("gen-1"));
+    assert!(matches!(refusal(&path), OpenError::Damaged { .. }));
+    fs::remove_file(path.join("HEAD")).unwrap();
+    assert!(matches!(refusal(&path), OpenError::Damaged { .. }));
+    assert_eq!(listing(&path.join("gen-1")), before, "nothing of it was touched");
 }
 
 #[test]

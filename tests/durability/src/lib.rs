@@ -7,6 +7,9 @@
 pub mod bench;
 pub mod content;
 pub mod dice;
+pub mod judge;
 pub mod mutate;
 pub mod oracle;
+pub mod replay;
+pub mod shim;
 pub mod work;

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dssflow_engine::event::EventKind;
+use dssflow_engine::event::{Event, EventKind};
 use dssflow_engine::id::RunId;
 use dssflow_engine::runtime::history;
 use dssflow_engine::store::{ListQuery, Store};
@@ -88,6 +88,11 @@ impl Verdict {
 
 /// Reads all of a store and compares it with what was acknowledged.
 pub async fn check(store: &dyn Store, acks: &Acks) -> Verdict {
+    check_all(store, acks, None).await
+}
+
+/// [`check`], and [`check_effects`] when there are any, reading each run once.
+pub async fn check_all(store: &dyn Store, acks: &Acks, effects: Option<&str>) -> Verdict {
     let mut verdict = Verdict::default();
     match store.verify().await {
         Ok(report) => {
@@ -118,6 +123,7 @@ pub async fn check(store: &dyn Store, acks: &Acks) -> Verdict {
     verdict.runs = found.len() as u64;
     let mut seqs = BTreeMap::new();
     let mut done = BTreeSet::new();
+    let mut deeds = effects.map(|effects| Deeds::read(effects, &mut verdict.wrong));
     for (run, summary) in &found {
         match store.head(run).await {
             Ok(Some(head)) if head.summary == *summary => {}
@@ -126,10 +132,17 @@ pub async fn check(store: &dyn Store, acks: &Acks) -> Verdict {
         let events = if run.as_str().starts_with('w') {
             check_records(store, run, &mut verdict.wrong).await
         } else {
-            check_history(store, run, &mut done, &mut verdict.wrong).await
+            let events = check_history(store, run, &mut done, &mut verdict.wrong).await;
+            if let Some(deeds) = &mut deeds {
+                deeds.compare(run, &events, &mut verdict.wrong);
+            }
+            events.len() as u64
         };
         verdict.events += events;
         seqs.insert(run.as_str(), events);
+    }
+    for run in deeds.into_iter().flat_map(|deeds| deeds.0.into_keys()) {
+        verdict.wrong.push(format!("{run}: it has acted and is not there"));
     }
     for (run, acknowledged) in &acks.seqs {
         match seqs.get(run.as_str()) {
@@ -176,23 +189,20 @@ async fn check_records(store: &dyn Store, run: &RunId, wrong: &mut Vec<String>) 
     records.len() as u64
 }
 
-/// A run written by the engine; its number of events. Its steps that are done go to `done`.
+/// A run written by the engine; its events. Its steps that are done go to `done`.
 async fn check_history(
     store: &dyn Store,
     run: &RunId,
     done: &mut BTreeSet<(String, String)>,
     wrong: &mut Vec<String>,
-) -> u64 {
+) -> Vec<Event> {
     let events = match history(store, run, 0).await {
         Ok(events) => events,
         Err(error) => {
             wrong.push(format!("{run}: {error}"));
-            return 0;
+            return Vec::new();
         }
     };
-    if let Err(error) = dssflow_engine::runtime::load(store, run).await {
-        wrong.push(format!("{run}: {error}"));
-    }
     for (seq, event) in (1..).zip(&events) {
         if event.seq != seq {
             wrong.push(format!("{run}: event {seq} has number {}", event.seq));
@@ -205,43 +215,58 @@ async fn check_history(
             done.insert((run.to_string(), step.to_string()));
         }
     }
-    events.len() as u64
+    events
 }
 
 /// Compares what the steps did, a line `effect RUN STEP ATTEMPT` each, with the histories: nothing was done that was
 /// not durably intended before, nothing twice by one attempt, and nothing counts as done that was not.
 pub async fn check_effects(store: &dyn Store, effects: &str) -> Vec<String> {
     let mut wrong = Vec::new();
-    let mut did: BTreeMap<&str, BTreeSet<(&str, u32)>> = BTreeMap::new();
-    for line in effects.lines() {
-        let words: Vec<&str> = line.split(' ').collect();
-        match words[..] {
-            ["effect", run, step, attempt] if attempt.parse::<u32>().is_ok() => {
-                let attempt = attempt.parse().expect("parsed a moment ago");
-                if !did.entry(run).or_default().insert((step, attempt)) {
-                    wrong.push(format!("{run}: attempt {attempt} of {step} acted twice"));
-                }
-            }
-            _ => wrong.push(format!("the effect {line:?} cannot be read")),
+    let mut deeds = Deeds::read(effects, &mut wrong);
+    let runs: Vec<String> = deeds.0.keys().cloned().collect();
+    for run in runs {
+        let id = RunId::new(run.as_str()).expect("the program's run ids are valid");
+        match history(store, &id, 0).await {
+            Ok(events) => deeds.compare(&id, &events, &mut wrong),
+            Err(error) => wrong.push(format!("{run}: it has acted, and {error}")),
         }
     }
-    for (run, did) in did {
-        let id = RunId::new(run).expect("the program's run ids are valid");
-        let events = match history(store, &id, 0).await {
-            Ok(events) => events,
-            Err(error) => {
-                wrong.push(format!("{run}: it has acted, and {error}"));
+    wrong
+}
+
+/// What each run's steps did, by step and attempt.
+struct Deeds(BTreeMap<String, BTreeSet<(String, u32)>>);
+
+impl Deeds {
+    fn read(effects: &str, wrong: &mut Vec<String>) -> Self {
+        let mut deeds = Self(BTreeMap::new());
+        for line in effects.lines() {
+            let words: Vec<&str> = line.split(' ').collect();
+            let (["effect", run, step, _], Some(Ok(attempt))) =
+                (&words[..], words.get(3).map(|attempt| attempt.parse()))
+            else {
+                wrong.push(format!("the effect {line:?} cannot be read"));
                 continue;
+            };
+            let did = deeds.0.entry((*run).to_owned()).or_default();
+            if !did.insert(((*step).to_owned(), attempt)) {
+                wrong.push(format!("{run}: attempt {attempt} of {step} acted twice"));
             }
-        };
+        }
+        deeds
+    }
+
+    /// Takes out a run.
+    fn compare(&mut self, run: &RunId, events: &[Event], wrong: &mut Vec<String>) {
+        let did = self.0.remove(run.as_str()).unwrap_or_default();
         let mut intended = BTreeSet::new();
-        for event in &events {
+        for event in events {
             match &event.kind {
                 EventKind::AttemptStarted { step, attempt, .. } => {
-                    intended.insert((step.as_str(), *attempt));
+                    intended.insert((step.to_string(), *attempt));
                 }
                 EventKind::AttemptSucceeded { step, attempt, .. }
-                    if !did.contains(&(step.as_str(), *attempt)) =>
+                    if !did.contains(&(step.to_string(), *attempt)) =>
                 {
                     wrong.push(format!("{run}: attempt {attempt} of {step} succeeded and did nothing"));
                 }
@@ -252,7 +277,6 @@ pub async fn check_effects(store: &dyn Store, effects: &str) -> Vec<String> {
             wrong.push(format!("{run}: attempt {attempt} of {step} acted and is in no history"));
         }
     }
-    wrong
 }
 
 #[cfg(test)]
