@@ -140,6 +140,7 @@ struct Pace {
 
 /// A group: what waits, and what comes within a small part of the time that a group takes. Writers that were just
 /// answered come back in a moment; without them they and the others take turns with groups of half the size.
+#[expect(clippy::vec_box, reason = "they come in boxes")]
 fn gather(
     first: Box<Request>,
     queue: &mut VecDeque<Order>,

@@ -1,11 +1,11 @@
 //! `FORMAT` and `CURRENT`: two small text files that say what the store is and which sled directory is in use.
 //!
 //! # When the format changes
-//! [`Reading::of`] is the one place that decides what happens to a store of some format. There is one format, so today it
-//! is read or refused. The next one gets a number and the version that reads it ([`FORMAT_NUMBER`], [`FORMAT_NEEDS`]), a
-//! golden store beside the others in `tests/golden`, and here, for each earlier number, either nothing (it is read as
-//! it is) or a migration. A migration writes a backup of the whole store beside it first, fills `gen-N+1` as
-//! a compaction does, and changes `FORMAT` and then `CURRENT` last, so that until then the store is what it was.
+//! [`Reading::of`] is the one place that decides what happens to a store of some format. A new one gets a number and the
+//! version that reads it ([`FORMAT_NUMBER`], [`FORMAT_NEEDS`]), a golden store beside the others in `tests/golden`,
+//! and a way from each earlier number in `migrate`. A migration writes a backup of the whole store beside it first. One that
+//! rewrites values fills `gen-N+1` as a compaction does, and changes `FORMAT` and then `CURRENT` last, so that until
+//! then the store is what it was.
 
 use std::path::Path;
 
@@ -16,15 +16,15 @@ use crate::error::OpenError;
 use crate::place::{CURRENT, FORMAT, GENERATION, Place};
 
 /// The format this version writes, and the latest it reads.
-pub(crate) const FORMAT_NUMBER: u32 = 1;
+pub(crate) const FORMAT_NUMBER: u32 = 2;
 /// The first version of dssflow that reads [`FORMAT_NUMBER`].
-const FORMAT_NEEDS: &str = "0.1.0";
+const FORMAT_NEEDS: &str = "0.2.0";
 const TITLE: &str = "dssflow store";
 
 /// What this version does with a store of a format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reading {
-    /// Reads and writes it as it is.
+    /// Reads it as it is; before it writes, `migrate` has brought it to the latest.
     AsItIs,
     /// Refuses it: a later version made it.
     Newer,

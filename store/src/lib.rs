@@ -19,6 +19,8 @@
 //! ```
 //!
 //! # Formats
+//! - 2 (0.2.0): a run's head is packed, not JSON. A store of format 1 is saved in an archive beside it before it is
+//!   written to for the first time; its heads are replaced as its runs get on.
 //! - 1 (0.1.0): the first. A run's summary may have labels; one without is written as it was before there were any.
 //!
 //! What this crate does not do: it does not know what an event is, it does not repair, and it does not detect that
@@ -40,6 +42,7 @@ mod inflight;
 mod keys;
 mod lock;
 mod manifest;
+mod migrate;
 mod offline;
 mod open_engine;
 mod payload;

@@ -17,7 +17,7 @@ use crate::check::{self, damage};
 use crate::codec::{Commit, HeadValue, unseal};
 use crate::disk::{self, DIR_MODE};
 use crate::error::{Holder, OpenError};
-use crate::format::{FORMAT_NUMBER, Format, read_current};
+use crate::format::{Format, read_current};
 use crate::head::{self, Slots};
 use crate::lock::{self, Lock};
 use crate::manifest::{self, ManifestState};
@@ -149,7 +149,7 @@ fn info_of(place: &Place) -> Result<StoreInfo, OpenError> {
     let generation = read_current(place)?.ok_or_else(|| damaged("CURRENT is missing"))?;
     let copy = Copy::of(&place.root.join(format!("{GENERATION}{generation}")))?;
     let db = tree::open(&copy.0, CACHE_BYTES).map_err(|trouble| damaged(&trouble.to_string()))?;
-    let info = describe(place, &db, &format.store, None);
+    let info = describe(place, &db, format.number, &format.store, None);
     drop(tree::close(db));
     info.map_err(|trouble| damaged(&trouble.to_string()))
 }
@@ -158,6 +158,7 @@ fn info_of(place: &Place) -> Result<StoreInfo, OpenError> {
 pub(crate) fn describe(
     place: &Place,
     tree: &sled::Tree,
+    format: u32,
     store: &StoreId,
     holder: Option<Holder>,
 ) -> Result<StoreInfo, Trouble> {
@@ -165,7 +166,7 @@ pub(crate) fn describe(
         let commit = check::read_commit(tree)?.unwrap_or_else(|| Commit::none(store));
         let mut info = StoreInfo {
             path: place.root.clone(),
-            format: FORMAT_NUMBER,
+            format,
             store: store.clone(),
             epoch: commit.epoch,
             last_group: commit.number,

@@ -20,7 +20,7 @@ use crate::commit::{Committer, Counters, Order, Poison, Queue, Request, write_pa
 use crate::compact::{self, CompactReport, Progress};
 use crate::disk::{self, Disk, OsDisk};
 use crate::error::OpenError;
-use crate::format::{Format, encode_current, read_current};
+use crate::format::{FORMAT_NUMBER, Format, encode_current, read_current};
 use crate::head::{HeadFile, Slots};
 use crate::inflight::{Held, InFlight};
 use crate::lock::Lock;
@@ -29,7 +29,7 @@ use crate::offline::{self, StoreInfo};
 use crate::place::{CURRENT, FORMAT, GENERATION, Place, names};
 use crate::read::Reader;
 use crate::tree::{self, BLOBS, DB, Trouble, protect};
-use crate::{check, codec, import, payload, remove, snapshot, sweep};
+use crate::{check, codec, import, migrate, payload, remove, snapshot, sweep};
 
 /// How many bytes of sled's log are kept in memory unless told otherwise.
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
@@ -261,6 +261,12 @@ impl SledStore {
         let found = look(&place, &*disk)?;
         let store = found.format.store.clone();
         let dir = place.root.join(format!("{GENERATION}{}", found.generation));
+        let is_old = found.format.number < FORMAT_NUMBER;
+        if is_old && !found.is_new {
+            let generation = format!("{GENERATION}{}", found.generation);
+            let group = found.slots.newest().map_or(0, |head| head.number);
+            migrate::back_up(&place, &*disk, &found.format, &generation, group)?;
+        }
         manifest::remove(&place, &*disk).map_err(OpenError::io("remove", &place.manifest()))?;
         if !found.closed {
             tree::drop_cache(&*disk, &dir).map_err(OpenError::io("sync", &dir))?;
@@ -288,6 +294,9 @@ impl SledStore {
         let commit = check::agree(commit.as_ref(), Some(&found.slots), &store, false)
             .map_err(|what| OpenError::damaged(&place.root, what))?;
         let head = HeadFile::open(&place, &store).map_err(OpenError::io("open", &place.head()))?;
+        if is_old {
+            migrate::mark(&place, &*disk, &found.format)?;
+        }
         if found.slots.newest().is_some_and(|head| head.number < commit.number) {
             // Written by the last owner and not acknowledged. It is durable now, so it stays.
             let advance = || {
@@ -395,7 +404,7 @@ impl SledStore {
         let tree = self.tree()?;
         let (place, id) = (self.place.clone(), self.id.clone());
         let holder = crate::lock::read_note(&place.lock());
-        let describe = move || Ok(offline::describe(&place, &tree, &id, holder)?);
+        let describe = move || Ok(offline::describe(&place, &tree, FORMAT_NUMBER, &id, holder)?);
         on_thread(describe).await.map_err(|error| no_thread(&error))?
     }
 

@@ -3,6 +3,7 @@
 //! `DSSFLOW_WRITE_GOLDEN=1` writes the store of the present format anew, which is done once, when a format is new:
 //! what is checked in stays.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,6 +22,9 @@ use sha2::Digest as _;
 
 use crate::support::{contents, fill, open, wait};
 
+/// The format that is written now, and the version that reads it.
+const PRESENT: u32 = 2;
+const NEEDS: &str = "0.2.0";
 /// What [`fill`] names its graphs, and how many there are.
 const FILLED: u64 = 12;
 
@@ -109,27 +113,34 @@ fn write_golden() {
         expected
     });
     fs::create_dir_all(golden("")).unwrap();
-    let file = fs::File::create(golden("format-1.tar.gz")).unwrap();
+    let file = fs::File::create(golden(&format!("format-{PRESENT}.tar.gz"))).unwrap();
     let mut tar = tar::Builder::new(flate2::write::GzEncoder::new(file, flate2::Compression::best()));
     tar.append_dir_all("store", &path).unwrap();
     tar.into_inner().unwrap().finish().unwrap();
     let text = serde_json::to_string_pretty(&expected).unwrap();
-    fs::write(golden("format-1.json"), text + "\n").unwrap();
+    fs::write(golden(&format!("format-{PRESENT}.json")), text + "\n").unwrap();
 }
 
 #[test]
-fn a_store_of_format_1_reads_as_it_did() {
+fn a_store_of_every_format_reads_as_it_did() {
     if std::env::var_os("DSSFLOW_WRITE_GOLDEN").is_some() {
         write_golden();
     }
+    for format in 1..=PRESENT {
+        reads_as_it_did(format);
+    }
+}
+
+fn reads_as_it_did(format: u32) {
     let dir = tempfile::tempdir().unwrap();
-    let path = unpack(1, dir.path());
-    let expected: Value = serde_json::from_slice(&fs::read(golden("format-1.json")).unwrap()).unwrap();
+    let path = unpack(format, dir.path());
+    let expected = fs::read(golden(&format!("format-{format}.json"))).unwrap();
+    let expected: Value = serde_json::from_slice(&expected).unwrap();
 
     let report = verify_offline(&path).unwrap();
     assert!(report.report.damage.is_empty(), "{report:?}");
     let info = info_offline(&path).unwrap();
-    assert_eq!((info.format, json!(info.store)), (1, expected["store"].clone()));
+    assert_eq!((info.format, json!(info.store)), (format, expected["store"].clone()));
     let statuses: Vec<&RunStatus> = info.runs.keys().collect();
     assert!(statuses.len() >= 4, "runs in several states: {statuses:?}");
 
@@ -139,6 +150,68 @@ fn a_store_of_format_1_reads_as_it_did() {
     drop(store);
     SledStore::compact(&path, OpenOptions::default(), &mut |_| ()).unwrap();
     assert_eq!(wait(read(&open(&path))), expected, "compacted");
+}
+
+/// The copies that were kept before a store got a later format.
+fn kept(path: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("kept-")).collect()
+}
+
+#[test]
+fn a_store_of_an_earlier_format_is_kept_as_it_was_before_it_gets_the_present_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = unpack(1, dir.path());
+    let expected: Value = serde_json::from_slice(&fs::read(golden("format-1.json")).unwrap()).unwrap();
+    let before = files(&path);
+    assert_eq!(info_offline(&path).unwrap().format, 1, "looking changes nothing");
+    assert_eq!(kept(&path), Vec::<PathBuf>::new());
+
+    drop(open(&path));
+    assert_eq!(info_offline(&path).unwrap().format, PRESENT);
+    assert!(verify_offline(&path).unwrap().report.damage.is_empty());
+    let [copy] = &kept(&path)[..] else { panic!("one copy") };
+    let of_copy: BTreeMap<PathBuf, Vec<u8>> = files(copy)
+        .into_iter()
+        .map(|(file, bytes)| (path.join(file.strip_prefix(copy).unwrap()), bytes))
+        .collect();
+    assert!(of_copy == before, "every file as it was");
+    assert_eq!(info_offline(copy).unwrap().format, 1);
+    assert!(verify_offline(copy).unwrap().report.damage.is_empty(), "whole, with its manifest");
+
+    // The next open finds nothing to do. The copy is a store like any other.
+    drop(open(&path));
+    assert_eq!(kept(&path).len(), 1);
+    let moved = dir.path().join("moved");
+    fs::rename(copy, &moved).unwrap();
+    assert_eq!(wait(read(&open(&moved))), expected);
+}
+
+#[test]
+fn a_store_that_cannot_be_saved_stays_of_its_format() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = unpack(1, dir.path());
+    // Where the copy is to be made something else stands.
+    fs::write(path.join("kept-unfinished.tmp"), "").unwrap();
+    let before = files(&path);
+    let error = SledStore::open(&path, OpenOptions::default()).unwrap_err();
+    assert!(matches!(error, OpenError::Io { .. }), "{error:?}");
+    assert_eq!(files(&path), before, "nothing else changed");
+    assert_eq!(info_offline(&path).unwrap().format, 1);
+}
+
+/// Every file but the lock's note, with what is in it.
+fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else if path.file_name().unwrap() != "lock" {
+            found.insert(path.clone(), fs::read(&path).unwrap());
+        }
+    }
+    found
 }
 
 #[test]
@@ -182,11 +255,13 @@ fn wait_timed<T>(future: impl Future<Output = T>) -> T {
 #[test]
 fn a_later_format_is_refused_by_whoever_looks_and_nothing_changes() {
     let dir = tempfile::tempdir().unwrap();
-    let path = unpack(1, dir.path());
+    let path = unpack(PRESENT, dir.path());
     let text = fs::read_to_string(path.join("FORMAT")).unwrap();
     let body = text.rsplit_once("crc32").unwrap().0;
     // A later format may add lines after those of the first.
-    let body = body.replace("format 1\nneeds 0.1.0", "format 2\nneeds 0.2.0") + "chunks 64\n";
+    let (present, later) = (format!("format {PRESENT}\nneeds {NEEDS}"), PRESENT + 1);
+    assert!(body.contains(&present), "{body}");
+    let body = body.replace(&present, &format!("format {later}\nneeds 9.1.0")) + "chunks 64\n";
     let seal = crc32fast::hash(body.as_bytes());
     fs::write(path.join("FORMAT"), format!("{body}crc32 {seal:08x}\n")).unwrap();
     let before = fs::read(path.join("gen-1/db")).unwrap();
@@ -198,10 +273,10 @@ fn a_later_format_is_refused_by_whoever_looks_and_nothing_changes() {
     ] {
         let error = refused.unwrap_err();
         assert!(
-            matches!(&error, OpenError::Newer { format: 2, known: 1, needs, .. } if needs == "0.2.0"),
+            matches!(&error, OpenError::Newer { format, known: PRESENT, needs, .. } if *format == later && needs == "9.1.0"),
             "{error:?}"
         );
-        assert!(error.hint().contains("dssflow 0.2.0 or later"), "{}", error.hint());
+        assert!(error.hint().contains("dssflow 9.1.0 or later"), "{}", error.hint());
     }
     assert!(path.join("MANIFEST").exists() && fs::read(path.join("gen-1/db")).unwrap() == before);
 }
