@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,8 @@ const MAX_GROUP: usize = 256;
 const MAX_GROUP_BYTES: usize = 1024 * 1024;
 /// A group waits for writers that are likely to come for one part in so many of the time the last one took.
 const LINGER: u32 = 8;
+/// The longest that a committer without work stays awake after a group.
+const MAX_AWAKE: Duration = Duration::from_micros(200);
 /// Most heads kept in memory; they are dropped all at once and read again when needed.
 const MAX_HEADS: usize = 65_536;
 
@@ -138,6 +140,20 @@ struct Pace {
     writers: usize,
 }
 
+/// The next order; none when there will not be one. Whoever was just answered often comes back sooner than a thread that
+/// sleeps is woken, so it sleeps only after a moment.
+fn next(orders: &Receiver<Order>, pace: &Pace) -> Option<Order> {
+    let patience = Instant::now() + (pace.took / LINGER).min(MAX_AWAKE);
+    while Instant::now() < patience {
+        match orders.try_recv() {
+            Ok(order) => return Some(order),
+            Err(TryRecvError::Disconnected) => return None,
+            Err(TryRecvError::Empty) => std::thread::yield_now(),
+        }
+    }
+    orders.recv().ok()
+}
+
 /// A group: what waits, and what comes within a small part of the time that a group takes. Writers that were just
 /// answered come back in a moment; without them they and the others take turns with groups of half the size.
 #[expect(clippy::vec_box, reason = "they come in boxes")]
@@ -223,7 +239,7 @@ impl Committer {
     pub(crate) fn run(mut self, orders: &Receiver<Order>) {
         let mut queue = VecDeque::new();
         let mut pace = Pace::default();
-        while let Some(order) = queue.pop_front().or_else(|| orders.recv().ok()) {
+        while let Some(order) = queue.pop_front().or_else(|| next(orders, &pace)) {
             let first = match order {
                 Order::Commit(request) => request,
                 Order::Verify(reply) => {

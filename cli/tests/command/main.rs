@@ -2,7 +2,6 @@
 //! The verbs have rooms of their own; more runs against the sandbox are in the tests crate.
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
-#![expect(clippy::print_stdout, reason = "harnesses say what they did")]
 
 mod live;
 mod races;

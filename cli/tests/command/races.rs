@@ -173,9 +173,9 @@ fn race(ring: &Ring, round: usize, sums: &mut Sums) {
     while ended.len() < 3 || !drive.is_empty() {
         for mut process in std::mem::take(&mut racing) {
             if process.is_alive() {
-                drive.push(process)
+                drive.push(process);
             } else {
-                ended.push((process.args.clone(), process.end()))
+                ended.push((process.args.clone(), process.end()));
             }
         }
         let all_drive = drive.iter().all(|process| process.args[0] == "run");
