@@ -22,6 +22,7 @@ use crate::disk::{Disk, Synced};
 use crate::head::{HeadFile, Slots};
 use crate::place::Place;
 use crate::tree::{Trouble, protect};
+use crate::watch::Watch;
 use crate::{check, keys, payload, read};
 
 /// Most transitions in a group; more made it slower.
@@ -108,6 +109,7 @@ struct CachedHead {
 
 pub(crate) struct Committer {
     pub(crate) tree: sled::Tree,
+    pub(crate) watch: Watch,
     pub(crate) place: Place,
     pub(crate) blobs: PathBuf,
     /// Our own descriptor of sled's log.
@@ -134,6 +136,7 @@ impl Committer {
     #[expect(clippy::too_many_arguments, reason = "made in one place, from what opening found")]
     pub(crate) fn new(
         tree: sled::Tree,
+        watch: Watch,
         place: Place,
         blobs: PathBuf,
         db: File,
@@ -143,7 +146,20 @@ impl Committer {
         last: Commit,
     ) -> Self {
         let (poison, counters) = Default::default();
-        Self { tree, place, blobs, db, head, disk, store, poison, counters, last, cache: Cache::default() }
+        Self {
+            tree,
+            watch,
+            place,
+            blobs,
+            db,
+            head,
+            disk,
+            store,
+            poison,
+            counters,
+            last,
+            cache: Cache::default(),
+        }
     }
 
     /// Works until every sender is gone and the queue is empty.
@@ -231,7 +247,7 @@ impl Committer {
         next.finish();
         batch.insert(keys::COMMIT, seal(keys::COMMIT, next.encode()));
         self.tree.apply_batch(batch)?;
-        self.tree.flush()?;
+        self.watch.flush(&self.tree)?;
         if std::fs::read_dir(&self.blobs).map_err(Trouble::Io)?.next().is_some() {
             return Err(Trouble::Damage("sled moved a value into a file that it does not sync".to_owned()));
         }

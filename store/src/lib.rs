@@ -41,6 +41,7 @@ mod place;
 mod read;
 mod store;
 mod tree;
+mod watch;
 
 pub use disk::{Disk, OsDisk, Synced};
 pub use error::{Holder, OpenError};

@@ -25,6 +25,7 @@ use crate::offline::{self, StoreInfo};
 use crate::place::{CURRENT, FORMAT, GENERATION, Place, names};
 use crate::read::Reader;
 use crate::tree::{self, BLOBS, DB, Trouble, protect};
+use crate::watch::Watch;
 
 /// How many bytes of sled's log are kept in memory unless told otherwise.
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
@@ -241,8 +242,10 @@ impl SledStore {
         }
 
         let log = std::fs::File::open(dir.join(DB)).map_err(OpenError::io("open", &dir))?;
+        let watch = Watch::start(opened.tree()).map_err(OpenError::io("start threads for", path))?;
         let mut committer = Committer::new(
             opened.tree().clone(),
+            watch,
             place.clone(),
             dir.join(BLOBS),
             log,

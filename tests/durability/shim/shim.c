@@ -3,8 +3,9 @@
  * $SHIM_LOG    where it is written down, appended: one record a call, in the order in which the calls took place.
  *              Writes to standard output are in it too, so that what was said can be held against what was durable.
  * $SHIM_FAIL   CLASS:K:ERROR:HOW fails the K-th call of a class, from 1. CLASS is write, sync, open, rename or other
- *              (truncate, unlink, mkdir); ERROR is EIO or ENOSPC; HOW is once, sticky (and all after it) or short (a
- *              write: half of it is done and said to be, and the next write fails).
+ *              (truncate, unlink, mkdir); ERROR is EIO or ENOSPC; HOW is once, sticky (and all after it), late (once,
+ *              and only after a while, as disks do) or short (a write: half of it is done and said to be, and the next
+ *              write fails).
  *
  * $SHIM_STOP    after so many records the process ends as if it were killed, and the log is exact even so.
  *
@@ -37,7 +38,8 @@ enum kind {
 enum { CREATED = 1, TRUNCATED = 2 };
 enum class { WRITES, SYNCS, OPENS, RENAMES, OTHERS, CLASSES };
 static const char *const class_names[CLASSES] = {"write", "sync", "open", "rename", "other"};
-enum how { ONCE, STICKY, SHORT };
+enum how { ONCE, STICKY, LATE, SHORT };
+enum { LATE_US = 50 * 1000 };
 
 struct record {
   uint32_t kind, aux;
@@ -148,8 +150,9 @@ static int below(int dir, const char *path, char *out) {
 static int fault(enum class class) {
   uint64_t number = ++counts[class];
   if ((int)class != fail_class) return 0;
-  int fails = fail_how == ONCE ? number == fail_at : fail_how == STICKY ? number >= fail_at : number == fail_at + 1;
+  int fails = fail_how == STICKY ? number >= fail_at : number == fail_at + (fail_how == SHORT);
   if (!fails) return 0;
+  if (fail_how == LATE) usleep(LATE_US);
   note(FAULT, class, 0, number, NULL, 0, NULL, 0);
   errno = fail_errno;
   return fail_errno;
@@ -190,7 +193,7 @@ __attribute__((constructor)) static void begin(void) {
       if (!strcmp(class, class_names[i])) fail_class = i;
     fail_at = at;
     fail_errno = !strcmp(error, "EIO") ? EIO : !strcmp(error, "ENOSPC") ? ENOSPC : 0;
-    fail_how = !strcmp(how, "sticky") ? STICKY : !strcmp(how, "short") ? SHORT : ONCE;
+    fail_how = !strcmp(how, "sticky") ? STICKY : !strcmp(how, "short") ? SHORT : !strcmp(how, "late") ? LATE : ONCE;
     if (fail_class < 0 || !fail_errno) die("SHIM_FAIL cannot be read");
   }
 }

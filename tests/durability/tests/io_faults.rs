@@ -1,8 +1,9 @@
 //! Calls that fail: the k-th write, sync, open, rename or other call on the store's files gives EIO or ENOSPC, once, from
-//! then on, or after half a write. Nothing is acknowledged that is not durable, the program ends and says why, and the
-//! store opens again with all that was acknowledged, also when the power fails with its last word.
+//! then on, after a while, or after half a write. Nothing is acknowledged that is not durable, the program ends and says
+//! why, and the store opens again with all that was acknowledged, also when the power fails with its last word.
 //!
-//! `DSSFLOW_IO_FAULTS=2000` makes more of them, `DSSFLOW_SEED` others.
+//! `DSSFLOW_IO_FAULTS=2000` makes more of them, `DSSFLOW_SEED` others; `DSSFLOW_IO_CASE="Killed sync:23:EIO:once"` makes
+//! all of them the one that a failure names.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -114,6 +115,12 @@ fn calls(shim: &Shim, start: Start) -> BTreeMap<&'static str, u64> {
 
 fn cases(shim: &Shim, count: usize, dice: &mut Dice) -> Vec<Case> {
     let starts = [Start::Nothing, Start::Closed, Start::Killed];
+    if let Ok(wanted) = std::env::var("DSSFLOW_IO_CASE") {
+        let (start, fail) = wanted.split_once(' ').unwrap();
+        let start = starts.into_iter().find(|known| format!("{known:?}") == start).unwrap();
+        let class = CLASSES.into_iter().find(|class| fail.starts_with(class)).unwrap();
+        return vec![Case { start, class, fail: fail.to_owned() }; count];
+    }
     let calls: BTreeMap<Start, _> = starts.map(|start| (start, calls(shim, start))).into();
     let classes =
         ["sync", "write", "sync", "open", "write", "sync", "rename", "write", "sync", "open", "other"];
@@ -124,11 +131,11 @@ fn cases(shim: &Shim, count: usize, dice: &mut Dice) -> Vec<Case> {
         let likely = made - made / 10;
         let at = dice.below(likely.max(1)) + 1;
         let error = *dice.pick(&["EIO", "ENOSPC"]);
-        let how = *dice.pick(if class == "write" {
-            &["once", "sticky", "short"]
+        let how = if class == "write" && dice.percent(25) {
+            "short"
         } else {
-            &["once", "sticky", "once"]
-        });
+            *dice.pick(&["once", "sticky", "late"])
+        };
         Case { start, class, fail: format!("{class}:{at}:{error}:{how}") }
     };
     (0..count).map(case).collect()
