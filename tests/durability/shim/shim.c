@@ -146,22 +146,22 @@ static int below(int dir, const char *path, char *out) {
   return 1;
 }
 
-/* Counts a call, and says with which error it is to fail; 0 for none. Under the lock. */
-static int fault(enum class class) {
+/* Counts a call, on an inode where one is known, and says with which error it is to fail; 0 for none. Under the lock. */
+static int fault(enum class class, ino_t ino) {
   uint64_t number = ++counts[class];
   if ((int)class != fail_class) return 0;
   int fails = fail_how == STICKY ? number >= fail_at : number == fail_at + (fail_how == SHORT);
   if (!fails) return 0;
   if (fail_how == LATE) usleep(LATE_US);
-  note(FAULT, class, 0, number, NULL, 0, NULL, 0);
+  note(FAULT, class, ino, number, NULL, 0, NULL, 0);
   errno = fail_errno;
   return fail_errno;
 }
 
 /* Whether the write just counted is to be cut short. */
-static int is_short(void) {
+static int is_short(ino_t ino) {
   if (fail_class != WRITES || fail_how != SHORT || counts[WRITES] != fail_at) return 0;
-  note(FAULT, WRITES, 0, counts[WRITES], NULL, 0, NULL, 0);
+  note(FAULT, WRITES, ino, counts[WRITES], NULL, 0, NULL, 0);
   return 1;
 }
 
@@ -209,7 +209,7 @@ static int open_any(int dir, const char *path, int flags, mode_t mode) {
   if (log_fd < 0 || !below(dir, path, rest)) return REAL(openat)(dir, path, flags, mode);
   pthread_mutex_lock(&lock);
   int fd = -1;
-  if (!fault(OPENS)) {
+  if (!fault(OPENS, 0)) {
     struct stat st;
     int was_there = !fstatat(dir, path, &st, AT_SYMLINK_NOFOLLOW);
     fd = REAL(openat)(dir, path, flags, mode);
@@ -262,8 +262,8 @@ static ssize_t write_any(int fd, const struct iovec *parts, int count, off64_t a
     written = REAL(write)(fd, data, total);
   } else if (!ino) {
     written = at < 0 ? REAL(write)(fd, data, total) : REAL(pwrite64)(fd, data, total, at);
-  } else if (!fault(WRITES)) {
-    if (is_short() && total > 1) total /= 2;
+  } else if (!fault(WRITES, ino)) {
+    if (is_short(ino) && total > 1) total /= 2;
     written = at < 0 ? REAL(write)(fd, data, total) : REAL(pwrite64)(fd, data, total, at);
     int saved = errno;
     if (written > 0) {
@@ -311,7 +311,7 @@ static int truncate_any(int fd, off64_t size) {
   ino_t ino = known_fd(fd);
   if (!ino) {
     done = REAL(ftruncate64)(fd, size);
-  } else if (!fault(OTHERS)) {
+  } else if (!fault(OTHERS, ino)) {
     done = REAL(ftruncate64)(fd, size);
     int saved = errno;
     if (!done) note(TRUNCATE, 0, ino, (uint64_t)size, NULL, 0, NULL, 0);
@@ -327,7 +327,7 @@ static int allocate_any(int fd, int mode, off64_t at, off64_t len) {
   pthread_mutex_lock(&lock);
   int done = -1;
   ino_t ino = known_fd(fd);
-  if (!ino || !fault(OTHERS)) {
+  if (!ino || !fault(OTHERS, 0)) {
     done = REAL(fallocate64)(fd, mode, at, len);
     int saved = errno;
     if (!done && ino && !mode) note(EXTEND, 0, ino, (uint64_t)(at + len), NULL, 0, NULL, 0);
@@ -383,7 +383,7 @@ static int sync_any(int fd, int data_only) {
   pthread_mutex_lock(&lock);
   ino_t ino = known_fd(fd);
   uint64_t id = ++syncs;
-  int fails = ino && fault(SYNCS);
+  int fails = ino && fault(SYNCS, ino);
   if (ino && !fails) note(SYNC_START, (uint32_t)data_only, ino, id, NULL, 0, NULL, 0);
   pthread_mutex_unlock(&lock);
   if (fails) {
@@ -405,7 +405,7 @@ int fdatasync(int fd) { return log_fd < 0 ? REAL(fdatasync)(fd) : sync_any(fd, 1
 int sync_file_range(int fd, off64_t at, off64_t len, unsigned flags) {
   if (log_fd < 0 || !known_fd(fd)) return REAL(sync_file_range)(fd, at, len, flags);
   pthread_mutex_lock(&lock);
-  int fails = fault(SYNCS);
+  int fails = fault(SYNCS, known_fd(fd));
   if (!fails) note(RANGE, 0, known_fd(fd), 0, NULL, 0, NULL, 0);
   pthread_mutex_unlock(&lock);
   if (fails) {
@@ -423,7 +423,7 @@ static int rename_any(int from_dir, const char *from, int to_dir, const char *to
   if (log_fd < 0 || (!a_below && !b_below)) return REAL(renameat2)(from_dir, from, to_dir, to, flags);
   pthread_mutex_lock(&lock);
   int done = -1;
-  if (!fault(RENAMES)) {
+  if (!fault(RENAMES, 0)) {
     if (flags || !a_below || !b_below) unsupported("a rename with flags or across the root");
     struct stat st;
     int replaces = !fstatat(to_dir, to, &st, AT_SYMLINK_NOFOLLOW);
@@ -463,7 +463,7 @@ static int remove_any(int dir, const char *path, int flags) {
   if (log_fd < 0 || !below(dir, path, rest)) return REAL(unlinkat)(dir, path, flags);
   pthread_mutex_lock(&lock);
   int done = -1;
-  if (!fault(OTHERS)) {
+  if (!fault(OTHERS, 0)) {
     struct stat st;
     int there = !fstatat(dir, path, &st, AT_SYMLINK_NOFOLLOW);
     done = REAL(unlinkat)(dir, path, flags);
@@ -486,7 +486,7 @@ int mkdirat(int dir, const char *path, mode_t mode) {
   if (log_fd < 0 || !below(dir, path, rest)) return REAL(mkdirat)(dir, path, mode);
   pthread_mutex_lock(&lock);
   int done = -1;
-  if (!fault(OTHERS)) {
+  if (!fault(OTHERS, 0)) {
     done = REAL(mkdirat)(dir, path, mode);
     int saved = errno;
     struct stat st;
