@@ -232,14 +232,16 @@ impl SledStore {
         let commit = check::agree(commit.as_ref(), Some(&found.slots), &store, false)
             .map_err(|what| OpenError::damaged(&place.root, what))?;
         let head = HeadFile::open(&place, &store).map_err(OpenError::io("open", &place.head()))?;
-        if found.slots.newest().is_some_and(|head| head.number < commit.number) {
-            // Written by the last owner and not acknowledged. It is durable now, so it stays.
-            let advance = || {
+        let advance = || {
+            if found.slots.newest().is_some_and(|head| head.number < commit.number) {
+                // Written by the last owner and not acknowledged. It is durable now, so it stays.
                 head.write(&commit)?;
-                head.sync(&*disk)
-            };
-            advance().map_err(OpenError::io("write", &place.head()))?;
-        }
+            }
+            // What was read may be in memory only, when the last owner was killed before it synced. The next group
+            // must not be durable before it.
+            head.sync(&*disk)
+        };
+        advance().map_err(OpenError::io("write", &place.head()))?;
 
         let log = std::fs::File::open(dir.join(DB)).map_err(OpenError::io("open", &dir))?;
         let watch = Watch::start(opened.tree()).map_err(OpenError::io("start threads for", path))?;

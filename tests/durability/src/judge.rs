@@ -2,16 +2,12 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use dssflow_engine::store::Store as _;
-use dssflow_store::{ManifestState, OpenError, OpenOptions, SledStore, verify_offline};
+use dssflow_store::{ManifestState, OpenOptions, SledStore, verify_offline};
 
 use crate::oracle::{Acks, check_all};
 use crate::work;
-
-/// How long a lock may be held by nobody who shows.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What was wrong.
 #[derive(Debug, Clone, Default)]
@@ -43,22 +39,9 @@ pub fn judge(path: &Path, acks: &Acks, effects: Option<&str>, close: bool) -> Ba
     })
 }
 
-/// A child that another thread is just starting holds the lock of this process for a moment.
-fn patiently<T>(open: impl Fn() -> Result<T, OpenError>) -> Result<T, OpenError> {
-    let started = Instant::now();
-    loop {
-        match open() {
-            Err(OpenError::Locked { .. }) if started.elapsed() < PATIENCE => {
-                std::thread::sleep(Duration::from_millis(2));
-            }
-            answer => return answer,
-        }
-    }
-}
-
 async fn look(path: &Path, acks: &Acks, effects: Option<&str>, close: bool) -> Bad {
     let mut bad = Bad::default();
-    let store = match patiently(|| SledStore::open(path, OpenOptions::default())) {
+    let store = match SledStore::open(path, OpenOptions::default()) {
         Ok(store) => store,
         Err(error) => {
             let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
@@ -81,7 +64,7 @@ async fn look(path: &Path, acks: &Acks, effects: Option<&str>, close: bool) -> B
         bad.wrong.push(format!("closing: {error}"));
     }
     drop(store);
-    match patiently(|| verify_offline(path)) {
+    match verify_offline(path) {
         Ok(report) => {
             if !report.report.damage.is_empty() || !matches!(report.manifest, ManifestState::Checked { .. }) {
                 bad.wrong.push(format!("after it was closed: {report:?}"));
