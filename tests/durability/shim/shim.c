@@ -7,7 +7,8 @@
  *              and only after a while, as disks do) or short (a write: half of it is done and said to be, and the next
  *              write fails).
  *
- * $SHIM_STOP    after so many records the process ends as if it were killed, and the log is exact even so.
+ * $SHIM_STOP    after so many records the process ends as if it were killed, and the log is exact even so. N:SIZE: with
+ *              the first write of SIZE bytes after that.
  *
  * All calls but syncs are made under one lock, so that the log has their real order. A sync has two records: what was
  * written before the first is durable at the second. A call that bypasses libc is not seen; the harness finds that out
@@ -51,7 +52,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int log_fd = -1;
 static char root[PATH_MAX];
 static size_t root_len;
-static uint64_t syncs, records, stop_at;
+static uint64_t syncs, records, stop_at, stop_size;
 static uint64_t counts[CLASSES];
 static int fail_class = -1, fail_errno;
 static uint64_t fail_at;
@@ -90,7 +91,7 @@ static void note(enum kind kind, uint32_t aux, uint64_t ino, uint64_t number, co
   struct record record = {kind, aux, ino, number, (uint32_t)first_len, (uint32_t)second_len};
   struct iovec parts[3] = {{&record, sizeof record}, {(void *)first, first_len}, {(void *)second, second_len}};
   put_all(parts, 3);
-  if (++records == stop_at) _exit(137);
+  if (++records >= stop_at && stop_at && (!stop_size || (kind == WRITE && first_len == stop_size))) _exit(137);
 }
 
 static void unsupported(const char *what) { note(UNSUPPORTED, 0, 0, 0, what, strlen(what), NULL, 0); }
@@ -184,7 +185,11 @@ __attribute__((constructor)) static void begin(void) {
   know(&st, NAMED);
   root_len = strlen(root);
   note(LIFE, (uint32_t)getpid(), st.st_ino, 0, NULL, 0, NULL, 0);
-  if (getenv("SHIM_STOP")) stop_at = strtoull(getenv("SHIM_STOP"), NULL, 10);
+  if (getenv("SHIM_STOP")) {
+    char *rest;
+    stop_at = strtoull(getenv("SHIM_STOP"), &rest, 10);
+    if (*rest == ':') stop_size = strtoull(rest + 1, NULL, 10);
+  }
   if (fail && *fail) {
     char class[16], error[16], how[16];
     unsigned long long at;
