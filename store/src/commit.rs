@@ -26,6 +26,7 @@ use crate::import::Importing;
 use crate::inflight::{Held, InFlight};
 use crate::place::Place;
 use crate::tree::{EmptyDir, Trouble, protect};
+use crate::watch::Watch;
 use crate::{check, keys, payload, read};
 
 /// Most transitions in a group; more made it slower.
@@ -190,6 +191,7 @@ struct CachedHead {
 
 pub(crate) struct Committer {
     pub(crate) tree: sled::Tree,
+    pub(crate) watch: Watch,
     pub(crate) place: Place,
     pub(crate) blobs: EmptyDir,
     /// Our own descriptor of sled's log.
@@ -222,6 +224,7 @@ impl Committer {
     #[expect(clippy::too_many_arguments, reason = "made in one place, from what opening found")]
     pub(crate) fn new(
         tree: sled::Tree,
+        watch: Watch,
         place: Place,
         blobs: PathBuf,
         db: File,
@@ -232,7 +235,22 @@ impl Committer {
     ) -> Self {
         let (poison, counters, cache, holds, inflight) = Default::default();
         let blobs = EmptyDir::new(blobs);
-        Self { tree, place, blobs, db, head, disk, store, poison, counters, last, cache, holds, inflight }
+        Self {
+            tree,
+            watch,
+            place,
+            blobs,
+            db,
+            head,
+            disk,
+            store,
+            poison,
+            counters,
+            last,
+            cache,
+            holds,
+            inflight,
+        }
     }
 
     /// Works until every sender is gone and the queue is empty.
@@ -320,7 +338,7 @@ impl Committer {
         batch.insert(keys::COMMIT, seal(keys::COMMIT, next.encode()));
         self.tree.apply_batch(batch)?;
         lap(&mut mark, &spent.applying);
-        self.tree.flush()?;
+        self.watch.flush(&self.tree)?;
         lap(&mut mark, &spent.flushing);
         if !self.blobs.is_empty().map_err(Trouble::Io)? {
             return Err(Trouble::Damage("sled moved a value into a file that it does not sync".to_owned()));

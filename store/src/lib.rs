@@ -55,6 +55,7 @@ mod store;
 mod summary;
 mod sweep;
 mod tree;
+mod watch;
 
 pub use compact::{CompactReport, Progress};
 pub use disk::{Disk, OsDisk, Synced};

@@ -71,6 +71,14 @@ impl Lock {
     }
 }
 
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // A child that is being started at this moment has a copy of the descriptor, and with it the lock would live on
+        // until the child's program is loaded.
+        drop(self.file.unlock());
+    }
+}
+
 pub(crate) fn read_note(path: &Path) -> Option<Holder> {
     let mut last = None;
     for _ in 0..NOTE_READS {

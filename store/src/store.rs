@@ -29,6 +29,7 @@ use crate::offline::{self, StoreInfo};
 use crate::place::{CURRENT, FORMAT, GENERATION, Place, names};
 use crate::read::Reader;
 use crate::tree::{self, BLOBS, DB, Trouble, protect};
+use crate::watch::Watch;
 use crate::{check, codec, import, migrate, payload, remove, snapshot, sweep};
 
 /// How many bytes of sled's log are kept in memory unless told otherwise.
@@ -297,18 +298,22 @@ impl SledStore {
         if is_old {
             migrate::mark(&place, &*disk, &found.format)?;
         }
-        if found.slots.newest().is_some_and(|head| head.number < commit.number) {
-            // Written by the last owner and not acknowledged. It is durable now, so it stays.
-            let advance = || {
+        let advance = || {
+            if found.slots.newest().is_some_and(|head| head.number < commit.number) {
+                // Written by the last owner and not acknowledged. It is durable now, so it stays.
                 head.write(&commit)?;
-                head.sync(&*disk)
-            };
-            advance().map_err(OpenError::io("write", &place.head()))?;
-        }
+            }
+            // What was read may be in memory only, when the last owner was killed before it synced. The next group
+            // must not be durable before it.
+            head.sync(&*disk)
+        };
+        advance().map_err(OpenError::io("write", &place.head()))?;
 
         let log = std::fs::File::open(dir.join(DB)).map_err(OpenError::io("open", &dir))?;
+        let watch = Watch::start(opened.tree()).map_err(OpenError::io("start threads for", path))?;
         let mut committer = Committer::new(
             opened.tree().clone(),
+            watch,
             place.clone(),
             dir.join(BLOBS),
             log,

@@ -3,10 +3,12 @@
  * $SHIM_LOG    where it is written down, appended: one record a call, in the order in which the calls took place.
  *              Writes to standard output are in it too, so that what was said can be held against what was durable.
  * $SHIM_FAIL   CLASS:K:ERROR:HOW fails the K-th call of a class, from 1. CLASS is write, sync, open, rename or other
- *              (truncate, unlink, mkdir); ERROR is EIO or ENOSPC; HOW is once, sticky (and all after it) or short (a
- *              write: half of it is done and said to be, and the next write fails).
+ *              (truncate, unlink, mkdir); ERROR is EIO or ENOSPC; HOW is once, sticky (and all after it), late (once,
+ *              and only after a while, as disks do) or short (a write: half of it is done and said to be, and the next
+ *              write fails).
  *
- * $SHIM_STOP    after so many records the process ends as if it were killed, and the log is exact even so.
+ * $SHIM_STOP    after so many records the process ends as if it were killed, and the log is exact even so. N:SIZE: with
+ *              the first write of SIZE bytes after that.
  *
  * All calls but syncs are made under one lock, so that the log has their real order. A sync has two records: what was
  * written before the first is durable at the second. A call that bypasses libc is not seen; the harness finds that out
@@ -37,7 +39,8 @@ enum kind {
 enum { CREATED = 1, TRUNCATED = 2 };
 enum class { WRITES, SYNCS, OPENS, RENAMES, OTHERS, CLASSES };
 static const char *const class_names[CLASSES] = {"write", "sync", "open", "rename", "other"};
-enum how { ONCE, STICKY, SHORT };
+enum how { ONCE, STICKY, LATE, SHORT };
+enum { LATE_US = 50 * 1000 };
 
 struct record {
   uint32_t kind, aux;
@@ -49,7 +52,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int log_fd = -1;
 static char root[PATH_MAX];
 static size_t root_len;
-static uint64_t syncs, records, stop_at;
+static uint64_t syncs, records, stop_at, stop_size;
 static uint64_t counts[CLASSES];
 static int fail_class = -1, fail_errno;
 static uint64_t fail_at;
@@ -88,7 +91,7 @@ static void note(enum kind kind, uint32_t aux, uint64_t ino, uint64_t number, co
   struct record record = {kind, aux, ino, number, (uint32_t)first_len, (uint32_t)second_len};
   struct iovec parts[3] = {{&record, sizeof record}, {(void *)first, first_len}, {(void *)second, second_len}};
   put_all(parts, 3);
-  if (++records == stop_at) _exit(137);
+  if (++records >= stop_at && stop_at && (!stop_size || (kind == WRITE && first_len == stop_size))) _exit(137);
 }
 
 static void unsupported(const char *what) { note(UNSUPPORTED, 0, 0, 0, what, strlen(what), NULL, 0); }
@@ -144,21 +147,22 @@ static int below(int dir, const char *path, char *out) {
   return 1;
 }
 
-/* Counts a call, and says with which error it is to fail; 0 for none. Under the lock. */
-static int fault(enum class class) {
+/* Counts a call, on an inode where one is known, and says with which error it is to fail; 0 for none. Under the lock. */
+static int fault(enum class class, ino_t ino) {
   uint64_t number = ++counts[class];
   if ((int)class != fail_class) return 0;
-  int fails = fail_how == ONCE ? number == fail_at : fail_how == STICKY ? number >= fail_at : number == fail_at + 1;
+  int fails = fail_how == STICKY ? number >= fail_at : number == fail_at + (fail_how == SHORT);
   if (!fails) return 0;
-  note(FAULT, class, 0, number, NULL, 0, NULL, 0);
+  if (fail_how == LATE) usleep(LATE_US);
+  note(FAULT, class, ino, number, NULL, 0, NULL, 0);
   errno = fail_errno;
   return fail_errno;
 }
 
 /* Whether the write just counted is to be cut short. */
-static int is_short(void) {
+static int is_short(ino_t ino) {
   if (fail_class != WRITES || fail_how != SHORT || counts[WRITES] != fail_at) return 0;
-  note(FAULT, WRITES, 0, counts[WRITES], NULL, 0, NULL, 0);
+  note(FAULT, WRITES, ino, counts[WRITES], NULL, 0, NULL, 0);
   return 1;
 }
 
@@ -181,7 +185,11 @@ __attribute__((constructor)) static void begin(void) {
   know(&st, NAMED);
   root_len = strlen(root);
   note(LIFE, (uint32_t)getpid(), st.st_ino, 0, NULL, 0, NULL, 0);
-  if (getenv("SHIM_STOP")) stop_at = strtoull(getenv("SHIM_STOP"), NULL, 10);
+  if (getenv("SHIM_STOP")) {
+    char *rest;
+    stop_at = strtoull(getenv("SHIM_STOP"), &rest, 10);
+    if (*rest == ':') stop_size = strtoull(rest + 1, NULL, 10);
+  }
   if (fail && *fail) {
     char class[16], error[16], how[16];
     unsigned long long at;
@@ -190,7 +198,7 @@ __attribute__((constructor)) static void begin(void) {
       if (!strcmp(class, class_names[i])) fail_class = i;
     fail_at = at;
     fail_errno = !strcmp(error, "EIO") ? EIO : !strcmp(error, "ENOSPC") ? ENOSPC : 0;
-    fail_how = !strcmp(how, "sticky") ? STICKY : !strcmp(how, "short") ? SHORT : ONCE;
+    fail_how = !strcmp(how, "sticky") ? STICKY : !strcmp(how, "short") ? SHORT : !strcmp(how, "late") ? LATE : ONCE;
     if (fail_class < 0 || !fail_errno) die("SHIM_FAIL cannot be read");
   }
 }
@@ -206,7 +214,7 @@ static int open_any(int dir, const char *path, int flags, mode_t mode) {
   if (log_fd < 0 || !below(dir, path, rest)) return REAL(openat)(dir, path, flags, mode);
   pthread_mutex_lock(&lock);
   int fd = -1;
-  if (!fault(OPENS)) {
+  if (!fault(OPENS, 0)) {
     struct stat st;
     int was_there = !fstatat(dir, path, &st, AT_SYMLINK_NOFOLLOW);
     fd = REAL(openat)(dir, path, flags, mode);
@@ -259,8 +267,8 @@ static ssize_t write_any(int fd, const struct iovec *parts, int count, off64_t a
     written = REAL(write)(fd, data, total);
   } else if (!ino) {
     written = at < 0 ? REAL(write)(fd, data, total) : REAL(pwrite64)(fd, data, total, at);
-  } else if (!fault(WRITES)) {
-    if (is_short() && total > 1) total /= 2;
+  } else if (!fault(WRITES, ino)) {
+    if (is_short(ino) && total > 1) total /= 2;
     written = at < 0 ? REAL(write)(fd, data, total) : REAL(pwrite64)(fd, data, total, at);
     int saved = errno;
     if (written > 0) {
@@ -308,7 +316,7 @@ static int truncate_any(int fd, off64_t size) {
   ino_t ino = known_fd(fd);
   if (!ino) {
     done = REAL(ftruncate64)(fd, size);
-  } else if (!fault(OTHERS)) {
+  } else if (!fault(OTHERS, ino)) {
     done = REAL(ftruncate64)(fd, size);
     int saved = errno;
     if (!done) note(TRUNCATE, 0, ino, (uint64_t)size, NULL, 0, NULL, 0);
@@ -324,7 +332,7 @@ static int allocate_any(int fd, int mode, off64_t at, off64_t len) {
   pthread_mutex_lock(&lock);
   int done = -1;
   ino_t ino = known_fd(fd);
-  if (!ino || !fault(OTHERS)) {
+  if (!ino || !fault(OTHERS, 0)) {
     done = REAL(fallocate64)(fd, mode, at, len);
     int saved = errno;
     if (!done && ino && !mode) note(EXTEND, 0, ino, (uint64_t)(at + len), NULL, 0, NULL, 0);
@@ -380,7 +388,7 @@ static int sync_any(int fd, int data_only) {
   pthread_mutex_lock(&lock);
   ino_t ino = known_fd(fd);
   uint64_t id = ++syncs;
-  int fails = ino && fault(SYNCS);
+  int fails = ino && fault(SYNCS, ino);
   if (ino && !fails) note(SYNC_START, (uint32_t)data_only, ino, id, NULL, 0, NULL, 0);
   pthread_mutex_unlock(&lock);
   if (fails) {
@@ -402,7 +410,7 @@ int fdatasync(int fd) { return log_fd < 0 ? REAL(fdatasync)(fd) : sync_any(fd, 1
 int sync_file_range(int fd, off64_t at, off64_t len, unsigned flags) {
   if (log_fd < 0 || !known_fd(fd)) return REAL(sync_file_range)(fd, at, len, flags);
   pthread_mutex_lock(&lock);
-  int fails = fault(SYNCS);
+  int fails = fault(SYNCS, known_fd(fd));
   if (!fails) note(RANGE, 0, known_fd(fd), 0, NULL, 0, NULL, 0);
   pthread_mutex_unlock(&lock);
   if (fails) {
@@ -420,7 +428,7 @@ static int rename_any(int from_dir, const char *from, int to_dir, const char *to
   if (log_fd < 0 || (!a_below && !b_below)) return REAL(renameat2)(from_dir, from, to_dir, to, flags);
   pthread_mutex_lock(&lock);
   int done = -1;
-  if (!fault(RENAMES)) {
+  if (!fault(RENAMES, 0)) {
     if (flags || !a_below || !b_below) unsupported("a rename with flags or across the root");
     struct stat st;
     int replaces = !fstatat(to_dir, to, &st, AT_SYMLINK_NOFOLLOW);
@@ -460,7 +468,7 @@ static int remove_any(int dir, const char *path, int flags) {
   if (log_fd < 0 || !below(dir, path, rest)) return REAL(unlinkat)(dir, path, flags);
   pthread_mutex_lock(&lock);
   int done = -1;
-  if (!fault(OTHERS)) {
+  if (!fault(OTHERS, 0)) {
     struct stat st;
     int there = !fstatat(dir, path, &st, AT_SYMLINK_NOFOLLOW);
     done = REAL(unlinkat)(dir, path, flags);
@@ -483,7 +491,7 @@ int mkdirat(int dir, const char *path, mode_t mode) {
   if (log_fd < 0 || !below(dir, path, rest)) return REAL(mkdirat)(dir, path, mode);
   pthread_mutex_lock(&lock);
   int done = -1;
-  if (!fault(OTHERS)) {
+  if (!fault(OTHERS, 0)) {
     done = REAL(mkdirat)(dir, path, mode);
     int saved = errno;
     struct stat st;

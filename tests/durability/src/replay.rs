@@ -231,7 +231,7 @@ impl<'a> Replay<'a> {
                 }
             }
             Op::Unsupported { what } => panic!("the program did what cannot be replayed: {what}"),
-            Op::Said { .. } | Op::Fault | Op::WriteBack | Op::Count { .. } => {}
+            Op::Said { .. } | Op::Fault { .. } | Op::WriteBack | Op::Count { .. } => {}
         }
     }
 

@@ -103,7 +103,10 @@ pub enum Op {
         data: Range<usize>,
     },
     /// A call was made to fail.
-    Fault,
+    Fault {
+        /// On what; 0 for calls on names.
+        ino: u64,
+    },
     /// A range of a file was written back, which makes nothing durable.
     WriteBack,
     /// A process ends in good order: so many calls of a class were made.
@@ -217,7 +220,7 @@ fn record(bytes: &[u8], at: usize) -> Option<(Op, usize)> {
         10 | 12 => Op::Remove { path: text(&first)? },
         11 => Op::MakeDir { ino, path: text(&first)?, mode: aux },
         13 => Op::Said { data: first },
-        14 => Op::Fault,
+        14 => Op::Fault { ino },
         15 => Op::Unsupported { what: text(&first)? },
         16 => Op::WriteBack,
         17 => Op::Count { class: aux as usize, calls: number },
