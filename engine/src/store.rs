@@ -42,6 +42,7 @@
 //! [`conformance`] is the suite that any store must pass; [`memory::MemoryStore`] is the reference.
 
 pub mod conformance;
+pub mod layer;
 pub mod memory;
 pub mod prune;
 mod rules;
@@ -310,7 +311,7 @@ pub enum StoreError {
 /// Durable storage for runs. See the module's contract.
 ///
 /// A store that wraps another one passes on every method, those with a default too: a shared store whose claims do
-/// not arrive is fenced at its first commit.
+/// not arrive is fenced at its first commit. A [`layer::Layer`] does.
 pub trait Store: Send + Sync + 'static {
     /// Identifies the store for ever.
     fn id(&self) -> StoreId;

@@ -11,11 +11,9 @@ use dssflow_engine::event::Request;
 use dssflow_engine::id::{RunId, StoreId, WorkerId, WorkflowName};
 use dssflow_engine::run::RunStatus;
 use dssflow_engine::runtime::{EngineOptions, LEASE_TTL};
+use dssflow_engine::store::layer::Layer;
 use dssflow_engine::store::memory::MemoryStore;
-use dssflow_engine::store::{
-    Claim, Expect, GraphHash, Head, ListPage, ListQuery, Record, Store, StoreCaps, StoreError, Transition,
-    VerifyReport,
-};
+use dssflow_engine::store::{Claim, Expect, Record, Store, StoreError, Transition};
 use dssflow_engine::time::{BoxFuture, Timestamp};
 use dssflow_engine::{Engine, StartRun};
 use dssflow_tests::chance::Chance;
@@ -105,17 +103,9 @@ impl Way {
     }
 }
 
-impl Store for Way {
-    fn id(&self) -> StoreId {
-        self.base.id()
-    }
-
-    fn epoch(&self) -> u64 {
-        self.base.epoch()
-    }
-
-    fn caps(&self) -> StoreCaps {
-        self.base.caps()
+impl Layer for Way {
+    fn base(&self) -> &dyn Store {
+        &self.base
     }
 
     fn commit(&self, transition: Transition) -> BoxFuture<'_, Result<u64, StoreError>> {
@@ -127,26 +117,6 @@ impl Store for Way {
             self.pass().await;
             self.base.load(run, after).await
         })
-    }
-
-    fn head<'a>(&'a self, run: &'a RunId) -> BoxFuture<'a, Result<Option<Head>, StoreError>> {
-        self.base.head(run)
-    }
-
-    fn graph<'a>(&'a self, hash: &'a GraphHash) -> BoxFuture<'a, Result<Vec<u8>, StoreError>> {
-        self.base.graph(hash)
-    }
-
-    fn list(&self, query: ListQuery) -> BoxFuture<'_, Result<ListPage, StoreError>> {
-        self.base.list(query)
-    }
-
-    fn due(
-        &self,
-        until: Timestamp,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<(Timestamp, RunId)>, StoreError>> {
-        self.base.due(until, limit)
     }
 
     fn claim<'a>(
@@ -183,10 +153,6 @@ impl Store for Way {
             self.pass().await;
             self.base.release(run, worker).await
         })
-    }
-
-    fn verify(&self) -> BoxFuture<'_, Result<VerifyReport, StoreError>> {
-        self.base.verify()
     }
 }
 

@@ -5,13 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use dssflow_engine::id::{RunId, StoreId};
+use dssflow_engine::id::StoreId;
+use dssflow_engine::store::layer::Layer;
 use dssflow_engine::store::memory::MemoryStore;
-use dssflow_engine::store::{
-    Expect, GraphHash, Head, ListPage, ListQuery, Record, Store, StoreCaps, StoreError, Transition,
-    VerifyReport,
-};
-use dssflow_engine::time::{BoxFuture, Timestamp};
+use dssflow_engine::store::{Expect, ListQuery, Store, StoreError, Transition};
+use dssflow_engine::time::BoxFuture;
 use futures::FutureExt;
 
 use crate::chance::Chance;
@@ -273,48 +271,12 @@ impl CrashStore {
     }
 }
 
-impl Store for CrashStore {
-    fn id(&self) -> StoreId {
-        self.base.id()
-    }
-
-    fn epoch(&self) -> u64 {
-        self.base.epoch()
-    }
-
-    fn caps(&self) -> StoreCaps {
-        self.base.caps()
+impl Layer for CrashStore {
+    fn base(&self) -> &dyn Store {
+        &*self.base
     }
 
     fn commit(&self, transition: Transition) -> BoxFuture<'_, Result<u64, StoreError>> {
         Box::pin(self.commit_with_trouble(transition))
-    }
-
-    fn load<'a>(&'a self, run: &'a RunId, after: u64) -> BoxFuture<'a, Result<Vec<Record>, StoreError>> {
-        self.base.load(run, after)
-    }
-
-    fn head<'a>(&'a self, run: &'a RunId) -> BoxFuture<'a, Result<Option<Head>, StoreError>> {
-        self.base.head(run)
-    }
-
-    fn graph<'a>(&'a self, hash: &'a GraphHash) -> BoxFuture<'a, Result<Vec<u8>, StoreError>> {
-        self.base.graph(hash)
-    }
-
-    fn list(&self, query: ListQuery) -> BoxFuture<'_, Result<ListPage, StoreError>> {
-        self.base.list(query)
-    }
-
-    fn due(
-        &self,
-        until: Timestamp,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<(Timestamp, RunId)>, StoreError>> {
-        self.base.due(until, limit)
-    }
-
-    fn verify(&self) -> BoxFuture<'_, Result<VerifyReport, StoreError>> {
-        self.base.verify()
     }
 }

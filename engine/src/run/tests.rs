@@ -2,6 +2,7 @@
 
 mod invariants;
 mod random;
+mod restore;
 mod simulation;
 
 use std::time::Duration;

@@ -7,10 +7,11 @@ use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 use crate::event;
-use crate::id::{RunId, StoreId};
+use crate::id::RunId;
+use crate::store::layer::Layer;
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    GraphHash, Head, ListPage, ListQuery, Record, Store, StoreCaps, StoreError, Transition, VerifyReport,
+    GraphHash, Head, ListPage, ListQuery, Record, Store, StoreError, Transition, VerifyReport,
 };
 use crate::time::{BoxFuture, Timestamp};
 
@@ -159,17 +160,9 @@ fn words(transition: &Transition) -> String {
     words.join(", ")
 }
 
-impl Store for LifeStore {
-    fn id(&self) -> StoreId {
-        self.base.id()
-    }
-
-    fn epoch(&self) -> u64 {
-        self.base.epoch()
-    }
-
-    fn caps(&self) -> StoreCaps {
-        self.base.caps()
+impl Layer for LifeStore {
+    fn base(&self) -> &dyn Store {
+        &self.base
     }
 
     fn commit(&self, transition: Transition) -> BoxFuture<'_, Result<u64, StoreError>> {
@@ -214,8 +207,6 @@ impl Store for LifeStore {
             self.base.due(until, limit).await
         })
     }
-
-    // A store with one owner has no claims to pass on.
 
     fn verify(&self) -> BoxFuture<'_, Result<VerifyReport, StoreError>> {
         Box::pin(async move {

@@ -4,7 +4,8 @@ use dssflow_engine::EngineError;
 use dssflow_engine::graph::OnReject;
 use dssflow_engine::id::WorkerId;
 use dssflow_engine::run::{RunStatus, Verb};
-use dssflow_engine::store::*;
+use dssflow_engine::store::layer::Layer;
+use dssflow_engine::store::{Store, StoreError, Transition};
 use dssflow_engine::time::BoxFuture;
 
 use super::*;
@@ -20,50 +21,18 @@ async fn open(gate: &tokio::sync::watch::Receiver<bool>) {
     gate.clone().wait_for(|open| *open).await.unwrap();
 }
 
-impl Store for Stalling {
-    fn id(&self) -> StoreId {
-        self.base.id()
+impl Layer for Stalling {
+    fn base(&self) -> &dyn Store {
+        &self.base
     }
-    fn epoch(&self) -> u64 {
-        self.base.epoch()
-    }
-    fn caps(&self) -> StoreCaps {
-        self.base.caps()
-    }
+
     fn commit(&self, transition: Transition) -> BoxFuture<'_, Result<u64, StoreError>> {
         Box::pin(async move {
             open(&self.commits).await;
             self.base.commit(transition).await
         })
     }
-    fn load<'a>(&'a self, run: &'a RunId, after: u64) -> BoxFuture<'a, Result<Vec<Record>, StoreError>> {
-        self.base.load(run, after)
-    }
-    fn head<'a>(&'a self, run: &'a RunId) -> BoxFuture<'a, Result<Option<Head>, StoreError>> {
-        self.base.head(run)
-    }
-    fn graph<'a>(&'a self, hash: &'a GraphHash) -> BoxFuture<'a, Result<Vec<u8>, StoreError>> {
-        self.base.graph(hash)
-    }
-    fn list(&self, query: ListQuery) -> BoxFuture<'_, Result<ListPage, StoreError>> {
-        self.base.list(query)
-    }
-    fn due(
-        &self,
-        until: Timestamp,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<(Timestamp, RunId)>, StoreError>> {
-        self.base.due(until, limit)
-    }
-    fn claim<'a>(
-        &'a self,
-        run: &'a RunId,
-        worker: &'a WorkerId,
-        now: Timestamp,
-        ttl: Duration,
-    ) -> BoxFuture<'a, Result<Claim, StoreError>> {
-        self.base.claim(run, worker, now, ttl)
-    }
+
     fn renew<'a>(
         &'a self,
         worker: &'a WorkerId,
@@ -74,12 +43,6 @@ impl Store for Stalling {
             open(&self.renewals).await;
             self.base.renew(worker, now, ttl).await
         })
-    }
-    fn release<'a>(&'a self, run: &'a RunId, worker: &'a WorkerId) -> BoxFuture<'a, Result<(), StoreError>> {
-        self.base.release(run, worker)
-    }
-    fn verify(&self) -> BoxFuture<'_, Result<VerifyReport, StoreError>> {
-        self.base.verify()
     }
 }
 

@@ -3,11 +3,17 @@
 use std::collections::BTreeSet;
 
 use dssflow_engine::activity::{Effect, Marks, Owner, Probe, Recorded, Resources, Undo};
-use dssflow_engine::archive::{self, ArchiveReader, CopyError, CopyOptions, Purpose, PutOptions, PutReport};
+use dssflow_engine::archive::{
+    self, ArchiveReader, CopyError, CopyOptions, Part, Purpose, PutOptions, PutReport,
+};
 use dssflow_engine::event::{EventKind, PauseKind};
 use dssflow_engine::graph::OnParentClose;
 use dssflow_engine::run::{RunStatus, StepStatus, Verb};
-use dssflow_engine::store::{ListQuery, Store};
+use dssflow_engine::runtime::Pruning;
+use dssflow_engine::store::layer::Layer;
+use dssflow_engine::store::prune::{Policy, Stays};
+use dssflow_engine::store::{ListQuery, Record, Store, StoreError};
+use dssflow_engine::time::BoxFuture;
 use dssflow_engine::workflow::Definition;
 use dssflow_engine::{Activity, ActivityResult, EngineError};
 use rand::rngs::StdRng;
@@ -387,4 +393,253 @@ async fn nothing_is_made_twice_after_a_restore_however_the_world_went_on() {
         assert!(moved > cases / 3 && found > cases / 4 && remade > cases / 4, "{moved} {found} {remade}");
         assert!(rolled_back > cases / 10 && lost_runs > cases / 50, "{rolled_back} {lost_runs}");
     }
+}
+
+/// A store whose reading takes time, so that runs go on under a backup.
+struct Slow(MemoryStore);
+
+impl Layer for Slow {
+    fn base(&self) -> &dyn Store {
+        &self.0
+    }
+
+    fn page<'a>(
+        &'a self,
+        run: &'a RunId,
+        after: u64,
+        bytes: usize,
+    ) -> BoxFuture<'a, Result<Vec<Record>, StoreError>> {
+        Box::pin(async move {
+            pass(3).await;
+            // Little at a time, so that a run takes many looks.
+            self.0.page(run, after, bytes.min(700)).await
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backup_of_a_store_in_use_is_of_one_instant() {
+    let site = Site::new(None);
+    let store = MemoryStore::new(StoreId::generate([9; 16]));
+    let engine = site.engine(&store);
+    for i in 0..4_u64 {
+        let steps = (0..12).map(|s| format!("r{i}-{s}")).collect::<Vec<_>>();
+        let steps = steps.iter().map(|s| {
+            let mut step = make(s, &[]);
+            step.timeouts.start_to_close_ms = Some(600_000);
+            step
+        });
+        let mut start = run(&format!("r{i}"), steps.collect());
+        start.options.parallelism = 1;
+        site.cloud().chance.lock().unwrap().get_or_insert_with(|| StdRng::seed_from_u64(1));
+        engine.start(start).await.unwrap();
+    }
+    pass(7).await;
+    let heads = store.snapshot().await.unwrap().heads;
+    let options = CopyOptions { now: site.now(), product: "test".into(), runs: None };
+    let slow = Slow(store.share());
+    let (bytes, made) = archive::write(&slow, Vec::new(), options, &mut |_| {}).await.unwrap();
+    assert_eq!(made.totals.runs, 4);
+    let mut went_on = 0;
+    let mut reader = ArchiveReader::open(&bytes[..]).unwrap();
+    let second = MemoryStore::new(StoreId::generate([8; 16]));
+    while let Some(part) = reader.next_part().unwrap() {
+        let Part::Run(archived) = part else { continue };
+        let head = heads.iter().find(|head| head.run == archived.run).unwrap();
+        assert_eq!((archived.seq, archived.due), (head.seq, head.due), "as it was at that instant");
+        let now = store.head(&archived.run).await.unwrap().unwrap();
+        went_on += u64::from(now.seq > archived.seq);
+        let then = dssflow_engine::runtime::load_at(&store, &archived.run, archived.seq).await.unwrap();
+        let shown = view(&then);
+        assert_eq!(archived.summary.status, shown.status);
+        assert_eq!(archived.summary.updated, shown.updated);
+        assert_eq!(archived.summary.done as usize, shown.steps.iter().filter(|s| s.status.is_done()).count());
+    }
+    assert!(went_on >= 2, "runs went on under the backup: {went_on}");
+    let report = site.put(&second, &bytes, Purpose::Import).await.unwrap();
+    assert_eq!((report.runs, report.unfinished), (4, 4));
+    for head in &heads {
+        let there = second.load(&head.run, 0).await.unwrap();
+        let mut here = store.load(&head.run, 0).await.unwrap();
+        here.retain(|record| record.first_seq <= head.seq);
+        assert_eq!(there[..there.len() - 1], here[..], "records come as they are, and one more says how");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_of_another_store_can_be_read_and_nothing_else() {
+    let site = Site::new(None);
+    let first = MemoryStore::new(StoreId::generate([9; 16]));
+    let engine = site.engine(&first);
+    engine.start(run("done", vec![make("d", &[])])).await.unwrap().wait().await.unwrap();
+    let gate = StepKind::Gate {
+        question: "?".into(),
+        timeout_ms: None,
+        default: None,
+        on_reject: Default::default(),
+    };
+    engine.start(run("waits", vec![make("w", &[]), kind("g", gate, &["w"])])).await.unwrap();
+    pass(30).await;
+    let archive = site.backup(&first).await;
+
+    let second = MemoryStore::new(StoreId::generate([8; 16]));
+    let there = site.engine(&second);
+    let own = there.start(run("own", vec![make("o", &[])])).await.unwrap();
+    own.wait().await.unwrap();
+    let report = site.put(&second, &archive, Purpose::Import).await.unwrap();
+    assert_eq!((report.runs, report.unfinished, report.existing), (2, 1, 0));
+    let calls = (site.cloud().calls(), second.commits());
+    let recovered = there.recover().await.unwrap();
+    assert!(recovered.runs.is_empty() && recovered.parked.is_empty(), "{recovered:?}");
+    for (run, status) in [("done", RunStatus::Succeeded), ("waits", RunStatus::Cancelled)] {
+        let run = id(run);
+        let shown = there.view(&run).await.unwrap();
+        assert_eq!((shown.status, shown.live), (status, false));
+        assert_eq!(shown.imported, Some(first.id()));
+        let listed =
+            there.list(ListQuery { prefix: Some(run.to_string()), ..ListQuery::default() }).await.unwrap();
+        assert_eq!((listed.runs[0].status, listed.runs[0].live), (status, false));
+        assert!(there.history(&run, 0).await.unwrap().len() > 3);
+        let step = name(if run.as_str() == "done" { "d" } else { "w" });
+        let refusals = [
+            there.resume(&run, by()).await.err(),
+            there.rollback(&run, vec![], by()).await.err(),
+            there.act(&run, Verb::Rerun { from: step.clone() }, by()).await.err(),
+            there.note(&run, Verb::Skip { step: step.clone() }, by()).await.err(),
+            there.cancel_idle(&run, dssflow_engine::event::CancelMode::Keep, by()).await.err(),
+            there.terminate(&run, by()).await.err(),
+            there.fork(&run, &step, None, by()).await.err(),
+            there.upgrade(&run, by()).await.err(),
+        ];
+        for refusal in refusals {
+            let Some(EngineError::Imported { store, .. }) = &refusal else { panic!("{refusal:?}") };
+            assert_eq!(*store, first.id());
+        }
+    }
+    assert_eq!((site.cloud().calls(), second.commits()), calls, "refused before anything is written");
+
+    // A second time nothing changes; and the purpose must fit the store.
+    let again = site.put(&second, &archive, Purpose::Import).await.unwrap();
+    assert_eq!((again.runs, again.existing), (0, 2));
+    let wrong = site.put(&second, &archive, Purpose::Restore).await.unwrap_err();
+    assert!(matches!(wrong, CopyError::OtherStore { .. }), "{wrong}");
+    let wrong = site.put(&first, &archive, Purpose::Import).await.unwrap_err();
+    assert!(matches!(wrong, CopyError::SameStore(_)), "{wrong}");
+
+    // A backup of the second store keeps what is another's.
+    let copy = site.backup(&second).await;
+    let third = MemoryStore::new(second.id());
+    site.put(&third, &copy, Purpose::Restore).await.unwrap();
+    let last = site.engine(&third);
+    let refused = last.resume(&id("waits"), by()).await.unwrap_err();
+    assert!(matches!(refused, EngineError::Imported { .. }), "{refused}");
+    last.act(&id("own"), Verb::Rerun { from: name("o") }, by()).await.unwrap();
+    assert!(third.verify().await.unwrap().damage.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_whole_is_saved_from_a_backup_that_was_cut_off() {
+    let site = Site::new(None);
+    let first = MemoryStore::new(StoreId::generate([9; 16]));
+    let engine = site.engine(&first);
+    for i in 0..5 {
+        let step = format!("s{i}");
+        engine.start(run(&format!("r{i}"), vec![make(&step, &[])])).await.unwrap().wait().await.unwrap();
+    }
+    let archive = site.backup(&first).await;
+    let cut = &archive[..archive.len() * 3 / 5];
+    let refused = site.put(&MemoryStore::new(first.id()), cut, Purpose::Restore).await.unwrap_err();
+    assert!(matches!(refused, CopyError::Archive(archive::ArchiveError::CutOff { .. })), "{refused}");
+    let mut damaged = archive.clone();
+    let middle = archive.len() / 2;
+    damaged[middle] ^= 1;
+    for (bytes, lost) in [(cut, 1), (&damaged[..], 1)] {
+        let store = MemoryStore::new(first.id());
+        let options = PutOptions {
+            purpose: Purpose::Restore,
+            now: site.now(),
+            request: by(),
+            runs: None,
+            salvage: true,
+        };
+        let mut reader = ArchiveReader::open(bytes).unwrap();
+        let report = archive::put(&store, &mut reader, &options, &mut |_| {}).await.unwrap();
+        assert_eq!(report.lost.len(), lost, "{:?}", report.lost);
+        assert!(report.runs >= 2 && report.runs < 5, "{report:?}");
+        let listed = store.list(ListQuery::default()).await.unwrap().runs;
+        assert_eq!(listed.len() as u64, report.runs);
+        for summary in listed {
+            assert_eq!(site.engine(&store).view(&summary.run).await.unwrap().status, RunStatus::Succeeded);
+        }
+    }
+    // Only some, and one that is not there.
+    let store = MemoryStore::new(first.id());
+    let runs = Some([id("r1"), id("r9")].into());
+    let options =
+        PutOptions { purpose: Purpose::Restore, now: site.now(), request: by(), runs, salvage: false };
+    let mut reader = ArchiveReader::open(&archive[..]).unwrap();
+    let report = archive::put(&store, &mut reader, &options, &mut |_| {}).await.unwrap();
+    assert_eq!((report.runs, report.missing), (1, vec![id("r9")]));
+    let options = CopyOptions { now: site.now(), product: "test".into(), runs: Some(vec![id("r9")]) };
+    let refused = archive::write(&first, Vec::new(), options, &mut |_| {}).await.unwrap_err();
+    assert!(matches!(refused, CopyError::NoSuchRun(_)), "{refused}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn old_runs_are_removed_with_what_they_alone_named() {
+    let site = Site::new(None);
+    let store = MemoryStore::new(StoreId::generate([9; 16]));
+    let engine = site.engine(&store);
+    let live = engine.start(run("live", vec![make("x", &[])])).await.unwrap();
+    live.wait().await.unwrap();
+    let tree = engine.start(run("tree", vec![below_as("s", &[])])).await.unwrap();
+    tree.wait().await.unwrap();
+    engine.rollback(tree.id(), vec![], by()).await.unwrap().wait().await.unwrap();
+    let back = engine.start(run("back", vec![make("y", &[])])).await.unwrap();
+    back.wait().await.unwrap();
+    engine.rollback(back.id(), vec![], by()).await.unwrap().wait().await.unwrap();
+    pass(91 * 86_400).await;
+    let young = engine.start(run("young", vec![make("y", &[]), make("z", &[])])).await.unwrap();
+    young.wait().await.unwrap();
+    engine.rollback(young.id(), vec![], by()).await.unwrap().wait().await.unwrap();
+
+    let policy = Policy::default();
+    let listed = || async {
+        let runs = engine.list(ListQuery::default()).await.unwrap().runs;
+        runs.into_iter().map(|s| s.run.to_string()).collect::<Vec<_>>()
+    };
+    let before = listed().await;
+    let graph = store.load(&id("back"), 0).await.unwrap();
+    let graph = dssflow_engine::event::graphs_named(1, &graph[0].bytes).unwrap().remove(0);
+    let mut goes = Vec::new();
+    let mut note = |step| {
+        if let Pruning::Goes { run } = step {
+            goes.push(run.to_string());
+        }
+    };
+    let dry = engine.prune(&policy, true, &mut note).await.unwrap();
+    assert_eq!((dry.seen, dry.removed, dry.swept), (5, 3, None));
+    assert_eq!(dry.stays, [(id("live"), Stays::Live)]);
+    assert_eq!(listed().await, before, "a dry run removes nothing");
+    let held = store.snapshot().await.unwrap();
+    let refused = engine.prune(&policy, false, &mut |_| {}).await.unwrap_err();
+    let EngineError::Store { error: StoreError::Unavailable(_), .. } = &refused else { panic!("{refused}") };
+    drop(held);
+    let pruned = engine.prune(&policy, false, &mut note).await.unwrap();
+    assert_eq!((pruned.removed, pruned.events, pruned.stayed), (3, dry.events, 1));
+    assert_eq!(
+        goes,
+        ["back", "tree:s", "tree", "back", "tree:s", "tree"],
+        "what was announced, starters last"
+    );
+    assert_eq!(listed().await, ["young", "live"]);
+    assert_eq!(pruned.swept.unwrap().graphs, 3);
+    assert!(matches!(store.graph(&graph).await, Err(StoreError::NotFound(_))));
+    engine.view(&id("live")).await.unwrap();
+    assert_eq!(engine.prune(&policy, false, &mut |_| {}).await.unwrap().removed, 0);
+    // The id is free, and its next run begins anew.
+    let again = engine.start(run("back", vec![make("y", &[])])).await.unwrap();
+    assert_eq!(again.wait().await.unwrap().status, RunStatus::Succeeded);
+    assert_eq!(engine.history(&id("back"), 0).await.unwrap()[0].seq, 1);
+    assert!(store.verify().await.unwrap().damage.is_empty());
 }

@@ -67,8 +67,14 @@ pub(super) fn imported(state: &mut RunState, from: Imported, at: Timestamp) {
 
 /// What lists and views say of a run that was restored.
 pub(crate) fn restored_note(backup: Timestamp, paused: Option<&str>) -> String {
-    match paused.filter(|why| !why.is_empty() && !why.starts_with("restored from ")) {
-        Some(why) => format!("restored from a backup of {backup}; it was paused then: {why}"),
+    const PAUSED: &str = "; it was paused then: ";
+    // Of one that was restored before, the reason from before that.
+    let why = paused.map(|why| match why.strip_prefix("restored from ") {
+        Some(earlier) => earlier.split_once(PAUSED).map_or("", |(_, why)| why),
+        None => why,
+    });
+    match why.filter(|why| !why.is_empty()) {
+        Some(why) => format!("restored from a backup of {backup}{PAUSED}{why}"),
         None => format!("restored from a backup of {backup}"),
     }
 }

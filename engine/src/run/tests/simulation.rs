@@ -362,7 +362,13 @@ impl Sim {
                 0..45 => drop(self.turn()),
                 45..80 if !self.state.in_flight.is_empty() => self.land(false),
                 80..83 if self.state.finished.is_none() => self.crash(),
-                83..86 => self.now += self.rng.random_range(0..40_000),
+                83 => self.must(EventKind::RunRestored {
+                    format: EVENT_FORMAT,
+                    backup: self.state.updated,
+                    gap_ms: 7,
+                    request: request(),
+                }),
+                84..86 => self.now += self.rng.random_range(0..40_000),
                 86..97 => self.verb(),
                 _ => self.ask(),
             }
