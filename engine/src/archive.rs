@@ -5,6 +5,25 @@
 //! [`put`] puts runs into one. What it holds is what the store holds: no secret is in there. It is not encrypted and
 //! not signed: its checksums tell damage, not forgery.
 //!
+//! # What becomes of runs that are put into a store
+//! A *restore* ([`Purpose::Restore`]) is into a store with the id of the one that the backup was made of. It is as that
+//! store was, and the world has gone on: what runs did since the backup is not known. So each run gets the event
+//! `run_restored`; one that had not ended is paused by it, and goes on only when somebody resumes it. From then on a
+//! step that can be probed is looked at before it acts, also one that had never started, and "absent" counts only when
+//! two looks agree over its settle time. What is found is taken as done; what has to be made gets a generation that was
+//! never used, because a service may know the tokens of all earlier ones. Runs below, which it starts later, do the
+//! same.
+//!
+//! What a restore cannot know: a rollback takes back what the backup knows of and what was looked at since. Steps that
+//! had not started by then are not looked at by a rollback: a run should be resumed first, so that what it made is
+//! found, or what is left be swept by its tags. Old values that an update recorded since the backup are lost with it. A
+//! run that was started since the backup is not there: started again under its id it looks once before each step, as
+//! any new run does.
+//!
+//! An *import* ([`Purpose::Import`]) is into another store. Its runs can be listed, shown and explained, and that is all:
+//! whatever would change one is refused ([`EngineError::Imported`](crate::EngineError::Imported)). They have ended there,
+//! and own nothing, so they can be pruned like others.
+//!
 //! # Format
 //! Version 1. Every line is one object, and its last member is `sum`: the first 16 hex digits of the SHA-256 of the
 //! `sum` before it (nothing for the first line) and of the line without its `sum`. So a line that was changed,

@@ -396,14 +396,14 @@ pub trait Store: Send + Sync + 'static {
     /// The heads of all runs at one instant: when the head of one is from after some commit, no other is from before
     /// it. They are of acknowledged commits, or of such as will be.
     fn snapshot(&self) -> BoxFuture<'_, Result<Snapshot, StoreError>> {
-        Box::pin(async move { Err(cannot(self.caps(), "copied")) })
+        Box::pin(async move { Err(cannot(&self.caps(), "copied")) })
     }
 
     /// Puts a graph into the store, for runs that are imported next. Does nothing when it is there. One that no run
     /// comes to name goes with the next sweep.
     fn put_graph<'a>(&'a self, hash: &'a GraphHash, bytes: Vec<u8>) -> BoxFuture<'a, Result<(), StoreError>> {
         drop((hash, bytes));
-        Box::pin(async move { Err(cannot(self.caps(), "copied into")) })
+        Box::pin(async move { Err(cannot(&self.caps(), "copied into")) })
     }
 
     /// Puts a whole run into a store that does not have it, with its records as they are. Resolves when it is durable;
@@ -414,7 +414,7 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError::Fenced`] when the store was opened again since; and with what [`WholeRun::records`] fails with.
     fn import<'a>(&'a self, run: WholeRun<'a>) -> BoxFuture<'a, Result<(), StoreError>> {
         drop(run);
-        Box::pin(async move { Err(cannot(self.caps(), "copied into")) })
+        Box::pin(async move { Err(cannot(&self.caps(), "copied into")) })
     }
 
     /// Removes a run whole: its head, records and due item, and it is in no list any more. `seq` is its last event;
@@ -425,7 +425,7 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError::Unavailable`] while a [`Snapshot`] is there; with [`StoreError::Fenced`].
     fn remove<'a>(&'a self, run: &'a RunId, seq: u64, epoch: u64) -> BoxFuture<'a, Result<(), StoreError>> {
         let _ = (run, seq, epoch);
-        Box::pin(async move { Err(cannot(self.caps(), "pruned")) })
+        Box::pin(async move { Err(cannot(&self.caps(), "pruned")) })
     }
 
     /// Removes graphs and large values that no run names any more. Reads every record, to ask `names` which graphs it
@@ -435,13 +435,13 @@ pub trait Store: Send + Sync + 'static {
     /// stay; with [`StoreError::Unavailable`] while a [`Snapshot`] is there; with [`StoreError::Fenced`].
     fn sweep(&self, names: NamesGraphs) -> BoxFuture<'_, Result<Swept, StoreError>> {
         let _ = names;
-        Box::pin(async move { Err(cannot(self.caps(), "pruned")) })
+        Box::pin(async move { Err(cannot(&self.caps(), "pruned")) })
     }
 
     /// Reads everything and checks it.
     fn verify(&self) -> BoxFuture<'_, Result<VerifyReport, StoreError>>;
 }
 
-fn cannot(caps: StoreCaps, what: &str) -> StoreError {
+fn cannot(caps: &StoreCaps, what: &str) -> StoreError {
     StoreError::Invalid(format!("a store of kind {} cannot be {what}", caps.backend))
 }

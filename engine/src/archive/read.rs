@@ -138,6 +138,21 @@ struct EndOfRun {
     sha256: String,
 }
 
+#[derive(Debug, Deserialize)]
+struct More {
+    more: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct End {
+    end: Totals,
+}
+
+#[derive(Debug, Deserialize)]
+struct Peek {
+    dssflow_archive: u64,
+}
+
 /// A line that is read.
 #[derive(Debug)]
 enum Line {
@@ -155,14 +170,6 @@ impl Line {
         let text = std::str::from_utf8(text).map_err(|_| "it is not UTF-8".to_owned())?;
         let name = text.strip_prefix("{\"").and_then(|rest| rest.split_once('"')).map(|(name, _)| name);
         let bad = |error: serde_json::Error| format!("it is not what its first word says ({error})");
-        #[derive(Deserialize)]
-        struct More {
-            more: String,
-        }
-        #[derive(Deserialize)]
-        struct End {
-            end: Totals,
-        }
         match name {
             Some("graph") => serde_json::from_str(text).map(Self::Graph).map_err(bad),
             Some("run") => serde_json::from_str(text).map(Self::Run).map_err(bad),
@@ -210,10 +217,6 @@ impl<R: BufRead> ArchiveReader<R> {
             Raw::Cut(text) if text.is_empty() => return Err(no("it is empty")),
             Raw::Cut(_) => return Err(no("it has no whole line")),
         };
-        #[derive(Deserialize)]
-        struct Peek {
-            dssflow_archive: u64,
-        }
         // An array of one number would do for the struct as well.
         if !text.starts_with(b"{\"dssflow_archive\":") {
             return Err(no("its first line says something else"));

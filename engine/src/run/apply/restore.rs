@@ -33,12 +33,7 @@ pub(super) fn restored(state: &mut RunState, backup: Timestamp, gap_ms: u64, at:
     if state.finished.is_some() {
         return;
     }
-    let message = match &state.paused {
-        Some(reason) if reason.kind != PauseKind::Restored => {
-            format!("restored from a backup of {backup}; it was paused then: {}", reason.message)
-        }
-        _ => format!("restored from a backup of {backup}"),
-    };
+    let message = restored_note(backup, state.paused.as_ref().map(|reason| reason.message.as_str()));
     if state.paused.is_none() {
         state.suspended_ms = state.suspended_ms.saturating_add(gap_ms);
         state.paused_at = Some(at);

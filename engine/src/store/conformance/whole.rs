@@ -387,7 +387,8 @@ pub(super) async fn an_imported_run_is_as_it_was<H: Harness>(harness: &mut H) {
 
 pub(super) async fn an_import_is_whole_or_nothing<H: Harness>(harness: &mut H) {
     let mut store = harness.fresh().await;
-    let records: &[&[u8]] = &[b"one", &[7; 90 * KIB], b"three"];
+    let large = vec![7; 90 * KIB];
+    let records: &[&[u8]] = &[b"one", &large, b"three"];
     let failing = |at: usize| {
         let mut run = whole("a", records);
         let all: Vec<_> = std::mem::replace(&mut run.records, Box::new(std::iter::empty())).collect();
@@ -442,10 +443,7 @@ pub(super) async fn of_rival_imports_one_wins<H: Harness>(harness: &mut H) {
     for round in 0..5 {
         let run = format!("run-{round}");
         let epoch = claim(&store, &run, 0, 0).await.expect("it is ours").epoch;
-        let import = async |i: u8| {
-            let bytes = [[i; 70 * KIB]; 1];
-            store.import(whole(&run, &[&[i], &bytes[0]])).await
-        };
+        let import = async |i: u8| store.import(whole(&run, &[&[i], &vec![i; 70 * KIB]])).await;
         let create = store.commit(transition(&run, Expect::New, epoch));
         let (answers, created) = join(join_all((0..8).map(import)), create).await;
         let winners = answers.iter().filter(|answer| answer.is_ok()).count() + usize::from(created.is_ok());
