@@ -4,15 +4,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use dssflow_engine::Graph;
-use dssflow_engine::event::{Event, graphs_named};
+use dssflow_engine::event::Event;
 use dssflow_engine::id::RunId;
 use dssflow_engine::run::view::{self, RunView};
 use dssflow_engine::runtime::engine;
-use dssflow_engine::store::{ListPage, ListQuery, Store as _, StoreError};
+use dssflow_engine::store::{ListPage, ListQuery, Store as _};
 use dssflow_store::SledStore;
 
 use crate::control::client::Client;
-use crate::control::{self, Obstacles, Swept};
+use crate::control::{self, Obstacles};
 use crate::error::{Code, CommandError, CommandResult};
 use crate::owner::{self, Opened};
 use crate::suggest;
@@ -26,12 +26,6 @@ pub(crate) enum Access {
     Store(Arc<SledStore>),
     /// From the process that owns the store.
     Owner(Box<Client>),
-}
-
-/// Removes a run as it stands. Which runs may go the store says.
-pub(crate) async fn remove(store: &SledStore, run: &RunId) -> Result<(), StoreError> {
-    let head = store.head(run).await?.ok_or_else(|| StoreError::NotFound(format!("run {run}")))?;
-    store.remove(run, head.seq, store.epoch()).await
 }
 
 impl Access {
@@ -94,25 +88,6 @@ impl Access {
         match self {
             Self::Store(store) => Ok(engine::load(store.as_ref(), run).await?.graph),
             Self::Owner(client) => client.graph(run).await,
-        }
-    }
-
-    /// Removes a run that has ended and owns nothing.
-    pub(crate) async fn remove(&self, run: &RunId) -> CommandResult<()> {
-        match self {
-            Self::Store(store) => Ok(remove(store.as_ref(), run).await?),
-            Self::Owner(client) => client.remove(run).await,
-        }
-    }
-
-    /// Removes graphs and large values that no run names any more.
-    pub(crate) async fn sweep(&self) -> CommandResult<Swept> {
-        match self {
-            Self::Store(store) => {
-                let swept = store.sweep(graphs_named).await?;
-                Ok(Swept { graphs: swept.graphs, payload_files: swept.payloads, bytes: swept.bytes })
-            }
-            Self::Owner(client) => client.sweep().await,
         }
     }
 

@@ -272,8 +272,9 @@ pub(crate) enum RunsCommand {
     Import(ImportArgs),
     /// Remove runs that have ended and own nothing, with all that is known of them
     #[command(
-        after_help = "A run that has not ended, or that made things which are still there, always stays.\n\n\
-                      Examples:\n  dssflow runs prune --older-than 90d --dry-run\n  dssflow runs prune --keep 100 --status succeeded --yes"
+        after_help = "A run that has not ended, or that made things which are still there, always stays. A run goes with \
+                      those that its steps started, or not at all.\n\n\
+                      Examples:\n  dssflow runs prune --older-than 90d --dry-run\n  dssflow runs prune --older-than 0s --keep 100 --status rolled_back --yes"
     )]
     Prune(PruneArgs),
 }

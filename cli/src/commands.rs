@@ -7,7 +7,7 @@ mod decide;
 mod explain;
 mod init;
 mod pause;
-mod prune;
+pub(crate) mod prune;
 mod restore;
 mod resume;
 mod rollback;

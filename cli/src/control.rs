@@ -17,6 +17,7 @@ use dssflow_engine::id::{RunId, StepName};
 use dssflow_engine::run::Verb;
 use dssflow_engine::runtime::Obstacle;
 use dssflow_engine::store::RunSummary;
+use dssflow_engine::store::prune::{Policy, Stays};
 use dssflow_store::StoreInfo;
 use serde::{Deserialize, Serialize};
 
@@ -62,15 +63,30 @@ pub(crate) struct OwnerInfo {
     pub(crate) live: Vec<RunId>,
 }
 
-/// Answer of `POST /v1/store/sweep`.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(crate) struct Swept {
-    /// Graphs that were removed.
-    pub(crate) graphs: u64,
-    /// Files of large values.
-    pub(crate) payload_files: u64,
-    /// Bytes of both.
-    pub(crate) bytes: u64,
+/// Body of `POST /v1/store/prune`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct PruneOrder {
+    /// Which runs are to go.
+    pub(crate) policy: Policy,
+    /// Whether it is only to be said.
+    pub(crate) dry_run: bool,
+}
+
+/// Answer of `POST /v1/store/prune`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PruneDone {
+    /// The runs that are gone, or would be.
+    pub(crate) runs: Vec<RunId>,
+    /// How many runs were looked at.
+    pub(crate) seen: u64,
+    /// How many events went.
+    pub(crate) events: u64,
+    /// How many runs were asked for and stay.
+    pub(crate) stayed: u64,
+    /// Some of them, with why.
+    pub(crate) stays: Vec<(RunId, Stays)>,
+    /// Bytes of graphs and large values that went with them.
+    pub(crate) swept_bytes: u64,
 }
 
 /// Body of `POST /v1/runs/{run}/pause`, `cancel` and `rollback`. What is not asked for is not sent, so that an owner of

@@ -176,7 +176,7 @@ fn copy(
     let db = tree::open(target, cache_bytes)?;
     let copied = protect(|| {
         let (mut batch, mut bytes, mut done) = (sled::Batch::default(), 0, 0);
-        for pair in from.iter() {
+        for pair in from {
             let (key, value) = pair?;
             if unseal(&key, &value).is_none() {
                 return Err(Trouble::Damage("a value does not match its checksum".to_owned()));

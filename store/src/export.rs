@@ -268,17 +268,14 @@ impl Salvage {
             while let Some(pair) = scan(&self.tree, &[keys::RECORDS], &from).next() {
                 let (key, _) = pair.map_err(Trouble::Damage)?;
                 let prefix = key.len().checked_sub(keys::CHUNK).map(|len| &key[..len]);
-                match prefix.and_then(keys::parse_record) {
-                    Some((run, _)) => {
-                        from = tree::after_prefix(&keys::records(&run));
-                        if !self.tree.contains_key(keys::partial(&run))? {
-                            runs.insert(run);
-                        }
+                if let Some((run, _)) = prefix.and_then(keys::parse_record) {
+                    from = tree::after_prefix(&keys::records(&run));
+                    if !self.tree.contains_key(keys::partial(&run))? {
+                        runs.insert(run);
                     }
-                    None => {
-                        from = key.to_vec();
-                        from.push(0);
-                    }
+                } else {
+                    from = key.to_vec();
+                    from.push(0);
                 }
             }
             Ok(())

@@ -88,7 +88,7 @@ pub(crate) async fn import(store: &SledStore, mut whole: WholeRun<'_>) -> Result
         chain: codec::genesis(store.store_id(), &run),
     };
     let mut part = Part::default();
-    while let Some(record) = whole.records.next() {
+    for record in whole.records.by_ref() {
         let record = record?;
         order.take(&record)?;
         let body = stored(store, &record.bytes, &mut part)?;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{ListFormat, ViewFormat};
+use super::ViewFormat;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum StoreCommand {
@@ -106,18 +106,21 @@ pub(crate) struct RunExportArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct PruneArgs {
-    /// Only runs that ended so long ago, as 90d or 12h
-    #[arg(long, value_name = "AGE")]
-    pub(crate) older_than: Option<String>,
-    /// Leave the newest so many of those that fit
-    #[arg(long, value_name = "N")]
-    pub(crate) keep: Option<usize>,
+    /// Only runs to which nothing happened for so long, as 90d or 12h
+    #[arg(long, value_name = "AGE", default_value = "90d")]
+    pub(crate) older_than: String,
+    /// But not the last so many, of each workflow and site, that have ended
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) keep: usize,
     /// Only runs that ended so, as succeeded or rolled_back (may be repeated)
     #[arg(long, value_name = "STATUS")]
     pub(crate) status: Vec<String>,
     /// Only runs of this workflow
     #[arg(long, value_name = "NAME")]
     pub(crate) workflow: Option<String>,
+    /// Only runs of this site
+    #[arg(long, value_name = "NAME")]
+    pub(crate) site: Option<String>,
     /// Say what would be removed, and remove nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -126,5 +129,5 @@ pub(crate) struct PruneArgs {
     pub(crate) yes: bool,
     /// How what is removed is printed
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
-    pub(crate) output: ListFormat,
+    pub(crate) output: ViewFormat,
 }

@@ -72,7 +72,7 @@ pub(crate) async fn cancel(ui: &Ui, settings: &Settings, args: CancelArgs) -> Co
             &format!("this deletes everything run {} made", target.view.run),
         )?;
     }
-    end(ui, settings, target, mode, &args.reason).await
+    Box::pin(end(ui, settings, target, mode, &args.reason)).await
 }
 
 /// Ends the run at once.
@@ -84,7 +84,7 @@ pub(crate) async fn terminate(ui: &Ui, settings: &Settings, args: TerminateArgs)
         &format!("End run {} at once? What is under way is left behind.", target.view.run),
         &format!("what run {} has under way is then left behind", target.view.run),
     )?;
-    end(ui, settings, target, CancelMode::Terminate, &args.reason.reason).await
+    Box::pin(end(ui, settings, target, CancelMode::Terminate, &args.reason.reason)).await
 }
 
 async fn end(ui: &Ui, settings: &Settings, target: Target, mode: CancelMode, reason: &str) -> CommandResult {

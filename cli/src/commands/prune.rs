@@ -1,167 +1,147 @@
-//! `runs prune`: removes runs that have ended and own nothing.
+//! `runs prune`: removes runs that have ended and own nothing, by the engine's policy.
 
+use dssflow_engine::Engine;
+use dssflow_engine::id::RunId;
 use dssflow_engine::run::RunStatus;
-use dssflow_engine::store::{ListQuery, MAX_PAGE, RunSummary};
-use dssflow_engine::time::Timestamp;
+use dssflow_engine::runtime::{Pruned, Pruning};
+use dssflow_engine::store::prune::{Policy, Stays};
+use serde_json::json;
 
 use crate::access::Access;
-use crate::args::{ListFormat, PruneArgs};
+use crate::args::{PruneArgs, ViewFormat};
 use crate::bar::{Bar, size};
-use crate::commands::runs;
+use crate::commands::{copies, runs};
 use crate::config::Settings;
+use crate::control::{PruneDone, PruneOrder};
 use crate::error::{Code, CommandError, CommandResult, Exit};
 use crate::moment;
 use crate::progress::now;
-use crate::ui::Ui;
+use crate::ui::{Ui, one_line};
 
-/// Which runs go.
-struct Rule {
-    statuses: Vec<RunStatus>,
-    workflow: Option<String>,
-    before: Option<Timestamp>,
-    keep: usize,
-}
+/// How many runs that stay are told one by one.
+const MAX_TOLD: usize = 20;
 
-/// What a rule says of the runs there are.
-#[derive(Default)]
-struct Chosen {
-    go: Vec<RunSummary>,
-    /// Runs that would go and made things that are still there.
-    live: usize,
-}
-
-impl Rule {
-    fn of(args: &PruneArgs) -> CommandResult<Self> {
-        if args.older_than.is_none() && args.keep.is_none() && args.status.is_empty() {
-            return Err(CommandError::new(Code::Usage, "nothing says which runs are to be removed").hint(
-                "by age: --older-than 90d; by count: --keep 100; by how they ended: --status succeeded",
-            ));
+fn policy(args: &PruneArgs) -> CommandResult<Policy> {
+    let mut statuses = Vec::new();
+    for text in &args.status {
+        let status = runs::status(text)?;
+        if !status.is_end() {
+            let ends = RunStatus::ALL.iter().filter(|status| status.is_end()).map(|status| status.as_str());
+            let ends = ends.collect::<Vec<_>>().join(", ");
+            return Err(CommandError::new(
+                Code::Usage,
+                format!("a run that is {text} has not ended and stays"),
+            )
+            .hint(format!("those that have ended are: {ends}")));
         }
-        let mut statuses = Vec::new();
-        for text in &args.status {
-            let status = runs::status(text)?;
-            if !status.is_end() {
-                return Err(CommandError::new(
-                    Code::Usage,
-                    format!("a run that is {text} has not ended and stays"),
-                )
-                .hint(format!("those that have ended are: {}", ends().join(", "))));
-            }
-            statuses.push(status);
-        }
-        if statuses.is_empty() {
-            statuses = RunStatus::ALL.iter().copied().filter(|status| status.is_end()).collect();
-        }
-        let now = now();
-        let before =
-            args.older_than.as_ref().map(|age| moment::parse("--older-than", age, now)).transpose()?;
-        Ok(Self { statuses, workflow: args.workflow.clone(), before, keep: args.keep.unwrap_or(0) })
+        statuses.push(status);
     }
-
-    /// Takes in one run after the other, newest first; `seen` counts those that fit.
-    fn take(&self, run: RunSummary, seen: &mut usize, chosen: &mut Chosen) {
-        *seen += 1;
-        if *seen <= self.keep || self.before.is_some_and(|before| run.updated >= before) {
-            return;
-        }
-        if run.live {
-            chosen.live += 1;
-        } else {
-            chosen.go.push(run);
-        }
-    }
-}
-
-fn ends() -> Vec<&'static str> {
-    RunStatus::ALL.iter().filter(|status| status.is_end()).map(|status| status.as_str()).collect()
+    let now = now();
+    let older_than = now.since(moment::parse("--older-than", &args.older_than, now)?);
+    Ok(Policy {
+        older_than,
+        keep_newest: args.keep,
+        statuses,
+        workflow: args.workflow.clone(),
+        site: args.site.clone(),
+    })
 }
 
 /// Runs it.
 pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &PruneArgs) -> CommandResult {
-    let rule = Rule::of(args)?;
+    let policy = policy(args)?;
     let access = Access::open_as(&settings.store, "dssflow runs prune").await?;
-    let result = prune(ui, &access, &rule, args).await;
+    let result = prune(ui, &access, policy, args).await;
     access.close().await?;
     result
 }
 
-async fn prune(ui: &Ui, access: &Access, rule: &Rule, args: &PruneArgs) -> CommandResult {
-    let chosen = choose(access, rule).await?;
-    if chosen.live > 0 {
-        ui.note(&format!(
-            "{} stay: what they made may still be there; `dssflow rollback RUN` takes it back",
-            count(chosen.live)
-        ));
-    }
-    if chosen.go.is_empty() {
-        ui.note("no run fits; nothing was removed");
-        return Ok(Exit::Ok);
-    }
-    if args.dry_run {
-        print(ui, &chosen.go, args.output);
-        ui.note(&format!("{} would be removed; nothing was", count(chosen.go.len())));
+async fn prune(ui: &Ui, access: &Access, policy: Policy, args: &PruneArgs) -> CommandResult {
+    let found = once(ui, access, &PruneOrder { policy: policy.clone(), dry_run: true }).await?;
+    if args.dry_run || found.runs.is_empty() {
+        tell_stays(ui, &found);
+        print(ui, &found, args.output);
+        ui.note(&match found.runs.len() {
+            0 => "no run fits; nothing was removed".to_owned(),
+            n => format!("{} would be removed; nothing was", count(n)),
+        });
         return Ok(Exit::Ok);
     }
     if !args.yes {
-        ui.confirm(&format!("{} will be removed for good, history and all.", count(chosen.go.len())))?;
+        tell_stays(ui, &found);
+        let n = found.runs.len();
+        ui.confirm(&format!("{} will be removed for good, history and all.", count(n)))?;
     }
-    let mut bar = Bar::new(ui);
-    let of = chosen.go.len() as u64;
-    let (mut gone, mut stayed) = (Vec::new(), 0);
-    for (done, run) in (1..).zip(chosen.go) {
-        match access.remove(&run.run).await {
-            Ok(()) => gone.push(run),
-            // It went on since, or somebody else removed it.
-            Err(error) if matches!(error.code, Code::RunRefused | Code::NoSuchRun) => stayed += 1,
-            Err(error) => return Err(error.hint(format!("{} were removed before that", count(gone.len())))),
-        }
-        bar.at("removing", done, of, "runs");
-    }
-    let swept = access.sweep().await?;
-    drop(bar);
-    print(ui, &gone, args.output);
+    let done = once(ui, access, &PruneOrder { policy, dry_run: false }).await?;
+    tell_stays(ui, &done);
+    print(ui, &done, args.output);
     ui.note(&format!(
-        "{} removed, and {} graphs and large values that only they named; `dssflow store compact` gives the room back",
-        count(gone.len()),
-        size(swept.bytes)
+        "{} removed, and {} of graphs and large values that only they named; `dssflow store compact` gives the room back",
+        count(done.runs.len()),
+        size(done.swept_bytes)
     ));
-    if stayed > 0 {
-        ui.note(&format!("{} stay: they went on or were removed meanwhile", count(stayed)));
-    }
     Ok(Exit::Ok)
+}
+
+async fn once(ui: &Ui, access: &Access, order: &PruneOrder) -> CommandResult<PruneDone> {
+    match access {
+        Access::Store(store) => {
+            let engine = Engine::builder(store.clone()).build();
+            let mut bar = Bar::new(ui);
+            copies::blocking(carry_out(&engine, order, &mut |doing, done| bar.at(doing, done, 0, "runs")))
+        }
+        Access::Owner(client) => client.prune(order).await,
+    }
+}
+
+/// Has an engine prune its store, and says what it did.
+pub(crate) async fn carry_out(
+    engine: &Engine,
+    order: &PruneOrder,
+    show: &mut (dyn FnMut(&'static str, u64) + Send),
+) -> CommandResult<PruneDone> {
+    let mut runs: Vec<RunId> = Vec::new();
+    let mut progress = |at: Pruning| match at {
+        Pruning::Looking { runs } => show("looking", runs),
+        Pruning::Goes { run } => {
+            runs.push(run);
+            show("removing", runs.len() as u64);
+        }
+        _ => {}
+    };
+    let Pruned { seen, events, stayed, stays, swept, .. } =
+        engine.prune(&order.policy, order.dry_run, &mut progress).await?;
+    let swept_bytes = swept.map_or(0, |swept| swept.bytes);
+    Ok(PruneDone { runs, seen, events, stayed, stays, swept_bytes })
 }
 
 fn count(n: usize) -> String {
     if n == 1 { "1 run".to_owned() } else { format!("{n} runs") }
 }
 
-async fn choose(access: &Access, rule: &Rule) -> CommandResult<Chosen> {
-    let (mut chosen, mut seen, mut cursor) = (Chosen::default(), 0, None);
-    loop {
-        let query = ListQuery {
-            statuses: rule.statuses.clone(),
-            workflow: rule.workflow.clone(),
-            limit: MAX_PAGE,
-            cursor,
-            ..ListQuery::default()
-        };
-        let page = access.list(query).await?;
-        for run in page.runs {
-            rule.take(run, &mut seen, &mut chosen);
-        }
-        cursor = page.cursor;
-        if cursor.is_none() {
-            return Ok(chosen);
-        }
+fn tell_stays(ui: &Ui, done: &PruneDone) {
+    // Those that are merely among the last were meant to stay.
+    let told = |(_, why): &&(RunId, Stays)| !matches!(why, Stays::Newest | Stays::Unfinished);
+    let stays: Vec<_> = done.stays.iter().filter(told).collect();
+    for (run, why) in stays.iter().take(MAX_TOLD) {
+        ui.note(&format!("run {run} stays: {}", one_line(&why.to_string())));
+    }
+    if stays.len() > MAX_TOLD {
+        ui.note(&format!("and {} more", count(stays.len() - MAX_TOLD)));
     }
 }
 
-fn print(ui: &Ui, gone: &[RunSummary], output: ListFormat) {
+fn print(ui: &Ui, done: &PruneDone, output: ViewFormat) {
+    let value = json!({
+        "runs": done.runs,
+        "seen": done.seen,
+        "events": done.events,
+        "stayed": done.stayed,
+        "swept_bytes": done.swept_bytes,
+    });
     match output {
-        ListFormat::Table | ListFormat::Wide => ui.out(&runs::summaries(gone, output == ListFormat::Wide)),
-        ListFormat::Json => ui.json(&gone, true),
-        ListFormat::Jsonl => gone.iter().for_each(|run| ui.json(run, false)),
-        ListFormat::Yaml => ui.yaml(&gone),
-        ListFormat::Name => gone.iter().for_each(|run| ui.out(run.run.as_str())),
+        ViewFormat::Table => done.runs.iter().for_each(|run| ui.out(run.as_str())),
+        ViewFormat::Json => ui.json(&value, true),
+        ViewFormat::Yaml => ui.yaml(&value),
     }
 }

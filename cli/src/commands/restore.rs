@@ -85,7 +85,11 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &RestoreArgs) -> Com
     drop(bar);
 
     let command = settings.command();
-    ui.note(&format!("{} runs are as they were on {}", report.runs, describe::when(header.created)));
+    let when = describe::when(header.created);
+    ui.note(&match report.runs {
+        1 => format!("1 run is as it was on {when}"),
+        n => format!("{n} runs are as they were on {when}"),
+    });
     if let Some(kept) = kept {
         ui.note(&format!(
             "what was here is kept in {}; remove it when nothing in it is needed",
@@ -93,10 +97,13 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &RestoreArgs) -> Com
         ));
     }
     if report.unfinished > 0 {
+        let which = match report.unfinished {
+            1 => "1 run had not ended and is paused".to_owned(),
+            n => format!("{n} runs had not ended and are paused"),
+        };
         ui.note(&format!(
-            "{} runs had not ended and are paused: what they did since is looked for when they go on\nsee them with \
-             `{command} runs ls --status paused`, then `{command} resume RUN`",
-            report.unfinished
+            "{which}: what was done since is looked for when it goes on\nsee `{command} runs ls --status paused`, then \
+             `{command} resume RUN`"
         ));
     }
     copies::incomplete(&report)

@@ -134,7 +134,7 @@ pub(crate) fn status(text: &str) -> CommandResult<RunStatus> {
     })
 }
 
-pub(crate) fn summaries(runs: &[RunSummary], wide: bool) -> String {
+fn summaries(runs: &[RunSummary], wide: bool) -> String {
     let mut heading = vec!["RUN", "STATUS", "STEPS", "CREATED", "UPDATED", "NOTE"];
     if wide {
         heading.extend(["WORKFLOW", "SITE", "LIVE", "LABELS"]);

@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::{Act, Acted, Demand, Obstacles, OwnerInfo, Page, Refusal, Swept};
+use super::{Act, Acted, Demand, Obstacles, OwnerInfo, Page, PruneDone, PruneOrder, Refusal};
 use crate::error::{Code, CommandError, CommandResult};
 use crate::owner;
 
@@ -120,15 +120,10 @@ impl Client {
         Ok(())
     }
 
-    /// Has the owner remove a run; it is gone for good when this returns.
-    pub(crate) async fn remove(&self, run: &RunId) -> CommandResult<()> {
-        let uri = format!("/v1/runs/{}", encoded(run.as_str()));
-        self.fetch(Method::DELETE, &uri, Bytes::new(), DEMAND).await.map(drop)
-    }
-
-    /// Has the owner remove what no run names any more.
-    pub(crate) async fn sweep(&self) -> CommandResult<Swept> {
-        parse(&self.fetch(Method::POST, "/v1/store/sweep", Bytes::new(), VERIFY).await?)
+    /// Has the owner prune its store.
+    pub(crate) async fn prune(&self, order: &PruneOrder) -> CommandResult<PruneDone> {
+        let body = serde_json::to_vec(order).expect("an order is plain data");
+        parse(&self.fetch(Method::POST, "/v1/store/prune", Bytes::from(body), VERIFY).await?)
     }
 
     /// Has the owner write an archive of its store, or of one run, and hands out what comes. That all of it came only the

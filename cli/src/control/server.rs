@@ -18,7 +18,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
 use dssflow_engine::activity::MAX_PAYLOAD_BYTES;
-use dssflow_engine::event::{CancelMode, Request, graphs_named};
+use dssflow_engine::event::{CancelMode, Request};
 use dssflow_engine::id::{RunId, StepName};
 use dssflow_engine::run::{RunStatus, StepStatus};
 use dssflow_engine::store::{ListQuery, Store as _};
@@ -30,8 +30,8 @@ use tokio::net::UnixListener;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinHandle;
 
-use super::{Act, Acted, Demand, Obstacles, OwnerInfo, Page, Refusal, Swept};
-use crate::access;
+use super::{Act, Acted, Demand, Obstacles, OwnerInfo, Page, PruneDone, PruneOrder, Refusal};
+use crate::commands::prune::carry_out;
 use crate::error::{Code, CommandError};
 use crate::progress::now;
 
@@ -91,8 +91,8 @@ fn router(owner: Owner) -> Router {
         .route("/v1/store/verify", get(verify))
         .route("/v1/store/archive", get(archive::stream))
         .route("/v1/runs", get(runs))
-        .route("/v1/store/sweep", post(sweep))
-        .route("/v1/runs/{run}", get(view).delete(remove))
+        .route("/v1/store/prune", post(prune))
+        .route("/v1/runs/{run}", get(view))
         .route("/v1/runs/{run}/events", get(events))
         .route("/v1/runs/{run}/graph", get(graph))
         .route("/v1/runs/{run}/pause", post(pause))
@@ -151,20 +151,8 @@ async fn verify(State(owner): Shared) -> Answer<Response> {
     Ok(Json(owner.store.verify().await?).into_response())
 }
 
-async fn sweep(State(owner): Shared) -> Answer<Json<Swept>> {
-    let swept = owner.store.sweep(graphs_named).await?;
-    Ok(Json(Swept { graphs: swept.graphs, payload_files: swept.payloads, bytes: swept.bytes }))
-}
-
-/// Only a run that has ended, and that nobody here takes up again at this moment.
-async fn remove(State(owner): Shared, UrlPath(run): UrlPath<String>) -> Answer<StatusCode> {
-    let run = run_id(run)?;
-    if owner.engine.handle(&run).is_some() {
-        return Err(Failure(EngineError::Live(run).into()));
-    }
-    owner.engine.view(&run).await?;
-    access::remove(&owner.store, &run).await?;
-    Ok(StatusCode::NO_CONTENT)
+async fn prune(State(owner): Shared, Json(order): Json<PruneOrder>) -> Answer<Json<PruneDone>> {
+    Ok(Json(carry_out(&owner.engine, &order, &mut |_, _| ()).await?))
 }
 
 /// Parameters of `GET /v1/runs`.

@@ -75,6 +75,34 @@ fn status_of(view: &Value, step: &str) -> Value {
     steps.iter().find(|s| s["step"] == step).unwrap()["status"].clone()
 }
 
+/// The owner writes backups and prunes while its run goes on; what needs the store alone is refused.
+fn copies_of_a_store_in_use(world: &World) {
+    let file = |name: &str| world.0.dir.path().join(name).to_str().unwrap().to_owned();
+    let (all, one) = (file("all.ndjson"), file("one.ndjson"));
+    let ran = world.does(&["store", "backup", &all], 0);
+    assert!(ran.err.contains("1 run"), "{}", ran.err);
+    assert!(world.does(&["store", "backup", &all], 64).err.contains("--force"));
+    world.does(&["runs", "export", "@latest", "-o", &one], 0);
+    assert!(world.does(&["runs", "export", "nobody"], 1).err.contains("DF0004"));
+    let streamed = world.does(&["store", "export"], 0).out;
+    assert!(streamed.lines().last().unwrap().starts_with("{\"end\":{\"runs\":1,"), "{streamed}");
+    assert!(world.does(&["runs", "prune", "--older-than", "0s", "--yes"], 0).err.contains("no run fits"));
+    for args in [&["store", "restore", &all, "--yes"][..], &["store", "compact"], &["store", "import", &one]]
+    {
+        assert!(world.does(args, 8).err.contains("DF0010"), "{args:?}");
+    }
+    assert!(world.does(&["store", "info"], 0).out.contains("; running"));
+
+    // What was copied under the owner's hands is whole, and parked where it is put back.
+    let elsewhere = file("elsewhere");
+    let ran = world.does(&["--store", &elsewhere, "store", "restore", &all], 0);
+    assert!(ran.err.contains("1 run had not ended and is paused"), "{}", ran.err);
+    let view = world.does(&["--store", &elsewhere, "runs", "get", "-o", "json"], 0).out;
+    let view: Value = serde_json::from_str(&view).unwrap();
+    assert_eq!(view["status"], "paused");
+    world.does(&["--store", &elsewhere, "store", "verify"], 0);
+}
+
 #[test]
 fn a_live_owner_goes_by_what_other_commands_say_and_the_run_goes_on_by_retry_rerun_and_fork() {
     const HELD: &str = "glue-database-dss_main";
@@ -94,6 +122,9 @@ fn a_live_owner_goes_by_what_other_commands_say_and_the_run_goes_on_by_retry_rer
     assert_eq!(names(&["--label", &label, "--since", "1h"]).lines().count(), 1);
     assert_eq!(names(&["--label", "sandbox=another"]), "");
     assert_eq!(names(&["--until", "1h"]), "");
+
+    copies_of_a_store_in_use(&world);
+    assert_eq!(status_of(&world.view(), HELD), "running", "the run goes on");
 
     assert!(world.does(&["unpause"], 0).err.contains("is moving"));
     let why: Value = serde_json::from_str(&world.does(&["why", "-o", "json"], 0).out).unwrap();

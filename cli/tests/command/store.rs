@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::support::{Home, Ran, open};
+use dssflow_engine::event::{CancelMode, EventKind, Request};
 use dssflow_engine::id::{ActivityName, RunId, StepName, WorkflowName};
 use dssflow_engine::store::Store;
 use dssflow_engine::testing::HistoryBuilder;
@@ -312,34 +313,33 @@ async fn compaction_says_what_it_did() {
 #[tokio::test]
 async fn pruning_removes_what_ended_and_owns_nothing() {
     let home = home().await;
-    let prune = |args: &[&str], exit| home.does(&[&["runs", "prune"], args].concat(), exit);
-    assert!(prune(&[], 64).err.contains("--older-than 90d"));
-    assert!(prune(&["--status", "paused"], 64).err.contains("has not ended"));
-    assert!(prune(&["--status", "faild"], 64).err.contains("did you mean failed?"));
-    assert!(prune(&["--older-than", "soon"], 64).err.contains("is no time"));
-    assert!(prune(&["--keep", "0"], 64).err.contains("--yes"));
-    // `failed` is of 2023, `done` of now. What made things stays.
-    let view: Value =
-        serde_json::from_str(&home.does(&["runs", "get", "done", "-o", "json"], 0).out).unwrap();
-    assert!(prune(&["--older-than", "90d", "--workflow", "other", "--yes"], 0).err.contains("no run fits"));
-    let ran = prune(&["--older-than", "90d", "--dry-run", "-o", "name"], 0);
-    assert_eq!(home.names(), ALL, "a dry run removes nothing: {ran:?}");
-    let before = ran.out;
-    let ran = prune(&["--older-than", "90d", "--yes", "-o", "name"], 0);
-    assert_eq!(ran.out, before, "as was said");
-    assert!(
-        !ran.out.contains("created") && !ran.out.contains("paused") && !ran.out.contains("done"),
-        "{ran:?}"
-    );
-    assert_eq!(ran.out, "failed\n", "{ran:?} {view}");
-    assert_eq!(home.names(), ["created", "done", "paused"]);
-    assert!(home.does(&["runs", "get", "failed"], 1).err.contains("DF0004"));
-    assert_eq!(home.does(&["store", "verify"], 0).err, "");
-    assert!(prune(&["--keep", "1", "--yes"], 0).err.contains("no run fits"), "done is the newest");
-    let ran = prune(&["--keep", "0", "--yes", "-o", "name"], 0);
-    if view["live"] == true {
-        assert!(ran.out.is_empty() && ran.err.contains("1 run stay"), "{ran:?}");
-    } else {
-        assert_eq!(home.names(), ["created", "paused"], "{ran:?}");
+    let store = open(&home.store(), "test");
+    // Ended before anything was made.
+    for id in ["old-1", "old-2"] {
+        let cancel = EventKind::CancelRequested { mode: CancelMode::Keep, request: Request::by("tester") };
+        HistoryBuilder::new(start(id)).event(cancel).finished().into_store(&store).await.unwrap();
     }
+    store.close().await.unwrap();
+    let prune = |args: &[&str], exit| home.does(&[&["runs", "prune"], args].concat(), exit);
+    assert!(prune(&["--status", "paused"], 64).err.contains("has not ended"));
+    assert!(prune(&["--status", "cancelld"], 64).err.contains("did you mean cancelled?"));
+    assert!(prune(&["--older-than", "soon"], 64).err.contains("is no time"));
+    let ran = prune(&["--workflow", "other", "--yes"], 0);
+    assert!(ran.err.contains("no run fits"), "{ran:?}");
+    let ran = prune(&["--dry-run"], 0);
+    assert!(ran.err.contains("run failed stays: it made things that are still there"), "{}", ran.err);
+    assert_eq!(ran.out, "old-1\nold-2\n");
+    let ran = prune(&[], 64);
+    assert!(ran.err.contains("DF0008") && ran.err.contains("--yes"), "{}", ran.err);
+    assert_eq!(home.names().len(), 6, "nothing was removed so far");
+    // Four have ended.
+    let ran = prune(&["--keep", "4", "--status", "cancelled", "--dry-run"], 0);
+    assert_eq!(ran.out, "", "{ran:?}");
+    let ran = prune(&["--yes", "-o", "json"], 0);
+    let report: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(report["runs"], json!(["old-1", "old-2"]));
+    assert_eq!(home.names(), ALL);
+    assert!(home.does(&["runs", "get", "old-1"], 1).err.contains("DF0004"));
+    assert_eq!(home.does(&["store", "verify"], 0).err, "");
+    assert!(prune(&["--yes"], 0).err.contains("no run fits"));
 }

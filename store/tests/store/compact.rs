@@ -65,7 +65,7 @@ fn a_compacted_store_is_smaller_and_the_same() {
     println!("compact: {report:?}");
     assert!(report.after_bytes < report.before_bytes, "{report:?}");
     assert!(report.values > 2_000, "{report:?}");
-    let copied = told.iter().filter(|at| at.doing == "copying").last().unwrap();
+    let copied = told.iter().rfind(|at| at.doing == "copying").unwrap();
     assert_eq!((copied.done, copied.total), (report.values, report.values));
     assert_eq!(generations(&path), ["gen-2"]);
     for name in ["gen-2/db", "gen-2/conf", "CURRENT"] {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use dssflow_engine::archive::{self, ArchiveReader, CopyOptions, Part, Purpose, PutOptions};
 use dssflow_engine::event::Request;
@@ -13,13 +14,15 @@ use dssflow_engine::store::{Record, Store};
 use dssflow_engine::time::Timestamp;
 use dssflow_engine::{ActivityRegistry, Binding, Engine, Graph, StartRun, Step};
 use dssflow_store::{
-    ExportError, ExportReport, OpenError, OpenOptions, Restore, SledStore, export_offline, verify_offline,
+    Disk, ExportError, ExportReport, OpenError, OpenOptions, OsDisk, Restore, SledStore, Synced,
+    export_offline, verify_offline,
 };
 
 use crate::support::{Contents, Dice, contents, open};
 
 const RUNS: u64 = 6;
-const FLIPS: u64 = 400;
+/// Unless `DSSFLOW_CASES` says how many.
+const FLIPS: u64 = 60;
 
 fn timed<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
@@ -163,12 +166,13 @@ fn whatever_bit_flips_what_is_saved_was_written_and_what_is_missing_is_told() {
     let path = dir.path().join("store");
     let expected = made(&path);
     let mut dice = Dice::new("export-flips", 20_261_126);
+    let flips = std::env::var("DSSFLOW_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(FLIPS);
     let (mut unreadable, mut whole, mut cut, mut gone) = (0, 0, 0, 0);
     let db = path.join("gen-1/db");
     let good = fs::read(&db).unwrap();
     // Behind that the file is empty.
     let used = good.iter().rposition(|byte| *byte != 0).unwrap() as u64;
-    for case in 0..FLIPS {
+    for case in 0..flips {
         let mut bytes = good.clone();
         let at = dice.below(used) as usize;
         bytes[at] ^= 1 << dice.below(8);
@@ -210,12 +214,92 @@ fn whatever_bit_flips_what_is_saved_was_written_and_what_is_missing_is_told() {
         assert!(saved.keys().all(|run| expected.contains_key(run)), "{when}: runs that never were");
     }
     println!(
-        "export-flips: cases={FLIPS} faults_fired={} unreadable={unreadable} whole={whole} cut={cut} gone={gone} violations=0",
-        FLIPS
+        "export-flips: cases={flips} faults_fired={flips} unreadable={unreadable} whole={whole} cut={cut} gone={gone} violations=0"
     );
     assert!(cut + gone + unreadable > 0);
     fs::write(&db, good).unwrap();
     assert!(verify_offline(&path).unwrap().report.damage.is_empty());
+}
+
+/// Counts the syncs, and refuses from one on.
+struct Failing {
+    left: AtomicU64,
+    seen: AtomicU64,
+}
+
+impl Disk for Failing {
+    fn sync(&self, file: &fs::File, what: Synced) -> std::io::Result<()> {
+        self.seen.fetch_add(1, Ordering::Relaxed);
+        if self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err() {
+            return Err(std::io::Error::other("the disk is gone"));
+        }
+        OsDisk.sync(file, what)
+    }
+}
+
+/// Restores an archive over what is at `path`; `good` syncs succeed. Returns how many were asked for.
+fn restore_over(path: &Path, archive: &[u8], good: u64) -> (Result<(), String>, u64) {
+    let disk = Arc::new(Failing { left: AtomicU64::new(good), seen: AtomicU64::new(0) });
+    let options = OpenOptions { disk: Arc::clone(&disk) as Arc<dyn Disk>, ..OpenOptions::default() };
+    let mut reader = ArchiveReader::open(archive).unwrap();
+    let put = PutOptions {
+        purpose: Purpose::Restore,
+        now: Timestamp::from_millis(6_000),
+        request: Request::by("ada"),
+        runs: None,
+        salvage: false,
+    };
+    let all = || -> Result<(), String> {
+        let id = reader.header().store.clone();
+        let (restore, store) = Restore::begin(path, id, options).map_err(|error| error.to_string())?;
+        timed(archive::put(&store, &mut reader, &put, &mut |_| ())).map_err(|error| error.to_string())?;
+        timed(store.close()).map_err(|error| error.to_string())?;
+        drop(store);
+        restore.finish().map(drop).map_err(|error| error.to_string())
+    };
+    let result = all();
+    (result, disk.seen.load(Ordering::Relaxed))
+}
+
+#[test]
+fn a_restore_that_is_cut_off_leaves_the_old_store_or_none_and_can_be_given_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let expected = made(&path);
+    drop(open(&path));
+    let (archive, _) = export(&path).unwrap();
+    let (done, syncs) = restore_over(&path, &archive, u64::MAX);
+    assert_eq!(done, Ok(()));
+    // The first, and all of those with which the two stores change places.
+    let (mut cases, mut refused, mut old) = (0, 0, 0);
+    for good in (0..syncs).filter(|good| good % 9 == 0 || good + 12 > syncs) {
+        let (done, _) = restore_over(&path, &archive, good);
+        assert!(done.is_err(), "sync {good} of {syncs} failed");
+        cases += 1;
+        match SledStore::open(&path, OpenOptions::default()) {
+            Ok(store) => {
+                assert_eq!(
+                    timed(contents(&store)).len(),
+                    expected.len(),
+                    "sync {good}: nothing is forgotten"
+                );
+                old += 1;
+            }
+            Err(OpenError::Damaged { what, .. }) => {
+                assert!(what.contains("CURRENT"), "sync {good}: {what}");
+                let kept = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path());
+                assert!(
+                    kept.into_iter().any(|path| path.join("gen-1/db").exists() || path.ends_with("gen-1"))
+                );
+                refused += 1;
+            }
+            Err(error) => panic!("sync {good}: {error:?}"),
+        }
+        assert_eq!(restore_over(&path, &archive, u64::MAX).0, Ok(()), "sync {good}: given again");
+        assert_eq!(timed(contents(&open(&path))).len(), expected.len(), "sync {good}");
+    }
+    println!("restore-syncs: cases={cases} faults_fired={cases} refused={refused} old={old} violations=0");
+    assert!(refused > 0 && old > 0, "{refused} {old}");
 }
 
 #[test]

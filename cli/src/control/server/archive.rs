@@ -1,6 +1,7 @@
 //! A backup of the store while it is in use, as a stream.
 
 use std::io::{self, BufWriter, Write};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use axum::body::Body;
 use axum::extract::{Query, State};
@@ -9,7 +10,6 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use dssflow_engine::archive;
 use serde::Deserialize;
-use tokio::sync::mpsc;
 
 use super::{Answer, Shared, run_id};
 use crate::commands::copies::copy_options;
@@ -26,12 +26,14 @@ pub(super) struct Which {
     run: Option<String>,
 }
 
-/// Hands what is written to the one who answers.
-struct Pipe(mpsc::Sender<Result<Bytes, io::Error>>);
+type Chunk = Result<Bytes, io::Error>;
+
+/// Hands what is written to the one who answers. A channel of tokio's would not let a thread wait that runs a future.
+struct Pipe(SyncSender<Chunk>);
 
 impl Write for Pipe {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let sent = self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes)));
+        let sent = self.0.send(Ok(Bytes::copy_from_slice(bytes)));
         sent.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
         Ok(bytes.len())
     }
@@ -52,7 +54,7 @@ pub(super) async fn stream(State(owner): Shared, Query(which): Query<Which>) -> 
         }
         None => None,
     };
-    let (sender, receiver) = mpsc::channel(WAITING);
+    let (sender, receiver) = sync_channel(WAITING);
     let runtime = tokio::runtime::Handle::current();
     tokio::task::spawn_blocking(move || {
         let out = BufWriter::with_capacity(CHUNK, Pipe(sender.clone()));
@@ -61,11 +63,14 @@ pub(super) async fn stream(State(owner): Shared, Query(which): Query<Which>) -> 
         if let Err(error) = written {
             tracing::warn!(%error, "a backup was broken off");
             // Who asked may have gone.
-            let _gone = sender.blocking_send(Err(io::Error::other(error.to_string())));
+            let _gone = sender.send(Err(io::Error::other(error.to_string())));
         }
     });
-    let body = Body::from_stream(futures::stream::unfold(receiver, async |mut receiver| {
-        receiver.recv().await.map(|chunk| (chunk, receiver))
-    }));
+    let body = Body::from_stream(futures::stream::unfold(receiver, next));
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
+}
+
+async fn next(receiver: Receiver<Chunk>) -> Option<(Chunk, Receiver<Chunk>)> {
+    let received = tokio::task::spawn_blocking(move || receiver.recv().ok().map(|chunk| (chunk, receiver)));
+    received.await.ok().flatten()
 }
