@@ -5,7 +5,7 @@
 //! changes at once is `FORMAT`, so that no earlier version opens a store in which it could not read some heads.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::disk::{self, Disk, FILE_MODE, Synced};
 use crate::error::OpenError;
@@ -72,7 +72,7 @@ fn copy_file(disk: &dyn Disk, from: &Path, to: &Path) -> io::Result<()> {
     disk.sync(&std::fs::File::open(to)?, Synced::Payload)
 }
 
-fn copy_dir(from: &Path, to: &PathBuf, disk: &dyn Disk, copy: CopyFile) -> io::Result<()> {
+fn copy_dir(from: &Path, to: &Path, disk: &dyn Disk, copy: CopyFile) -> io::Result<()> {
     disk::make_dir(to)?;
     for name in names(from)? {
         let (from, to) = (from.join(&name), to.join(&name));

@@ -58,7 +58,7 @@ fn number(into: &mut Vec<u8>, mut number: u64) {
         into.push((number & 0x7f) as u8 | 0x80);
         number >>= 7;
     }
-    into.push(number as u8);
+    into.push((number & 0x7f) as u8);
 }
 
 fn text(into: &mut Vec<u8>, text: &str) {

@@ -2,6 +2,8 @@
 //! steps that do nothing, all in one process against the same directory. Figures are ratios within one run; absolute
 //! ones depend on the machine.
 
+#![expect(clippy::cast_precision_loss, reason = "figures have fewer digits than that")]
+
 mod engine;
 mod load;
 mod raw;
@@ -109,7 +111,7 @@ pub fn main(mut args: impl Iterator<Item = String>) -> Anything<bool> {
             engine::w7(&options, &mut report).await?;
         }
         if options.wants("w4") {
-            resume::w4(&options, &mut report).await?;
+            resume::w4(&options, &mut report)?;
         }
         if options.wants("w5") || options.wants("w6") {
             load::w5_w6(&options, &mut report)?;

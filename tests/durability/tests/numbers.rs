@@ -1,5 +1,4 @@
 //! A number that a step gave is the same for whoever reads it from the store later, to the last bit.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use dssflow_durability::dice::Dice;
 use dssflow_durability::mutate::fleeting_dir;

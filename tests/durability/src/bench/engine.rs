@@ -45,7 +45,7 @@ pub(crate) fn chain(name: &str, steps: usize) -> Result<Workflow<u32, u32>, Work
 fn wide(steps: usize) -> Result<Workflow<u32, u32>, WorkflowError> {
     Workflow::build("wide", |w| {
         let all: Vec<_> = (0..steps - 1).map(|i| w.step(format!("s{i}"), count, w.input())).collect();
-        all.iter().fold(w.step("last", count, w.input()), |last, step| last.after(step))
+        all.iter().fold(w.step("last", count, w.input()), Step::after)
     })
 }
 
@@ -108,7 +108,7 @@ pub(crate) async fn one_chain(
     let (begin, cpu_before) = (Instant::now(), cpu());
     let watch = tokio::spawn(times(events, begin));
     let answer = engine.run(workflow, 0).await?;
-    let spent = cpu() - cpu_before;
+    let spent = cpu().saturating_sub(cpu_before);
     if answer as usize != CHAIN {
         return Err(format!("the run counted to {answer}").into());
     }
@@ -144,7 +144,7 @@ pub(crate) async fn w2(options: &Options, report: &mut Report) -> Anything<()> {
         let (begin, before) = (Instant::now(), cpu());
         many(&engine, &workflow, RUNS).await?;
         rates.push((RUNS * STEPS) as f64 / begin.elapsed().as_secs_f64());
-        spent.push(ms(cpu() - before) / (RUNS * STEPS) as f64);
+        spent.push(ms(cpu().saturating_sub(before)) / (RUNS * STEPS) as f64);
     }
     report.figure("w2", median(rates), "steps/s", json!({ "cpu_ms_a_step": median(spent) }));
     report.ratio("w2 / store_256", "w2", "store_256", Bar::AtLeast(0.35));
@@ -166,22 +166,8 @@ pub(crate) async fn w3(options: &Options, report: &mut Report) -> Anything<()> {
     let place = scratch(&options.dir)?;
     let engine = open(place.path(), &[&workflow]).await?;
     let mut walls = Vec::new();
-    for _ in 0..options.rounds + 1 {
+    for _ in 0..=options.rounds {
         let begin = Instant::now();
-        if std::env::var_os("W3_DEBUG").is_some() {
-            let mut ev = engine.subscribe();
-            let b = begin;
-            tokio::spawn(async move {
-                while let Ok((_, e)) = ev.recv().await {
-                    eprintln!(
-                        "{:?} {} events {}",
-                        b.elapsed(),
-                        e.len(),
-                        dssflow_engine::event::encode(&e).len()
-                    );
-                }
-            });
-        }
         // As wide as the graph; the default is 16 at once, which suits calls to a cloud.
         let all = |start: &mut StartRun| start.options.parallelism = WIDE;
         engine.submit_with(&workflow, 0, all).await?.result().await?;
@@ -206,7 +192,7 @@ pub(crate) async fn w7(options: &Options, report: &mut Report) -> Anything<()> {
         if answer as usize != LAYERS {
             return Err(format!("the run counted to {answer}").into());
         }
-        spent.push(ms(cpu() - before) / (LAYERS * WIDTH) as f64);
+        spent.push(ms(cpu().saturating_sub(before)) / (LAYERS * WIDTH) as f64);
         walls.push(ms(begin.elapsed()));
     }
     report.figure("w7_cpu", median(spent), "ms/step", json!({ "wall_ms": median(walls) }));

@@ -76,7 +76,7 @@ pub(crate) enum Bar {
 
 /// Four digits are more than the machine repeats.
 fn round(value: f64) -> Value {
-    let digits = 10_f64.powi(3 - value.abs().max(1e-9).log10().floor() as i32);
+    let digits = 10_f64.powf(3.0 - value.abs().max(1e-9).log10().floor());
     json!((value * digits).round() / digits)
 }
 

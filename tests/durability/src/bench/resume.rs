@@ -133,7 +133,7 @@ fn done(line: &str) -> Option<(String, String)> {
 }
 
 /// Kills the owner of 1,000 runs in the middle and measures the next one.
-pub(crate) async fn w4(options: &Options, report: &mut Report) -> Anything<()> {
+pub(crate) fn w4(options: &Options, report: &mut Report) -> Anything<()> {
     let (mut firsts, mut alls, mut lefts) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..options.rounds {
         let place = scratch(&options.dir)?;

@@ -17,7 +17,7 @@ use crate::bench::{Anything, Options, scratch};
 /// How many write at once.
 const WRITERS: &[usize] = &[1, 8, 64, 256];
 /// How long each measurement lasts.
-const WINDOW: Duration = Duration::from_millis(1000);
+const WINDOW: Duration = Duration::from_secs(1);
 /// What the raw log writes a record: as much as the store's record and a head of 64 bytes.
 const RECORD: usize = 300;
 const STATE: usize = 64;
@@ -67,7 +67,7 @@ async fn raw(dir: &Path, writers: usize) -> Anything<Rate> {
 /// Where a group's time went, in milliseconds.
 fn spent(before: &Stats, after: &Stats) -> Value {
     let groups = (after.groups - before.groups).max(1) as f64;
-    let each = |of: fn(&Spent) -> Duration| ms(of(&after.spent) - of(&before.spent)) / groups;
+    let each = |of: fn(&Spent) -> Duration| ms(of(&after.spent).saturating_sub(of(&before.spent))) / groups;
     json!({
         "staging": each(|spent| spent.staging),
         "applying": each(|spent| spent.applying),
