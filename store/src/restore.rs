@@ -54,7 +54,7 @@ impl Restore {
         let lock = Lock::acquire(&place, &options.command)?;
         let work = place.root.join(RESTORING);
         if work.is_dir() {
-            // Of a restore that was cut off before it changed anything, or after it moved all that counts.
+            // Of a restore that was cut off: all of it comes out of the backup once more.
             fs::remove_dir_all(&work).map_err(OpenError::io("remove", &work))?;
         }
         let filled = SledStore::create_with_id(&work, store, options)?;
