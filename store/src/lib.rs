@@ -15,12 +15,14 @@
 //!   gen-1/           sled
 //!   payloads/        what is over 64 KiB, by its SHA-256
 //!   restoring/       while a backup is put back: the store that it becomes
+//!   replacing/       while that takes the place of the one before
 //!   kept-TIME/       what a restore took the place of
+//!   kept-before-*/   a copy from before the format was changed
 //! ```
 //!
 //! # Formats
-//! - 2 (0.2.0): a run's head is packed, not JSON. A store of format 1 is saved in an archive beside it before it is
-//!   written to for the first time; its heads are replaced as its runs get on.
+//! - 2 (0.2.0): a run's head is packed, not JSON. A store of format 1 is copied into `kept-before-format-2-at-GROUP`
+//!   before it is written to for the first time; its heads are replaced as its runs get on.
 //! - 1 (0.1.0): the first. A run's summary may have labels; one without is written as it was before there were any.
 //!
 //! What this crate does not do: it does not know what an event is, it does not repair, and it does not detect that

@@ -339,11 +339,36 @@ pub(crate) fn inspect(place: &Place) -> Result<OfflineReport, OpenError> {
     Ok(OfflineReport { report, manifest, notes })
 }
 
-/// The sled directory with the highest number, for when `CURRENT` does not say; empty when there is none.
+/// The sled directory to read when `CURRENT` does not say; empty when there is none. A compaction that was cut off leaves
+/// two: the one with the later group is it, or with more in it, as the other may be only half a copy.
 pub(crate) fn newest_generation(place: &Place) -> Result<String, OpenError> {
     let found = names(&place.root).map_err(OpenError::io("read", &place.root))?;
-    let number = |name: &String| name.strip_prefix(GENERATION).and_then(|n| n.parse::<u32>().ok());
-    Ok(found.into_iter().filter(|name| number(name).is_some()).max_by_key(number).unwrap_or_default())
+    let number = |name: &str| name.strip_prefix(GENERATION).and_then(|n| n.parse::<u32>().ok());
+    let mut found: Vec<(u32, String)> =
+        found.into_iter().filter_map(|name| Some((number(&name)?, name))).collect();
+    if found.len() < 2 {
+        return Ok(found.pop().map(|(_, name)| name).unwrap_or_default());
+    }
+    let mut best = None;
+    for (number, name) in found {
+        let holds = holds(&place.root.join(&name))?;
+        best = best.max(Some((holds, number, name)));
+    }
+    Ok(best.map(|(_, _, name)| name).unwrap_or_default())
+}
+
+/// The last group in a sled directory, and how many values there are; zeros when it cannot be read.
+fn holds(dir: &Path) -> Result<(u64, usize), OpenError> {
+    if !dir.join(tree::DB).is_file() {
+        return Ok((0, 0));
+    }
+    let copy = Copy::of(dir)?;
+    let Ok(db) = tree::open(&copy.0, CACHE_BYTES) else { return Ok((0, 0)) };
+    let group = protect(|| Ok(check::read_commit(&db)?.map_or(0, |commit| commit.number)));
+    let values = protect(|| Ok(db.len()));
+    // A copy that does not close is none the worse for what was read.
+    drop(tree::close(db));
+    Ok((group.unwrap_or(0), values.unwrap_or(0)))
 }
 
 /// Opens a copy of sled's directory and compares its last group with `HEAD`. sled writes when it opens what nobody

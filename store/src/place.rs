@@ -19,6 +19,7 @@ const OWN: &[&str] = &[
     MANIFEST,
     PAYLOADS,
     RESTORING,
+    REPLACING,
     "FORMAT.tmp",
     "CURRENT.tmp",
     "HEAD.tmp",
@@ -34,7 +35,9 @@ pub(crate) const PAYLOADS: &str = "payloads";
 pub(crate) const GENERATION: &str = "gen-";
 /// What a restore fills before it puts it in place.
 pub(crate) const RESTORING: &str = "restoring";
-/// Begins the name of a directory with what a restore took the place of.
+/// There while a restore puts a store in the place of another: until there is a `CURRENT` again, there is no store.
+pub(crate) const REPLACING: &str = "replacing";
+/// Begins the name of a directory with what a restore took the place of, or with a copy from before a format was changed.
 pub(crate) const KEPT: &str = "kept-";
 
 /// The paths of a store.
@@ -95,7 +98,7 @@ impl Place {
         let mut used = false;
         for name in names(&self.root).map_err(OpenError::io("read", &self.root))? {
             if name.starts_with(GENERATION)
-                || [FORMAT, CURRENT, HEAD, MANIFEST, PAYLOADS].contains(&name.as_str())
+                || [FORMAT, CURRENT, HEAD, MANIFEST, PAYLOADS, REPLACING].contains(&name.as_str())
             {
                 used = true;
             } else if !is_own(&name) && !NEIGHBOURS.contains(&name.as_str()) {

@@ -59,12 +59,19 @@ pub(crate) fn erase(
     mut marked: bool,
 ) -> Result<(), StoreError> {
     let mark = keys::partial(run);
+    let mut begun = false;
     loop {
         let found = protect(|| {
             let prefix = keys::records(run);
             let pairs = scan(&committer.tree, &prefix, &prefix).take(BATCH_KEYS + 1);
             pairs.map(|pair| pair.map(|(key, _)| key).map_err(Trouble::Damage)).collect::<Result<Vec<_>, _>>()
+        });
+        let found = found.map_err(|trouble| match trouble {
+            // The id looks free, and a run that took it would stand beside what is left of this one.
+            trouble if begun => committer.poison.set(format!("run {run} is only half removed: {trouble}")),
+            trouble => trouble.into(),
         })?;
+        begun = true;
         let more = found.len() > BATCH_KEYS;
         for key in found.into_iter().take(BATCH_KEYS) {
             batch.remove(key);

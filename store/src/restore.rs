@@ -2,7 +2,9 @@
 //!
 //! The new store is filled in a directory inside the old one's, so that all of it lies on the same file system and the
 //! lock is held all the time. Only when it is whole and closed do the two change places. The file `CURRENT` goes first
-//! and comes last: whoever opens the store in between finds it damaged, and a restore can be started again.
+//! and comes last: whoever opens the store in between finds it damaged, and a restore can be started again. The old
+//! store may lack what would tell so, as its being damaged is why it is replaced: the empty directory `replacing`, there
+//! before anything is moved and gone after the last, tells it.
 
 use std::fs;
 use std::io;
@@ -16,7 +18,7 @@ use crate::disk::{self, Disk};
 use crate::error::OpenError;
 use crate::lock::{self, Lock};
 use crate::place::{
-    CURRENT, FORMAT, GENERATION, HEAD, KEPT, LOCK, MANIFEST, PAYLOADS, Place, RESTORING, names,
+    CURRENT, FORMAT, GENERATION, HEAD, KEPT, LOCK, MANIFEST, PAYLOADS, Place, REPLACING, RESTORING, names,
 };
 use crate::store::{OpenOptions, SledStore};
 
@@ -52,7 +54,7 @@ impl Restore {
         let lock = Lock::acquire(&place, &options.command)?;
         let work = place.root.join(RESTORING);
         if work.is_dir() {
-            // Of a restore that was cut off before it changed anything, or after it moved all that counts.
+            // Of a restore that was cut off: all of it comes out of the backup once more.
             fs::remove_dir_all(&work).map_err(OpenError::io("remove", &work))?;
         }
         let filled = SledStore::create_with_id(&work, store, options)?;
@@ -77,9 +79,12 @@ fn swap(place: &Place, work: &Path, disk: &dyn Disk) -> io::Result<Option<PathBu
     let is_live = |name: &String| {
         name.starts_with(GENERATION) || [FORMAT, HEAD, MANIFEST, PAYLOADS, CURRENT].contains(&name.as_str())
     };
+    let replacing = root.join(REPLACING);
+    disk::make_dir(&replacing)?;
+    disk::sync_dir(disk, root)?;
     let old: Vec<String> = names(root)?.into_iter().filter(is_live).collect();
     let kept = if old.is_empty() { None } else { Some(keep(place, disk, &old)?) };
-    // Only FORMAT and HEAD are left of the old one, which say that there is a store.
+    // Only FORMAT and HEAD are left of the old one.
     let rest = |name: &str| ![CURRENT, LOCK].contains(&name);
     for name in names(work)?.into_iter().filter(|name| rest(name)) {
         fs::rename(work.join(&name), root.join(&name))?;
@@ -88,6 +93,7 @@ fn swap(place: &Place, work: &Path, disk: &dyn Disk) -> io::Result<Option<PathBu
     fs::rename(work.join(CURRENT), root.join(CURRENT))?;
     disk::sync_dir(disk, root)?;
     fs::remove_dir_all(work)?;
+    fs::remove_dir(replacing)?;
     disk::sync_dir(disk, root)?;
     Ok(kept)
 }
@@ -100,12 +106,15 @@ fn keep(place: &Place, disk: &dyn Disk, old: &[String]) -> io::Result<PathBuf> {
     disk::set_mode(&kept, disk::DIR_MODE)?;
     disk::sync_dir(disk, root)?;
     let has = |name: &str| old.iter().any(|found| found == name);
-    // They stay until others take their names, so that the directory never looks like one without a store.
+    // They stay until others take their names: the directory looks like one with a store for versions that do not know
+    // `replacing`, too.
     for name in [FORMAT, HEAD].into_iter().filter(|name| has(name)) {
         fs::hard_link(root.join(name), kept.join(name))?;
     }
     if has(CURRENT) {
         fs::rename(root.join(CURRENT), kept.join(CURRENT))?;
+        // It has its new name for sure before it has lost the old one.
+        disk::sync_dir(disk, &kept)?;
         disk::sync_dir(disk, root)?;
     }
     for name in old.iter().filter(|name| ![FORMAT, HEAD, CURRENT].contains(&name.as_str())) {

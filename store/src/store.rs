@@ -26,7 +26,7 @@ use crate::inflight::{Held, InFlight};
 use crate::lock::Lock;
 use crate::manifest::{self, ManifestState};
 use crate::offline::{self, StoreInfo};
-use crate::place::{CURRENT, FORMAT, GENERATION, Place, names};
+use crate::place::{CURRENT, FORMAT, GENERATION, Place, REPLACING, names};
 use crate::read::Reader;
 use crate::tree::{self, BLOBS, DB, Trouble, protect};
 use crate::watch::Watch;
@@ -508,6 +508,9 @@ impl Drop for SledStore {
 /// Reads and checks what says what is where; makes the parts of a new store that are missing.
 fn look(place: &Place, disk: &dyn Disk) -> Result<Found, OpenError> {
     let damaged = |what: &str| OpenError::damaged(&place.root, what);
+    if place.root.join(REPLACING).exists() && !place.root.join(CURRENT).exists() {
+        return Err(damaged("a restore of it was cut off, so that CURRENT is missing"));
+    }
     let format = Format::read(place)?.ok_or_else(|| damaged("FORMAT is missing"))?;
     let (generation, is_new) = match read_current(place)? {
         Some(generation) => (generation, false),

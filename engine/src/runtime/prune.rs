@@ -131,7 +131,13 @@ impl Engine {
             match store.head(run).await.map_err(|e| in_run(run, e))? {
                 None => {}
                 Some(head) => match policy.must_stay(&head.summary, now) {
-                    None if self.handle(run).is_none() => heads.push((run, head.seq)),
+                    None if self.handle(run).is_none() => {
+                        if let Some(why) = self.must_stay_after_all(run).await? {
+                            pruned.stay(top, if tree.len() == 1 { why } else { busy(run, why.to_string()) });
+                            return Ok(());
+                        }
+                        heads.push((run, head.seq));
+                    }
                     why => {
                         let why = why.map_or_else(|| "it is being driven".to_owned(), |why| why.to_string());
                         pruned.stay(top, busy(run, why));
@@ -164,6 +170,16 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// What the history says against it. A run that was restored may have made things since the backup, of which its
+    /// summary, which is from then, knows nothing.
+    async fn must_stay_after_all(&self, run: &RunId) -> Result<Option<Stays>, EngineError> {
+        match self.load(run).await {
+            Ok(state) => Ok(state.is_live().then_some(Stays::Live)),
+            Err(error @ EngineError::Store { .. }) => Err(error),
+            Err(error) => Ok(Some(Stays::Busy { why: format!("what it made cannot be told: {error}") })),
+        }
     }
 
     async fn remove(&self, run: &RunId, seq: u64) -> Result<(), StoreError> {

@@ -13,6 +13,7 @@ use dssflow_engine::runtime::Pruning;
 use dssflow_engine::store::layer::Layer;
 use dssflow_engine::store::prune::{Policy, Stays};
 use dssflow_engine::store::{ListQuery, Record, Store, StoreError};
+use dssflow_engine::testing::HistoryBuilder;
 use dssflow_engine::time::BoxFuture;
 use dssflow_engine::workflow::Definition;
 use dssflow_engine::{Activity, ActivityResult, EngineError};
@@ -646,4 +647,32 @@ async fn old_runs_are_removed_with_what_they_alone_named() {
     assert_eq!(again.wait().await.unwrap().status, RunStatus::Succeeded);
     assert_eq!(engine.history(&id("back"), 0).await.unwrap()[0].seq, 1);
     assert!(store.verify().await.unwrap().damage.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_may_have_gone_on_since_the_backup_is_not_pruned() {
+    let site = Site::new(None);
+    let mut activities = ActivityRegistry::new();
+    activities.add("make", Make).unwrap();
+    let refused = ActivityError::terminal("Refused", "it surely made nothing").no_effect();
+    let failed = HistoryBuilder::new(run("failed", vec![make("x", &[])]))
+        .activities(activities)
+        .attempt_fails("x", refused)
+        .finished();
+    let there = MemoryStore::new(StoreId::generate([9; 16]));
+    failed.into_store(&there).await.unwrap();
+    let prunes = async |store: &MemoryStore| {
+        site.engine(store).prune(&Policy::default(), false, &mut |_| {}).await.unwrap()
+    };
+    pass(91 * 86_400).await;
+    let backup = site.backup(&there).await;
+    let here = MemoryStore::new(there.id());
+    site.put(&here, &backup, Purpose::Restore).await.unwrap();
+    assert!(!here.head(&id("failed")).await.unwrap().unwrap().summary.live, "as it was then");
+
+    // It may have been resumed since, and have made what it had not.
+    let pruned = prunes(&here).await;
+    assert_eq!((pruned.removed, pruned.stays), (0, vec![(id("failed"), Stays::Live)]));
+    // Where nothing was put back it surely made nothing.
+    assert_eq!(prunes(&there).await.removed, 1);
 }

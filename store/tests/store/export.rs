@@ -346,3 +346,35 @@ fn a_restore_takes_the_place_of_what_is_there_and_keeps_it() {
     assert_eq!(kept.filter(|name| name.starts_with("kept-")).count(), 2);
     assert_ne!(id, StoreId::generate([0; 16]));
 }
+
+#[test]
+fn of_a_store_that_lost_current_the_whole_copy_is_saved_and_not_the_half_of_a_compaction() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let expected = made(&path);
+    drop(open(&path));
+    // What a compaction that is cut off leaves: the first keys, the last group among them, and no records.
+    let (apart, half) = (dir.path().join("apart"), path.join("gen-2"));
+    fs::create_dir(&apart).unwrap();
+    fs::create_dir(&half).unwrap();
+    for entry in fs::read_dir(path.join("gen-1")).unwrap().map(Result::unwrap) {
+        if entry.path().is_file() {
+            fs::copy(entry.path(), apart.join(entry.file_name())).unwrap();
+        }
+    }
+    let (from, to) = (sled::open(&apart).unwrap(), sled::open(&half).unwrap());
+    for (key, value) in from.range(..b"r".to_vec()).map(Result::unwrap) {
+        to.insert(key, value).unwrap();
+    }
+    to.flush().unwrap();
+    drop((from, to));
+    let (_, report) = export(&path).unwrap();
+    assert!(report.damage.is_empty(), "CURRENT says which it is: {report:?}");
+
+    fs::remove_file(path.join("CURRENT")).unwrap();
+    let (archive, report) = export(&path).unwrap();
+    assert_eq!(report.lost, []);
+    assert_eq!(read(&archive).len(), expected.len());
+    let damage = verify_offline(&path).unwrap().report.damage;
+    assert!(damage.iter().all(|damage| damage.what.contains("CURRENT")), "{damage:?}");
+}

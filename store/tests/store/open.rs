@@ -146,12 +146,12 @@ fn a_newer_format_names_the_version_that_reads_it() {
         .rsplit_once("crc32")
         .unwrap()
         .0
-        .replace("format 1", "format 7")
-        .replace("needs 0.1.0", "needs 2.5.0");
+        .replace("format 2", "format 7")
+        .replace("needs 0.2.0", "needs 2.5.0");
     fs::write(path.join("FORMAT"), format!("{body}crc32 {:08x}\n", crc32fast::hash(body.as_bytes())))
         .unwrap();
     let error = refusal(&path);
-    assert!(matches!(error, OpenError::Newer { format: 7, known: 1, .. }), "{error:?}");
+    assert!(matches!(error, OpenError::Newer { format: 7, known: 2, .. }), "{error:?}");
     assert_eq!(error.hint(), "use dssflow 2.5.0 or later");
 }
 

@@ -3,8 +3,9 @@
 //!
 //! Durable is what `fsync` or `fdatasync` of a file had to write before it returned, and what `fsync` of a directory
 //! had to. Of all else any part may be there: written bytes by write or by sector of 512 bytes, new sizes with or
-//! without the bytes, names with or without what they name. A rename is one change; the sync of a file does not make
-//! its name durable. Real file systems promise more than that, and not all the same.
+//! without the bytes, names with or without what they name. A rename is one change, also from one directory to another, and the sync of
+//! either makes both ends of it durable; the sync of a file does not make its name durable. Real file systems promise
+//! more than that, and not all the same.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::DirBuilder;
@@ -94,6 +95,8 @@ pub struct Replay<'a> {
     at: usize,
     nodes: Vec<Node>,
     by_ino: HashMap<u64, usize>,
+    /// The two directories of each rename from one to another, by operation.
+    moves: BTreeMap<usize, [usize; 2]>,
     /// The node and the operation of each sync that goes on.
     syncs: HashMap<u64, (usize, usize)>,
 }
@@ -140,8 +143,8 @@ const ROOT: usize = 0;
 impl<'a> Replay<'a> {
     /// The disk before the log.
     pub fn new(log: &'a Log, before: &Before, ignored: Ignored) -> Self {
-        let (by_ino, syncs) = Default::default();
-        let mut replay = Self { log, ignored, at: 0, nodes: vec![new_dir(0o700)], by_ino, syncs };
+        let (by_ino, moves, syncs) = Default::default();
+        let mut replay = Self { log, ignored, at: 0, nodes: vec![new_dir(0o700)], by_ino, moves, syncs };
         for (path, ino, bytes) in &before.0 {
             let node = bytes.as_ref().map_or_else(
                 || new_dir(0o700),
@@ -209,6 +212,7 @@ impl<'a> Replay<'a> {
                 if from_dir == to_dir {
                     self.naming(from_dir, Naming::Move { from, to, node });
                 } else {
+                    self.moves.insert(self.at, [from_dir, to_dir]);
                     self.naming(to_dir, Naming::Add(to, node));
                     self.naming(from_dir, Naming::Remove(from));
                 }
@@ -286,12 +290,18 @@ impl<'a> Replay<'a> {
                     return;
                 }
                 let after = changes.split_off(changes.partition_point(|(at, _)| *at < began));
-                for (_, change) in std::mem::replace(changes, after) {
-                    rename(names, &change);
+                let settled = std::mem::replace(changes, after);
+                for (_, change) in &settled {
+                    rename(names, change);
                 }
                 let after = modes.split_off(modes.partition_point(|(at, _)| *at < began));
                 for (_, new) in std::mem::replace(modes, after) {
                     *mode = new;
+                }
+                for (at, _) in settled {
+                    for other in self.moves.get(&at).into_iter().flatten().filter(|other| **other != node) {
+                        other_end(&mut self.nodes[*other], at);
+                    }
                 }
             }
         }
@@ -327,7 +337,8 @@ impl<'a> Replay<'a> {
         let first = pending.first().copied().unwrap_or(self.at);
         let until = first + dice.index(self.at - first + 1);
         let mut image = Image::default();
-        let mut maker = Maker { replay: self, kept, until, dice, image: &mut image };
+        let moved = BTreeMap::new();
+        let mut maker = Maker { replay: self, kept, until, dice, moved, image: &mut image };
         let mut dir = ROOT;
         for name in path.split('/') {
             let names = maker.names(dir);
@@ -359,6 +370,8 @@ struct Maker<'a, 'b> {
     /// Where a prefix ends.
     until: usize,
     dice: &'b mut Dice,
+    /// What was decided on each rename from one directory to another, by operation.
+    moved: BTreeMap<usize, bool>,
     image: &'b mut Image,
 }
 
@@ -380,7 +393,14 @@ impl Maker<'_, '_> {
         let Node::Dir { names, changes, .. } = &self.replay.nodes[dir] else { return Names::new() };
         let mut names = names.clone();
         for (at, change) in changes {
-            if self.keeps(*at, true) {
+            let keeps = match self.moved.get(at) {
+                Some(keeps) => *keeps,
+                None => self.keeps(*at, true),
+            };
+            if self.replay.moves.contains_key(at) {
+                self.moved.insert(*at, keeps);
+            }
+            if keeps {
                 rename(&mut names, change);
             }
         }
@@ -470,6 +490,27 @@ fn apply(bytes: &mut Vec<u8>, change: &Change, log: &[u8]) {
         Change::Size(size) => bytes.resize(index(*size), 0),
         Change::AtLeast(size) => bytes.resize(index(*size).max(bytes.len()), 0),
     }
+}
+
+/// Makes the end of a rename durable that lies in this directory, with what was done to that name before.
+fn other_end(node: &mut Node, moved: usize) {
+    let Node::Dir { names, changes, .. } = node else { return };
+    let Some(end) = changes.iter().position(|(at, _)| *at == moved) else { return };
+    let is_name = |change: &Naming, wanted: &str| match change {
+        Naming::Add(name, _) | Naming::Remove(name) => name == wanted,
+        Naming::Move { from, to, .. } => from == wanted || to == wanted,
+    };
+    let (Naming::Add(wanted, _) | Naming::Remove(wanted) | Naming::Move { to: wanted, .. }) = &changes[end].1;
+    let wanted = wanted.clone();
+    let mut left = Vec::new();
+    for (number, (at, change)) in std::mem::take(changes).into_iter().enumerate() {
+        if number <= end && is_name(&change, &wanted) {
+            rename(names, &change);
+        } else {
+            left.push((at, change));
+        }
+    }
+    *changes = left;
 }
 
 fn rename(names: &mut Names, change: &Naming) {

@@ -1,16 +1,19 @@
 //! What `storm` writes: records, graphs and outputs whose content follows from their names, so that whoever finds
 //! them can tell whether they are what was written.
 
+use std::error::Error;
+use std::path::Path;
 use std::time::Duration;
 
 use dssflow_engine::graph::GraphError;
-use dssflow_engine::id::{ActivityName, RunId, StepName};
+use dssflow_engine::id::{ActivityName, RunId, StepName, StoreId};
 use dssflow_engine::retry::RetryPolicy;
 use dssflow_engine::run::RunStatus;
 use dssflow_engine::store::conformance::transition;
-use dssflow_engine::store::{Expect, GraphHash, Transition};
+use dssflow_engine::store::{Expect, GraphHash, Store as _, Transition};
 use dssflow_engine::time::Timestamp;
 use dssflow_engine::{Binding, Graph, Step};
+use dssflow_store::{OpenOptions, Restore};
 use serde::{Deserialize, Serialize};
 
 use crate::dice::Dice;
@@ -63,6 +66,29 @@ fn graph_bytes(run: &str) -> (GraphHash, Vec<u8>) {
     let number = run.bytes().fold(7_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into())) % 8;
     let size = if number == 3 { LARGE } else { 2_000 };
     (GraphHash(format!("{number:064x}")), text(&format!("graph-{number}"), size).into_bytes())
+}
+
+/// The run that a store which is put back has, in store mode.
+pub const RESTORED_RUN: &str = "w-restored";
+/// How many events it has: one of each size.
+pub const RESTORED_EVENTS: u64 = 20;
+
+/// The id of a store that is put back.
+pub fn restored_id() -> StoreId {
+    StoreId::generate([0x5e; 16])
+}
+
+/// Begins to put another store in the place of what is at `path`, and fills that; [`Restore::finish`] is left to do.
+///
+/// # Errors
+/// When it cannot be made.
+pub async fn restore(path: &Path) -> Result<Restore, Box<dyn Error + Send + Sync>> {
+    let (restore, store) = Restore::begin(path, restored_id(), OpenOptions::default())?;
+    for seq in 1..=RESTORED_EVENTS {
+        store.commit(next(RESTORED_RUN, seq, store.epoch())).await?;
+    }
+    store.close().await?;
+    Ok(restore)
 }
 
 /// What a step is given in engine mode.

@@ -8,6 +8,7 @@ mod gate;
 mod images;
 mod planted;
 mod recording;
+mod upkeep;
 
 use std::time::Instant;
 

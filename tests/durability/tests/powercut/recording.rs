@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{ExitStatus, Stdio};
 use std::sync::OnceLock;
 
 use dssflow_durability::dice::Dice;
@@ -44,7 +44,7 @@ impl Recording {
     }
 }
 
-struct Recorder {
+pub(crate) struct Recorder {
     name: &'static str,
     shim: Shim,
     dir: tempfile::TempDir,
@@ -54,13 +54,22 @@ struct Recorder {
 
 impl Recorder {
     /// On an empty disk, or one made by `fill`.
-    fn new(name: &'static str, acks: Acks, fill: impl FnOnce(&Path)) -> Self {
+    pub(crate) fn new(name: &'static str, acks: Acks, fill: impl FnOnce(&Path)) -> Self {
         let dir = scratch();
         let shim = Shim::build(dir.path()).unwrap();
         std::fs::create_dir(dir.path().join("disk")).unwrap();
         fill(&dir.path().join("disk"));
         let before = Before::read(&dir.path().join("disk")).unwrap();
         Self { name, shim, dir, before, acks }
+    }
+
+    /// The program that looks after a whole store, and what it said when it failed.
+    pub(crate) fn upkeep(&self, verb: &str) {
+        let root = self.dir.path().join("disk");
+        let mut command =
+            self.shim.command(env!("CARGO_BIN_EXE_upkeep"), &root, &self.dir.path().join("log"));
+        let ended = command.arg(verb).arg(root.join("store")).stderr(Stdio::piped()).output().unwrap();
+        assert!(ended.status.success(), "{verb}: {}", String::from_utf8_lossy(&ended.stderr));
     }
 
     fn life(&self, args: &[&str], stop: Option<&str>) -> ExitStatus {
@@ -71,7 +80,7 @@ impl Recorder {
     }
 
     /// Reads the log. All of it taken together is exactly what is on the disk: the shim has missed nothing.
-    fn end(self) -> Recording {
+    pub(crate) fn end(self) -> Recording {
         let log = Log::read(&self.dir.path().join("log")).unwrap();
         let mut replay = Replay::new(&log, &self.before, Ignored::Nothing);
         replay.advance(log.ops.len());
@@ -91,7 +100,7 @@ impl Recorder {
 }
 
 /// All files below a directory.
-fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut dirs = vec![root.to_owned()];
     while let Some(dir) = dirs.pop() {
