@@ -97,3 +97,40 @@ fn every_crate_takes_the_lints_and_versions_of_the_workspace() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
+
+/// The files that `./test` hands to `tests_of`, and the names that it gives itself.
+fn run_by_the_test_command() -> BTreeSet<String> {
+    let script = std::fs::read_to_string(root().join("test")).expect("the test command");
+    let mut names = BTreeSet::new();
+    for line in script.lines().filter(|line| line.starts_with("area ")) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        names.extend(words.windows(2).filter(|w| w[0] == "--test").map(|w| w[1].to_owned()));
+        let Some((_, rest)) = line.split_once("$(tests_of ") else { continue };
+        let (globs, _) = rest.split_once(')').expect("a bracket closes");
+        let listing = std::process::Command::new("bash")
+            .args(["-O", "nullglob", "-c", &format!("printf '%s\\n' {globs}")])
+            .current_dir(root())
+            .output()
+            .expect("bash");
+        for file in String::from_utf8_lossy(&listing.stdout).lines() {
+            let file = file.strip_suffix("/main.rs").unwrap_or(file);
+            let name = file.rsplit('/').next().unwrap_or(file);
+            names.insert(name.trim_end_matches(".rs").to_owned());
+        }
+    }
+    names
+}
+
+#[test]
+fn the_test_command_runs_every_test() {
+    let run = run_by_the_test_command();
+    let metadata = metadata();
+    let targets = metadata.packages.iter().flat_map(|package| &package.targets);
+    let left_out: Vec<_> = targets
+        .filter(|t| t.is_test())
+        .map(|t| t.name.as_str())
+        .filter(|name| !run.contains(*name))
+        .collect();
+    assert!(left_out.is_empty(), "tests that ./test does not run: {left_out:?}");
+    assert!(run.len() > 20, "{run:?}");
+}
