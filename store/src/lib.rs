@@ -15,7 +15,7 @@
 //!   gen-1/           sled
 //!   payloads/        what is over 64 KiB, by its SHA-256
 //!   restoring/       while a backup is put back: the store that it becomes
-//!   replacing/       while that takes the place of the one before
+//!   replacing        while that takes the place of the one before
 //!   kept-TIME/       what a restore took the place of
 //!   kept-before-*/   a copy from before the format was changed
 //! ```

@@ -24,6 +24,7 @@ const OWN: &[&str] = &[
     "CURRENT.tmp",
     "HEAD.tmp",
     "MANIFEST.tmp",
+    "replacing.tmp",
 ];
 
 pub(crate) const LOCK: &str = "lock";

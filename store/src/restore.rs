@@ -3,8 +3,9 @@
 //! The new store is filled in a directory inside the old one's, so that all of it lies on the same file system and the
 //! lock is held all the time. Only when it is whole and closed do the two change places. The file `CURRENT` goes first
 //! and comes last: whoever opens the store in between finds it damaged, and a restore can be started again. The old
-//! store may lack what would tell so, as its being damaged is why it is replaced: the empty directory `replacing`, there
-//! before anything is moved and gone after the last, tells it.
+//! store may lack what would tell so, as its being damaged is why it is replaced: the file `replacing`, there before
+//! anything is moved and gone after the last, tells it. It names where the old store is kept, so that all of it comes to
+//! lie in one place however often it takes.
 
 use std::fs;
 use std::io;
@@ -79,11 +80,20 @@ fn swap(place: &Place, work: &Path, disk: &dyn Disk) -> io::Result<Option<PathBu
     let is_live = |name: &String| {
         name.starts_with(GENERATION) || [FORMAT, HEAD, MANIFEST, PAYLOADS, CURRENT].contains(&name.as_str())
     };
-    let replacing = root.join(REPLACING);
-    disk::make_dir(&replacing)?;
-    disk::sync_dir(disk, root)?;
     let old: Vec<String> = names(root)?.into_iter().filter(is_live).collect();
-    let kept = if old.is_empty() { None } else { Some(keep(place, disk, &old)?) };
+    let kept = match unfinished(root, &old)? {
+        None if old.is_empty() => None,
+        None => Some(format!("{KEPT}{}", stamp(lock::now()))),
+        begun => begun,
+    };
+    let say = |text: &str| disk::write_whole(disk, root, REPLACING, text.as_bytes());
+    say(kept.as_deref().unwrap_or_default())?;
+    let kept = kept.map(|name| root.join(name));
+    if let Some(kept) = &kept {
+        keep(root, disk, &old, kept)?;
+        // What a restore that is cut off from here on leaves is not of the old store.
+        say("")?;
+    }
     // Only FORMAT and HEAD are left of the old one.
     let rest = |name: &str| ![CURRENT, LOCK].contains(&name);
     for name in names(work)?.into_iter().filter(|name| rest(name)) {
@@ -93,36 +103,48 @@ fn swap(place: &Place, work: &Path, disk: &dyn Disk) -> io::Result<Option<PathBu
     fs::rename(work.join(CURRENT), root.join(CURRENT))?;
     disk::sync_dir(disk, root)?;
     fs::remove_dir_all(work)?;
-    fs::remove_dir(replacing)?;
+    fs::remove_file(root.join(REPLACING))?;
     disk::sync_dir(disk, root)?;
     Ok(kept)
 }
 
-/// Moves the old store into a directory of its own.
-fn keep(place: &Place, disk: &dyn Disk, old: &[String]) -> io::Result<PathBuf> {
-    let root = &place.root;
-    let kept = root.join(format!("{KEPT}{}", stamp(lock::now())));
-    fs::create_dir(&kept)?;
-    disk::set_mode(&kept, disk::DIR_MODE)?;
+/// Where a restore that was cut off had begun to keep what is left here of the old store.
+fn unfinished(root: &Path, old: &[String]) -> io::Result<Option<String>> {
+    let name = match fs::read_to_string(root.join(REPLACING)) {
+        Ok(name) => name,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    // With CURRENT still here the old store could be used since, and all of it is kept anew.
+    let is_begun = !old.iter().any(|name| name == CURRENT);
+    let kept = root.join(&name);
+    let moves = |name: &&String| ![FORMAT, HEAD].contains(&name.as_str());
+    let is_room = old.iter().filter(moves).all(|name| !kept.join(name).exists());
+    let is_kept = name.starts_with(KEPT) && !name.contains('/') && kept.is_dir();
+    Ok((is_begun && is_kept && is_room).then_some(name))
+}
+
+/// Moves the old store into a directory of its own, or what is left of it.
+fn keep(root: &Path, disk: &dyn Disk, old: &[String], kept: &Path) -> io::Result<()> {
+    disk::make_dir(kept)?;
     disk::sync_dir(disk, root)?;
     let has = |name: &str| old.iter().any(|found| found == name);
     // They stay until others take their names: the directory looks like one with a store for versions that do not know
     // `replacing`, too.
-    for name in [FORMAT, HEAD].into_iter().filter(|name| has(name)) {
+    for name in [FORMAT, HEAD].into_iter().filter(|name| has(name) && !kept.join(name).exists()) {
         fs::hard_link(root.join(name), kept.join(name))?;
     }
     if has(CURRENT) {
         fs::rename(root.join(CURRENT), kept.join(CURRENT))?;
         // It has its new name for sure before it has lost the old one.
-        disk::sync_dir(disk, &kept)?;
+        disk::sync_dir(disk, kept)?;
         disk::sync_dir(disk, root)?;
     }
     for name in old.iter().filter(|name| ![FORMAT, HEAD, CURRENT].contains(&name.as_str())) {
         fs::rename(root.join(name), kept.join(name))?;
     }
-    disk::sync_dir(disk, &kept)?;
-    disk::sync_dir(disk, root)?;
-    Ok(kept)
+    disk::sync_dir(disk, kept)?;
+    disk::sync_dir(disk, root)
 }
 
 /// A time as part of a name, to the second, and a number that tells two of them apart.

@@ -153,6 +153,18 @@ fn all_kept(store: &Path, old: &Files) -> Result<(), String> {
     Ok(())
 }
 
+/// All of them in one place.
+fn kept_together(store: &Path, old: &Files) -> Result<(), String> {
+    let is_there = |place: &PathBuf, name: &str, bytes: &[u8]| {
+        std::fs::read(place.join(name)).is_ok_and(|found| found == bytes)
+    };
+    let places = kept(store, "kept-");
+    if places.iter().any(|place| old.iter().all(|(name, bytes)| is_there(place, name, bytes))) {
+        return Ok(());
+    }
+    Err(format!("the old store is in pieces: {places:?}"))
+}
+
 fn check(store: &SledStore, acks: &Acks) -> Result<(), String> {
     let verdict = wait(check_all(store, acks, None));
     if verdict.is_good() { Ok(()) } else { Err(format!("{verdict:?}")) }
@@ -169,6 +181,7 @@ fn restored(store: &Path, said: &str, old: Option<&Acks>, old_files: &Files) -> 
             if !said.contains("filled") {
                 return Err("the new store is in place before it is whole".to_owned());
             }
+            kept_together(store, old_files)?;
             return check(&found, &new);
         }
         Ok(found) => {
@@ -187,7 +200,7 @@ fn restored(store: &Path, said: &str, old: Option<&Acks>, old_files: &Files) -> 
     }
     let again = wait(work::restore(store)).map_err(|error| format!("again: {error}"))?;
     again.finish().map_err(|error| format!("again: {error}"))?;
-    all_kept(store, old_files)?;
+    kept_together(store, old_files)?;
     check(&SledStore::open(store, OpenOptions::default()).map_err(|error| format!("again: {error}"))?, &new)
 }
 
