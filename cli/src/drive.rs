@@ -9,7 +9,7 @@ use dssflow_engine::run::resolve::FunctionRegistry;
 use dssflow_engine::run::view::RunView;
 use dssflow_engine::run::{RunStatus, StepStatus};
 use dssflow_engine::time::Timestamp;
-use dssflow_engine::{ActivityRegistry, Engine, RunHandle};
+use dssflow_engine::{ActivityRegistry, Engine, EngineError, RunHandle};
 use dssflow_store::SledStore;
 use dssflow_workflows::Site;
 use serde_json::json;
@@ -97,6 +97,10 @@ impl<'a> Session<'a> {
         verb: &str,
         view: &RunView,
     ) -> CommandResult<(Self, Site, World)> {
+        // Before its world is looked for, which is not here.
+        if let Some(store) = &view.imported {
+            return Err(EngineError::Imported { run: view.run.clone(), store: store.clone() }.into());
+        }
         let sandbox = world::sandbox_of(&settings.store, view).await?;
         let session = Self::open(ui, settings, &format!("dssflow {verb} {}", view.run), false).await?;
         let site = session.site_of(&view.run).await?;

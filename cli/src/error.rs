@@ -326,6 +326,8 @@ impl From<EngineError> for CommandError {
             EngineError::Held { run, .. } => Self::new(Code::RunRefused, message)
                 .hint("it can be driven from here once that worker lets go of it or its lease has ended")
                 .hint(format!("`dssflow why {run}` says where it stands")),
+            EngineError::Imported { run, .. } => Self::new(Code::RunRefused, message)
+                .hint(format!("here it can be looked at: dssflow runs get {run}, dssflow runs events {run}")),
             EngineError::Illegal { run, .. }
             | EngineError::NotSucceeded { run, .. }
             | EngineError::ResultMismatch { run, .. } => {

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Code, CommandError, CommandResult};
@@ -35,13 +35,20 @@ impl OutFile {
         }
         let Some(name) = path.file_name() else { return Err(refuse("names no file")) };
         let mut temporary = name.to_owned();
-        temporary.push(".tmp");
+        temporary.push(".dssflow.tmp");
         let temporary = path.with_file_name(temporary);
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(true).mode(0o600);
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
         options.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
         let failed = |error: io::Error| failed(path, &error);
         let file = options.open(&temporary).map_err(failed)?;
+        // Another process may be at it, or have given it its name since it was opened here.
+        let locked = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok();
+        if !locked || !is_at(&file, &temporary) {
+            return Err(refuse("is being written by another process")
+                .hint("wait until that has ended, or choose another name"));
+        }
+        file.set_len(0).map_err(failed)?;
         file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(failed)?;
         Ok(Self { path: path.to_owned(), temporary, file, done: false })
     }
@@ -84,6 +91,14 @@ impl Drop for OutFile {
             // Left over, it is overwritten the next time.
             drop(fs::remove_file(&self.temporary));
         }
+    }
+}
+
+/// Whether the open file is the one of that name.
+fn is_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), fs::symlink_metadata(path)) {
+        (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
+        _ => false,
     }
 }
 

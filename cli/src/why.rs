@@ -58,7 +58,14 @@ pub(crate) fn diagnose(
             _ => {}
         }
     }
-    let next = next(&asked, &steps);
+    let next = match &view.imported {
+        Some(store) => {
+            summary =
+                format!("it is of store {store} and is here as history only; it goes on there or not at all");
+            vec![format!("{command} runs events {}", view.run)]
+        }
+        None => next(&asked, &steps),
+    };
     Diagnosis { run: view.run.to_string(), status: view.status, driven, summary, steps, next }
 }
 

@@ -53,6 +53,7 @@ pub(crate) async fn sandbox_of(store: &Path, view: &RunView) -> CommandResult<Op
             format!("run {} belongs to sandbox {id}, which is gone with everything in it", view.run),
         )
         .why("nothing was done: a run of a sandbox never goes on against real AWS")
+        .why("a sandbox lies in the directory of its store: a backup that is restored elsewhere has none")
         .hint("`dssflow run bootstrap --sandbox` starts a new run in a new world")),
     }
 }

@@ -137,7 +137,10 @@ impl OpenError {
             Self::NotFound { .. } => {
                 "check the path; `dssflow run` makes a store where there is none".to_owned()
             }
-            Self::Used { .. } | Self::NotAStore { .. } => "name an empty or a new directory".to_owned(),
+            Self::Used { .. } => "name an empty or a new directory".to_owned(),
+            Self::NotAStore { found, .. } => {
+                format!("move {found:?} out of it if the rest is a store; else name an empty or a new directory")
+            }
             Self::Unsafe { mend, .. } => mend.clone(),
             Self::NetworkFileSystem { .. } => "name a directory on a local disk".to_owned(),
             Self::Newer { needs, .. } => format!("use dssflow {needs} or later"),

@@ -64,7 +64,9 @@ pub use disk::{Disk, OsDisk, Synced};
 pub use error::{Holder, OpenError};
 pub use export::{ExportError, ExportReport, Lost, export_offline};
 pub use manifest::ManifestState;
-pub use offline::{Lag, OfflineReport, OldestRun, Parts, StoreInfo, info_offline, verify_offline};
+pub use offline::{
+    Lag, OfflineReport, OldestRun, Parts, StoreInfo, id_offline, info_offline, verify_offline,
+};
 pub use open_engine::OpenEngine;
 pub use restore::Restore;
 pub use store::{OpenOptions, SledStore, Spent, Stats};

@@ -134,6 +134,12 @@ pub fn info_offline(path: impl AsRef<Path>) -> Result<StoreInfo, OpenError> {
     info
 }
 
+/// The id that `FORMAT` names, also of a store of which nothing else can be read; `None` when that file says nothing.
+pub fn id_offline(path: impl AsRef<Path>) -> Option<StoreId> {
+    let place = Place::existing(path.as_ref()).ok()?;
+    Some(Format::read(&place).ok()??.store)
+}
+
 pub(crate) fn lock_to_look(path: &Path, command: &str) -> Result<(Place, Lock), OpenError> {
     let place = Place::existing(path)?;
     if !place.is_used()? {

@@ -62,6 +62,11 @@ impl Restore {
         Ok((Self { place, work, disk, lock }, filled))
     }
 
+    /// Removes what was begun, as well as it can, so that it takes no room. What was there stays in its place.
+    pub fn give_up(self) {
+        drop(fs::remove_dir_all(&self.work));
+    }
+
     /// Puts the new store, which must be closed, in place. Returns where the old one is kept, if there was one.
     ///
     /// # Errors

@@ -54,7 +54,7 @@ pub(crate) struct ExportArgs {
     /// The file to write; - is stdout
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     pub(crate) output: PathBuf,
-    /// Only this run (may be repeated)
+    /// Only this run, by its whole id (may be repeated)
     #[arg(long, value_name = "RUN")]
     pub(crate) run: Vec<String>,
     /// Replace the file when it exists

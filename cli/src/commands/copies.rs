@@ -106,8 +106,23 @@ fn show(bar: &mut Bar<'_>, doing: &str, copied: Copied) {
     bar.at(doing, copied.runs, copied.of, &format!("runs, {}", size(copied.bytes)));
 }
 
+/// Refuses a file in the store's own directory: what is no part of a store keeps it from opening.
+pub(crate) fn outside(store: &Path, file: &Path) -> CommandResult<()> {
+    let parent = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let (Ok(parent), Ok(store)) = (parent.canonicalize(), store.canonicalize()) else { return Ok(()) };
+    if file == Path::new("-") || !parent.starts_with(store) {
+        return Ok(());
+    }
+    Err(CommandError::new(
+        Code::File,
+        format!("{} would lie in the store's own directory; nothing was written", file.display()),
+    )
+    .hint("choose a place outside of it, best on another disk"))
+}
+
 /// `store backup`.
 pub(crate) async fn backup(ui: &Ui, settings: &Settings, args: &BackupArgs) -> CommandResult {
+    outside(&settings.store, &args.file)?;
     let access = Access::open_as(&settings.store, "dssflow store backup").await?;
     let result = copy_out(ui, &access, &args.file, args.force, None).await;
     access.close().await?;
@@ -223,6 +238,7 @@ pub(crate) async fn export(ui: &Ui, settings: &Settings, args: &ExportArgs) -> C
     });
     let runs = runs.collect::<CommandResult<Vec<_>>>()?;
     let wanted = (!runs.is_empty()).then_some(runs);
+    outside(&settings.store, &args.output)?;
     let mut bar = Bar::new(ui);
     let out = Out::create(&args.output, args.force)?;
     let mut progress = |copied| show(&mut bar, "saving", copied);
@@ -329,10 +345,19 @@ pub(crate) async fn import(ui: &Ui, settings: &Settings, args: &ImportArgs) -> C
     let result = blocking(archive::put(store.as_ref(), &mut reader, &options, &mut progress));
     drop(bar);
     owner::close(store).await?;
-    let report = result?;
+    let report = result.map_err(|error| {
+        let cut =
+            matches!(error, CopyError::Archive(_) | CopyError::BadRun { .. } | CopyError::BadGraph { .. });
+        let error = CommandError::from(error);
+        if cut && !args.salvage {
+            error.hint("runs that came before that are here already; --salvage takes every run that is whole")
+        } else {
+            error
+        }
+    })?;
     ui.note(&format!(
-        "{} runs of store {} are here as history; look at them with `{} runs ls`",
-        report.runs,
+        "{} of store {} came in as history; `{} runs ls` shows what is here",
+        if report.runs == 1 { "1 run".to_owned() } else { format!("{} runs", report.runs) },
         reader.header().store,
         settings.command()
     ));

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use dssflow_engine::archive::{self, ArchiveReader, CopyError, Purpose};
 use dssflow_engine::store::Store as _;
-use dssflow_store::{OpenError, OpenOptions, Restore, info_offline, verify_offline};
+use dssflow_store::{OpenError, OpenOptions, Restore, id_offline, verify_offline};
 
 use crate::args::RestoreArgs;
 use crate::bar::{Bar, size};
@@ -28,6 +28,14 @@ enum Found {
 /// Runs it.
 pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &RestoreArgs) -> CommandResult {
     let dir = &settings.store;
+    // It is read twice, which a pipe is not.
+    if std::fs::metadata(&args.file).is_ok_and(|meta| !meta.is_file() && !meta.is_dir())
+        || args.file == Path::new("-")
+    {
+        return Err(CommandError::new(Code::File, format!("{} is no file", args.file.display()))
+            .why("a backup is read once before anything is touched, and then put back")
+            .hint("write it to a file first; one that is packed is unpacked first"));
+    }
     let mut bar = Bar::new(ui);
     // Before anything is touched all of it is read once.
     let reader = ArchiveReader::open(copies::open(&args.file)?).map_err(CopyError::from)?;
@@ -44,7 +52,7 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &RestoreArgs) -> Com
         })?;
     }
     drop(bar);
-    match look(dir, &header.store)? {
+    match look(settings, &header.store)? {
         Found::Nothing | Found::Damaged | Found::Whole { runs: 0 } => {}
         Found::Whole { .. } if args.yes => {}
         Found::Whole { runs } => {
@@ -69,7 +77,14 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &RestoreArgs) -> Com
     let mut progress = |copied: archive::Copied| {
         bar.at("putting back", copied.runs, 0, &format!("runs, {}", size(copied.bytes)));
     };
-    let report = copies::blocking(archive::put(&store, &mut reader, &options, &mut progress))?;
+    let report = match copies::blocking(archive::put(&store, &mut reader, &options, &mut progress)) {
+        Ok(report) => report,
+        Err(error) => {
+            drop(store);
+            restore.give_up();
+            return Err(CommandError::from(error).hint("the store that was here is as it was"));
+        }
+    };
     let checked = store.verify().await?;
     store.close().await?;
     if let Some(wrong) = checked.damage.first() {
@@ -109,7 +124,8 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &RestoreArgs) -> Com
     copies::incomplete(&report)
 }
 
-fn look(dir: &Path, backup: &dssflow_engine::id::StoreId) -> CommandResult<Found> {
+fn look(settings: &Settings, backup: &dssflow_engine::id::StoreId) -> CommandResult<Found> {
+    let dir = settings.store.as_path();
     let report = match tokio::task::block_in_place(|| verify_offline(dir)) {
         Ok(report) => report,
         Err(OpenError::NotFound { .. }) => return Ok(Found::Nothing),
@@ -117,14 +133,13 @@ fn look(dir: &Path, backup: &dssflow_engine::id::StoreId) -> CommandResult<Found
         Err(error) => return Err(error.into()),
     };
     // A damaged store may still say whose it is.
-    let known = tokio::task::block_in_place(|| info_offline(dir)).ok().map(|info| info.store);
-    if let Some(here) = known.filter(|here| here != backup) {
+    if let Some(here) = id_offline(dir).filter(|here| here != backup) {
         return Err(CommandError::new(
             Code::OtherStore,
             format!("the backup is of store {backup}, here is store {here}"),
         )
         .hint("restore it into a directory of its own: dssflow --store DIR store restore FILE")
-        .hint("or bring its runs in here as history: dssflow store import FILE"));
+        .hint(format!("or bring its runs in here as history: {} store import FILE", settings.command())));
     }
     if report.report.damage.is_empty() {
         return Ok(Found::Whole { runs: report.report.runs });

@@ -41,7 +41,10 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, command: RunsCommand) -> C
         RunsCommand::Events(args) => events(ui, &access, args).await,
         RunsCommand::Watch(args) => watch(ui, settings, &access, args).await,
         RunsCommand::Graph(args) => graph(ui, &access, args).await,
-        RunsCommand::Export(args) => copies::export_run(ui, &access, args).await,
+        RunsCommand::Export(args) => match copies::outside(&settings.store, &args.output) {
+            Ok(()) => copies::export_run(ui, &access, args).await,
+            Err(error) => Err(error),
+        },
     };
     access.close().await?;
     result

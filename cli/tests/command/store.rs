@@ -91,7 +91,7 @@ async fn a_backup_is_private_whole_and_never_replaces_what_is_there_by_itself() 
     let ran = home.does(&["store", "backup", &file], 0);
     assert!(ran.err.contains("4 runs") && ran.out.is_empty(), "{ran:?}");
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-    assert!(!Path::new(&format!("{file}.tmp")).exists());
+    assert!(!Path::new(&format!("{file}.dssflow.tmp")).exists());
     for line in fs::read_to_string(&file).unwrap().lines() {
         let line: Value = serde_json::from_str(line).unwrap();
         assert!(line["sum"].is_string());
