@@ -318,9 +318,25 @@ fn commands(settings: &Settings, view: &RunView, exit: Exit) -> Vec<String> {
     lines
 }
 
+/// After the rollback of a run whose store was put back to a backup: what it may have made and does not know of.
+fn unknown_since(view: &RunView) -> Option<String> {
+    let backup = view.restored.filter(|_| view.rolling_back || view.status == RunStatus::RolledBack)?;
+    let found: Vec<&str> =
+        view.steps.iter().filter(|s| s.status == StepStatus::Adopted).map(|s| s.step.as_str()).collect();
+    let found = match &found[..] {
+        [] => String::new(),
+        names => format!("; these steps were found done and are left as they are: {}", names.join(", ")),
+    };
+    Some(format!(
+        "restored from a backup of {}: what it made after that is taken back only where a step looked for it and it \
+         carries the run's mark{found}",
+        describe::when(backup)
+    ))
+}
+
 /// What went wrong, and what is still out there.
 fn remains(view: &RunView) -> Vec<String> {
-    let mut lines = Vec::new();
+    let mut lines = Vec::from_iter(unknown_since(view));
     if let Some(reason) = view.paused.as_ref().filter(|r| !r.message.is_empty()) {
         let step = reason.step.as_ref().map_or_else(String::new, |s| format!("{s}: "));
         lines.push(format!("paused: {step}{}", one_line(&reason.message)));

@@ -131,9 +131,15 @@ fn next(asked: &Asked<'_>, steps: &[Reason]) -> Vec<String> {
             if let Some(first) = steps.first().filter(|s| s.kind == Kind::SubWorkflow) {
                 next.extend(first.next.iter().cloned());
             }
-            next.push(verb("resume"));
-            if view.live && !view.rolling_back {
-                next.push(verb("rollback"));
+            let restored = view.paused.as_ref().is_some_and(|p| p.kind == PauseKind::Restored);
+            if restored && !view.rolling_back {
+                // A rollback takes back what is known; only going on finds what came after the backup.
+                next.push(format!("{}   # finds what it made after the backup", verb("resume")));
+            } else {
+                next.push(verb("resume"));
+                if view.live && !view.rolling_back {
+                    next.push(verb("rollback"));
+                }
             }
         }
         RunStatus::Pending | RunStatus::Running | RunStatus::Waiting | RunStatus::RollingBack => {
@@ -252,6 +258,14 @@ pub(crate) mod tests {
         assert_eq!(whys[3], "sleeps until 1970-01-01 00:02:00Z, 60 s from now");
         let text = lines(&found);
         assert_eq!(text.matches("dssflow approve lab asks").count(), 1, "not told twice: {text}");
+    }
+
+    #[test]
+    fn a_restored_run_goes_on_before_it_is_taken_back() {
+        let paused =
+            json!({ "paused": { "kind": "restored", "message": "restored from a backup" }, "live": true });
+        let found = judged(&view("paused", &[], &paused), false);
+        assert_eq!(found.next, ["dssflow resume lab   # finds what it made after the backup"]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `dssflow rollback`: takes back everything a run made, or what came after a step. A second one has nothing to do and
 //! calls nothing.
 
-use dssflow_engine::event::Request;
+use dssflow_engine::event::{PauseKind, Request};
 use dssflow_engine::run::RunStatus;
 use dssflow_engine::run::view::RunView;
 
@@ -52,6 +52,14 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RollbackArgs) -> Com
     access.close().await?;
 
     let (session, site, world) = Session::of_run(ui, settings, "rollback", &view).await?;
+    if view.paused.as_ref().is_some_and(|paused| paused.kind == PauseKind::Restored) {
+        ui.note(&format!(
+            "run {0} has not gone on since it was restored: what it made after the backup was not looked for and stays \
+             where it is; `{1} resume {0}` looks for it",
+            view.run,
+            settings.command()
+        ));
+    }
     ui.note(&format!("taking back run {}, which is {}", view.run, describe::words(view.status.as_str())));
     world.hold(&view.run).await;
     let engine = session.engine_in(&world);
