@@ -304,7 +304,7 @@ async fn compaction_says_what_it_did() {
     assert!(home.store().join("gen-3").exists() && !home.store().join("gen-1").exists());
     assert_eq!(home.names(), ALL);
     let info = home.does(&["store", "info"], 0).out;
-    for part in ["format   1", "payload file", "lag      ", "owner    nobody", "oldest   "] {
+    for part in ["format   2", "payload file", "lag      ", "owner    nobody", "oldest   "] {
         assert!(info.contains(part), "{part}: {info}");
     }
     assert!(Home::new().does(&["store", "compact"], 1).err.contains("DF0013"));
