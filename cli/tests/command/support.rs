@@ -15,7 +15,8 @@ impl Home {
         Self { dir: tempfile::tempdir().unwrap() }
     }
 
-    /// A home in memory where there is such a place, for tests that measure: a disk may stall under others' writes.
+    /// A home in memory where there is such a place, for tests that measure: a disk may stall under others' writes. What
+    /// they write is small.
     pub(crate) fn fleeting() -> Self {
         Self { dir: tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap() }
     }

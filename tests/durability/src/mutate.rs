@@ -165,13 +165,22 @@ pub fn files(root: &Path) -> io::Result<BTreeMap<String, Vec<u8>>> {
     Ok(found)
 }
 
+/// What must be free in memory for a harness to work there.
+const ROOM: u64 = 1024 * 1024 * 1024;
+
 /// A directory that ends with the test, in memory where there is such a place: syncs cost nothing there, and a disk that
 /// stalls for half a minute under others' writes does not look like a process that hangs.
 ///
 /// # Errors
 /// When none can be made.
 pub fn fleeting_dir() -> io::Result<tempfile::TempDir> {
-    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())
+    // In a container it may be too small for what the tests write.
+    let has_room = |stat: rustix::fs::StatVfs| stat.f_bavail.saturating_mul(stat.f_frsize) >= ROOM;
+    if rustix::fs::statvfs("/dev/shm").is_ok_and(has_room) {
+        tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())
+    } else {
+        tempfile::tempdir()
+    }
 }
 
 /// Copies a directory with all that is in it, modes included.

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use dssflow_durability::dice::Dice;
 use dssflow_durability::judge::judge;
+use dssflow_durability::mutate::fleeting_dir;
 use dssflow_durability::oracle::Acks;
 use dssflow_durability::replay::{Before, Ignored, Kept, Replay};
 use dssflow_durability::shim::{CLASSES, Log, Op, Shim};
@@ -44,9 +45,7 @@ struct Case {
 
 /// In memory where there is such a place: what counts as durable is known from the log.
 fn scratch() -> tempfile::TempDir {
-    let memory = Path::new("/dev/shm");
-    let dir = memory.is_dir().then(|| tempfile::tempdir_in(memory).ok()).flatten();
-    dir.unwrap_or_else(|| tempfile::tempdir().unwrap())
+    fleeting_dir().unwrap()
 }
 
 struct Life {

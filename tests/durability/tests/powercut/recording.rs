@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::sync::OnceLock;
 
 use dssflow_durability::dice::Dice;
+use dssflow_durability::mutate::fleeting_dir;
 use dssflow_durability::oracle::Acks;
 use dssflow_durability::replay::{Before, Ignored, Kept, Replay};
 use dssflow_durability::shim::{Log, Op, Shim};
@@ -22,9 +23,10 @@ pub(crate) fn images() -> u64 {
 
 /// Where things are made: in memory where there is such a place, as thousands of stores are written and synced.
 pub(crate) fn scratch() -> tempfile::TempDir {
-    let wanted = std::env::var_os("DSSFLOW_IMAGE_DIR").map(PathBuf::from);
-    let dir = wanted.or_else(|| Some(PathBuf::from("/dev/shm")).filter(|dir| dir.is_dir()));
-    dir.and_then(|dir| tempfile::tempdir_in(dir).ok()).unwrap_or_else(|| tempfile::tempdir().unwrap())
+    match std::env::var_os("DSSFLOW_IMAGE_DIR") {
+        Some(dir) => tempfile::tempdir_in(dir).unwrap(),
+        None => fleeting_dir().unwrap(),
+    }
 }
 
 /// One or more lives of the program, written down.
