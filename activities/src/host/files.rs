@@ -4,7 +4,8 @@
 //! scripts use coreutils only and name no absolute path, so that a wrapper can map the parameters. Writes are
 //! durable when they return: temporary file 0600 of a name of its own (steps may write the same file at once), sync,
 //! rename, sync of the directory. The name ends in the writer's pid, so that the next write or removal can clear away
-//! what a killed one left.
+//! what a killed one left. That a process has this pid says nothing: the number may be another's by now, or a zombie's. It
+//! is the writer when its command line has the path.
 
 use zeroize::Zeroizing;
 
@@ -17,7 +18,7 @@ const READ: &str = r#"[ -e "$1" ] || exit 44; exec cat "$1""#;
 const WRITE: &str = r#"set -eu; umask 077
 path=$1 mode=$2 owner=$3 size=$4 tmp=$1.dssflow-new.$$
 trap 'rm -f "$tmp"' EXIT; trap 'exit 143' TERM HUP INT
-for old in "$1".dssflow-new.*; do kill -0 "${old##*.}" 2>/dev/null || rm -f "$old"; done
+for old in "$1".dssflow-new.*; do grep -qsF -e "$1" "/proc/${old##*.}/cmdline" || rm -f "$old"; done
 [ ! -d "$path" ] || { echo "it is a directory" >&2; exit 45; }
 [ -d "${path%/*}/" ] || mkdir -p "${path%/*}/"
 rm -f "$tmp"; set -C; cat > "$tmp"; set +C
@@ -39,12 +40,12 @@ const MOVE: &str = r#"set -eu; [ -e "$1" ] || exit 44
 mv "$1" "$2"; sync "${2%/*}/""#;
 const COPY: &str = r#"set -eu; umask 077; [ -e "$1" ] || exit 44; tmp=$2.dssflow-new.$$
 trap 'rm -f "$tmp"' EXIT; trap 'exit 143' TERM HUP INT
-for old in "$2".dssflow-new.*; do kill -0 "${old##*.}" 2>/dev/null || rm -f "$old"; done
+for old in "$2".dssflow-new.*; do grep -qsF -e "$2" "/proc/${old##*.}/cmdline" || rm -f "$old"; done
 cat "$1" > "$tmp"; sync "$tmp"; mv -f "$tmp" "$2"; sync "${2%/*}/""#;
 const CLEAR: &str = r#"set -eu
-for old in "$1".dssflow-new.*; do kill -0 "${old##*.}" 2>/dev/null || rm -f "$old"; done"#;
+for old in "$1".dssflow-new.*; do grep -qsF -e "$1" "/proc/${old##*.}/cmdline" || rm -f "$old"; done"#;
 const REMOVE: &str = r#"set -eu
-for old in "$1".dssflow-new.*; do kill -0 "${old##*.}" 2>/dev/null || rm -f "$old"; done
+for old in "$1".dssflow-new.*; do grep -qsF -e "$1" "/proc/${old##*.}/cmdline" || rm -f "$old"; done
 [ -e "$1" ] || [ -L "$1" ] || exit 44; rm -f "$1"; sync "${1%/*}/""#;
 const REMOVE_TREE: &str = r#"set -eu; [ -e "$1" ] || exit 44; rm -rf "$1"; sync "${1%/*}/""#;
 const REMOVE_EMPTY: &str = r#"[ -d "$1" ] || exit 0; rmdir "$1" 2>/dev/null || :"#;
