@@ -12,7 +12,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use dssflow_durability::dice::Dice;
+use dssflow_durability::dice::{self, Dice};
 use dssflow_durability::judge::judge;
 use dssflow_durability::mutate::fleeting_dir;
 use dssflow_durability::oracle::Acks;
@@ -231,7 +231,7 @@ fn one(case: &Case, dir: &Path, shim: &Shim, tally: &mut Tally) {
 #[test]
 fn after_a_failed_call_nothing_is_acknowledged_and_nothing_lost() {
     let started = Instant::now();
-    let (mut dice, seed) = Dice::from_env(SEED);
+    let (mut dice, seed) = dice::from_env(SEED);
     let count = std::env::var("DSSFLOW_IO_FAULTS").map_or(CASES, |count| count.parse().unwrap());
     let built = scratch();
     let shim = Shim::build(built.path()).unwrap();

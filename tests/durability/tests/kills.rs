@@ -14,7 +14,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use dssflow_durability::dice::Dice;
+use dssflow_durability::dice::{self, Dice};
 use dssflow_durability::mutate::fleeting_dir;
 use dssflow_durability::oracle::{Acks, check, check_effects};
 use dssflow_engine::store::{ListQuery, Store as _};
@@ -292,7 +292,7 @@ async fn killed_at_any_moment_the_engine_goes_on_where_it_was() {
     let begin = Instant::now();
     let wanted: u64 =
         std::env::var("DSSFLOW_ENGINE_KILLS").map_or(KILLS_OF_A_STORE, |text| text.parse().unwrap());
-    let (mut dice, seed) = Dice::from_env(20_261_123);
+    let (mut dice, seed) = dice::from_env(20_261_123);
     let mut sums = Sums::default();
     while sums.kills < wanted && sums.violations.is_empty() {
         // A kill leaves to the system what was written, synced or not: what a disk keeps is not tried here.

@@ -18,7 +18,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use case::{Came, Case, Change, End, Named, Plan, ValueChange, WORK};
-use dssflow_durability::dice::Dice;
+use dssflow_durability::dice::{self, Dice};
 use dssflow_durability::mutate::{self, Mutation, SECTOR};
 use images::{Image, RECIPES, record};
 
@@ -242,7 +242,7 @@ fn work_on(plan_file: &Path, plan: &Plan, from: usize, step: usize) -> Vec<(usiz
 fn damage_is_told_or_does_no_harm() {
     let begin = Instant::now();
     let count = number("DSSFLOW_MUTATIONS", 500);
-    let (mut dice, seed) = Dice::from_env(20_261_123);
+    let (mut dice, seed) = dice::from_env(20_261_123);
     let dir = mutate::fleeting_dir().unwrap();
     let images: Vec<Image> = RECIPES.iter().map(|recipe| recipe.make(dir.path())).collect();
     let cases = plan(&images, count, &mut dice);

@@ -12,7 +12,7 @@ mod upkeep;
 
 use std::time::Instant;
 
-use dssflow_durability::dice::Dice;
+use dssflow_durability::dice;
 use dssflow_durability::replay::Ignored;
 
 use crate::images::{Tally, cases, run};
@@ -23,7 +23,7 @@ const SEED: u64 = 20_261_123;
 #[test]
 fn nothing_acknowledged_is_lost_when_the_power_fails() {
     let started = Instant::now();
-    let (mut dice, seed) = Dice::from_env(SEED);
+    let (mut dice, seed) = dice::from_env(SEED);
     let images = images();
     let recovery = after_cut("recovery", "running", &mut dice);
     let again = after_cut("made again", "creating", &mut dice);

@@ -1,6 +1,6 @@
 //! Planted faults: a disk that ignores one kind of sync. Each must be found, or the harness sees nothing.
 
-use dssflow_durability::dice::Dice;
+use dssflow_durability::dice;
 use dssflow_durability::replay::{Ignored, Kept};
 
 use crate::images::{Tally, cases, run};
@@ -10,7 +10,7 @@ const SEED: u64 = 7;
 const IMAGES: u64 = 40;
 
 fn without(ignored: Ignored) -> Tally {
-    let (mut dice, seed) = Dice::from_env(SEED);
+    let (mut dice, seed) = dice::from_env(SEED);
     let mut cases = cases(store(), IMAGES, &mut dice);
     for case in &mut cases {
         case.kept = Kept::None;

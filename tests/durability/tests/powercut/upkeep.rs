@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use dssflow_durability::dice::Dice;
+use dssflow_durability::dice::{self, Dice};
 use dssflow_durability::judge::judge;
 use dssflow_durability::oracle::{Acks, check_all};
 use dssflow_durability::replay::{Ignored, Kept, Replay};
@@ -112,7 +112,7 @@ fn written(disk: &Path) -> Acks {
 }
 
 fn seed() -> u64 {
-    Dice::from_env(SEED).1
+    dice::from_env(SEED).1
 }
 
 #[test]
