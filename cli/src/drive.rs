@@ -182,7 +182,7 @@ impl<'a> Session<'a> {
     ) -> CommandResult<Exit> {
         let run = handle.id().clone();
         let mut news = engine.subscribe();
-        let mut progress = Progress::new(self.ui);
+        let mut progress = Progress::new(self.ui, self.settings);
         progress.learn(&engine.history(&run, 0).await?);
         if let Ok(view) = engine.view(&run).await {
             progress.tick(self.ui, &view);
@@ -239,7 +239,7 @@ impl<'a> Session<'a> {
         if stream.format != FollowFormat::Table {
             // For people, when stdout belongs to a program.
             let mut lines = vec![headline(self.ui, &view, turned)];
-            lines.extend(remains(&view));
+            lines.extend(remains(self.settings, &view));
             lines.extend(commands(self.settings, &view, exit));
             self.ui.note(&lines.join("\n"));
         }
@@ -263,7 +263,7 @@ pub(crate) fn summary(
             dssflow_workflows::wired_not_exercised(site).into_iter().map(|l| format!("  {}", one_line(&l))),
         );
     }
-    lines.extend(remains(view));
+    lines.extend(remains(settings, view));
     lines.extend(commands(settings, view, exit));
     ui.out(&lines.join("\n"));
 }
@@ -335,7 +335,7 @@ fn unknown_since(view: &RunView) -> Option<String> {
 }
 
 /// What went wrong, and what is still out there.
-fn remains(view: &RunView) -> Vec<String> {
+fn remains(settings: &Settings, view: &RunView) -> Vec<String> {
     let mut lines = Vec::from_iter(unknown_since(view));
     if let Some(reason) = view.paused.as_ref().filter(|r| !r.message.is_empty()) {
         let step = reason.step.as_ref().map_or_else(String::new, |s| format!("{s}: "));
@@ -372,8 +372,9 @@ fn remains(view: &RunView) -> Vec<String> {
             lines.extend(left.iter().take(MAX_LEFT).cloned());
             if left.len() > MAX_LEFT {
                 lines.push(format!(
-                    "  and {} more: dssflow runs get {} -o wide",
+                    "  and {} more: {} runs get {} -o wide",
                     left.len() - MAX_LEFT,
+                    settings.command(),
                     view.run
                 ));
             }

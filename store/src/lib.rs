@@ -52,6 +52,7 @@ mod place;
 mod read;
 mod remove;
 mod restore;
+mod room;
 mod snapshot;
 mod store;
 mod summary;

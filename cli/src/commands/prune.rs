@@ -76,9 +76,10 @@ async fn prune(ui: &Ui, access: &Access, policy: Policy, args: &PruneArgs) -> Co
     tell_stays(ui, &done);
     print(ui, &done, args.output);
     ui.note(&format!(
-        "{} removed, and {} of graphs and large values that only they named; `dssflow store compact` gives the room back",
+        "{} removed, and {} of graphs and large values that only they named; `{} store compact` gives the room back",
         count(done.runs.len()),
-        size(done.swept_bytes)
+        size(done.swept_bytes),
+        settings.command()
     ));
     Ok(Exit::Ok)
 }
