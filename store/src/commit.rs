@@ -25,7 +25,6 @@ use crate::head::{HeadFile, Slots};
 use crate::import::Importing;
 use crate::inflight::{Held, InFlight};
 use crate::place::Place;
-use crate::room::Room;
 use crate::tree::{EmptyDir, Trouble, protect};
 use crate::watch::Watch;
 use crate::{check, keys, payload, read};
@@ -198,8 +197,6 @@ pub(crate) struct Committer {
     pub(crate) blobs: EmptyDir,
     /// Our own descriptor of sled's log.
     pub(crate) db: File,
-    /// How far it is longer than sled needs.
-    pub(crate) room: Room,
     pub(crate) head: HeadFile,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) store: StoreId,
@@ -238,14 +235,13 @@ impl Committer {
         last: Commit,
     ) -> Self {
         let (poison, counters, cache, holds, inflight) = Default::default();
-        let (blobs, room) = (EmptyDir::new(blobs), Room::default());
+        let blobs = EmptyDir::new(blobs);
         Self {
             tree,
             watch,
             place,
             blobs,
             db,
-            room,
             head,
             disk,
             store,
@@ -357,7 +353,6 @@ impl Committer {
         lap(&mut mark, &spent.writing_head);
         self.counters.groups.fetch_add(1, Ordering::Relaxed);
         self.last = next;
-        self.room.keep(&self.db);
         Ok(())
     }
 

@@ -52,7 +52,6 @@ mod place;
 mod read;
 mod remove;
 mod restore;
-mod room;
 mod snapshot;
 mod store;
 mod summary;

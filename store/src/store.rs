@@ -28,7 +28,6 @@ use crate::manifest::{self, ManifestState};
 use crate::offline::{self, StoreInfo};
 use crate::place::{CURRENT, FORMAT, GENERATION, Place, REPLACING, names};
 use crate::read::Reader;
-use crate::room;
 use crate::tree::{self, BLOBS, DB, Trouble, protect};
 use crate::watch::Watch;
 use crate::{check, codec, import, migrate, payload, remove, snapshot, sweep};
@@ -310,11 +309,7 @@ impl SledStore {
         };
         advance().map_err(OpenError::io("write", &place.head()))?;
 
-        let log = disk::open_options()
-            .read(true)
-            .write(true)
-            .open(dir.join(DB))
-            .map_err(OpenError::io("open", &dir))?;
+        let log = std::fs::File::open(dir.join(DB)).map_err(OpenError::io("open", &dir))?;
         let watch = Watch::start(opened.tree()).map_err(OpenError::io("start threads for", path))?;
         let mut committer = Committer::new(
             opened.tree().clone(),
@@ -431,7 +426,6 @@ impl SledStore {
             let (opened, ended) = end(running);
             poison.check()?;
             let finish = || {
-                room::give_back(&dir)?;
                 tree::settle(&*disk, &dir)?;
                 manifest::write(&place, &*disk)?;
                 opened.lock.wipe()
