@@ -51,12 +51,12 @@ fn policy(args: &PruneArgs) -> CommandResult<Policy> {
 pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &PruneArgs) -> CommandResult {
     let policy = policy(args)?;
     let access = Access::open_as(&settings.store, "dssflow runs prune").await?;
-    let result = prune(ui, &access, policy, args).await;
+    let result = prune(ui, settings, &access, policy, args).await;
     access.close().await?;
     result
 }
 
-async fn prune(ui: &Ui, access: &Access, policy: Policy, args: &PruneArgs) -> CommandResult {
+async fn prune(ui: &Ui, settings: &Settings, access: &Access, policy: Policy, args: &PruneArgs) -> CommandResult {
     let found = once(ui, access, &PruneOrder { policy: policy.clone(), dry_run: true }).await?;
     if args.dry_run || found.runs.is_empty() {
         tell_stays(ui, &found);
