@@ -1,6 +1,7 @@
 //! From the parsed command line to the command: one file each.
 
 mod again;
+mod capture;
 mod compact;
 pub(crate) mod copies;
 mod decide;
@@ -22,7 +23,7 @@ mod workflows;
 
 use std::future::Future;
 
-use crate::args::{Cli, Command, ErrorFormat};
+use crate::args::{Cli, Command, DssCommand, ErrorFormat};
 use crate::config::{self, Settings};
 use crate::error::{Code, CommandError, CommandResult, Exit};
 use crate::logging;
@@ -43,39 +44,37 @@ pub(crate) fn run(ui: &Ui, cli: Cli) -> CommandResult {
     let named = cli.global.store.is_some() && std::env::var_os("DSSFLOW_STORE").is_none();
     let settings = Settings { store: config::store_dir(cli.global.store.clone())?, named };
     tracing::debug!(store = %settings.store.display(), json = cli.global.error_format == ErrorFormat::Json, "settings");
-    carry_out(ui, &settings, cli.command).map_err(|mut error| {
+    let done = match cli.command {
+        Command::Version | Command::Explain(_) => Ok(Exit::Ok),
+        Command::Run(args) => wait(run::run(ui, &settings, args)),
+        Command::Resume(args) => wait(resume::run(ui, &settings, &args)),
+        Command::Retry(args) => wait(again::retry(ui, &settings, args)),
+        Command::Rerun(args) => wait(again::rerun(ui, &settings, args)),
+        Command::Fork(args) => wait(again::fork(ui, &settings, args)),
+        Command::Skip(args) => wait(decide::skip(ui, &settings, args)),
+        Command::Complete(args) => wait(decide::complete(ui, &settings, args)),
+        Command::Approve(args) => wait(decide::approve(ui, &settings, args)),
+        Command::Reject(args) => wait(decide::reject(ui, &settings, args)),
+        Command::Signal(args) => wait(decide::signal(ui, &settings, args)),
+        Command::MarkUndone(args) => wait(decide::mark_undone(ui, &settings, args)),
+        Command::Abandon(args) => wait(decide::abandon(ui, &settings, args)),
+        Command::Rollback(args) => wait(rollback::run(ui, &settings, args)),
+        Command::Pause(args) => wait(pause::pause(ui, &settings, args)),
+        Command::Unpause(args) => wait(pause::unpause(ui, &settings, args)),
+        Command::Cancel(args) => wait(pause::cancel(ui, &settings, args)),
+        Command::Terminate(args) => wait(pause::terminate(ui, &settings, args)),
+        Command::Runs(command) => wait(runs::run(ui, &settings, command)),
+        Command::Why(args) => wait(why::run(ui, &settings, &args)),
+        Command::Workflows(command) => workflows::run(ui, command),
+        Command::Store(command) => wait(store::run(ui, &settings, &command)),
+        Command::Sandbox(command) => wait(sandbox::run(ui, &settings, command)),
+        Command::Dss(DssCommand::Capture(args)) => wait(capture::run(ui, &settings, &args)),
+        Command::Init(args) => wait(init::run(ui, &args)),
+    };
+    done.map_err(|mut error| {
         error.hints.iter_mut().for_each(|hint| *hint = settings.address(hint));
         error
     })
-}
-
-fn carry_out(ui: &Ui, settings: &Settings, command: Command) -> CommandResult {
-    match command {
-        Command::Version | Command::Explain(_) => Ok(Exit::Ok),
-        Command::Run(args) => wait(run::run(ui, settings, args)),
-        Command::Resume(args) => wait(resume::run(ui, settings, &args)),
-        Command::Retry(args) => wait(again::retry(ui, settings, args)),
-        Command::Rerun(args) => wait(again::rerun(ui, settings, args)),
-        Command::Fork(args) => wait(again::fork(ui, settings, args)),
-        Command::Skip(args) => wait(decide::skip(ui, settings, args)),
-        Command::Complete(args) => wait(decide::complete(ui, settings, args)),
-        Command::Approve(args) => wait(decide::approve(ui, settings, args)),
-        Command::Reject(args) => wait(decide::reject(ui, settings, args)),
-        Command::Signal(args) => wait(decide::signal(ui, settings, args)),
-        Command::MarkUndone(args) => wait(decide::mark_undone(ui, settings, args)),
-        Command::Abandon(args) => wait(decide::abandon(ui, settings, args)),
-        Command::Rollback(args) => wait(rollback::run(ui, settings, args)),
-        Command::Pause(args) => wait(pause::pause(ui, settings, args)),
-        Command::Unpause(args) => wait(pause::unpause(ui, settings, args)),
-        Command::Cancel(args) => wait(pause::cancel(ui, settings, args)),
-        Command::Terminate(args) => wait(pause::terminate(ui, settings, args)),
-        Command::Runs(command) => wait(runs::run(ui, settings, command)),
-        Command::Why(args) => wait(why::run(ui, settings, &args)),
-        Command::Workflows(command) => workflows::run(ui, command),
-        Command::Store(command) => wait(store::run(ui, settings, &command)),
-        Command::Sandbox(command) => wait(sandbox::run(ui, settings, command)),
-        Command::Init(args) => wait(init::run(ui, &args)),
-    }
 }
 
 fn wait(command: impl Future<Output = CommandResult>) -> CommandResult {

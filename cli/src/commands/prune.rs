@@ -56,7 +56,13 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &PruneArgs) -> Comma
     result
 }
 
-async fn prune(ui: &Ui, settings: &Settings, access: &Access, policy: Policy, args: &PruneArgs) -> CommandResult {
+async fn prune(
+    ui: &Ui,
+    settings: &Settings,
+    access: &Access,
+    policy: Policy,
+    args: &PruneArgs,
+) -> CommandResult {
     let found = once(ui, access, &PruneOrder { policy: policy.clone(), dry_run: true }).await?;
     if args.dry_run || found.runs.is_empty() {
         tell_stays(ui, &found);
