@@ -2,9 +2,11 @@
 //! the world and what the command printed, never the engine's own state.
 
 mod clusters;
+mod credentials;
 mod faults;
 mod kills;
 mod launch;
 mod paths;
+mod rights;
 mod support;
 mod wrong_input;
