@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::Start;
 use super::dss::Dss;
 use super::host::HostSteps;
-use super::plan::{ADDON, CHECK, CLUSTER_START, CONTROL_PLANE, NODES, PLUGIN, Plan, from_step};
+use super::plan::{ADDON, CLUSTER_START, CONTROL_PLANE, ENDPOINT, NODES, PLUGIN, Plan, from_step};
 use super::registry::Registry;
 use crate::site::{ClusterMode, PluginSource};
 
@@ -77,7 +77,7 @@ pub(super) fn steps(
     )
     .title(format!("{} nodes are ready, seen through DSS", site.cluster.node_pool.num_nodes))
     .api()
-    .budget(CHECK)
+    .budget(ENDPOINT)
     .add();
     Cluster { running, default }
 }
@@ -218,7 +218,7 @@ fn by_sdk(plan: &mut Plan<'_>, start: &Start, host: &HostSteps, dss: &Dss, prese
     .after(&host.cluster_tools)
     .after([presets])
     .api()
-    .budget(CHECK)
+    .budget(ENDPOINT)
     .stubborn()
     .add()
 }
