@@ -12,7 +12,7 @@ use dssflow_engine::id::StepName;
 use serde::{Deserialize, Serialize};
 
 use super::error::classify;
-use super::{glue_database, launch_template, repositories, tags};
+use super::{glue_database, key_pair, launch_template, repositories, tags};
 use crate::clients::AwsClients;
 
 /// A thing that carries the run's marks.
@@ -112,6 +112,11 @@ async fn ec2(clients: &AwsClients, marks: &Marks) -> ActivityResult<Vec<Leftover
     }
     if !volumes.is_empty() {
         ended.extend(ended_volumes(clients, &volumes).await?);
+    }
+    for id in of_kind("ec2:key-pair") {
+        if !key_pair::exists(clients, &id).await? {
+            ended.push(id);
+        }
     }
     for id in templates {
         if !launch_template::exists(clients, &id).await? {
