@@ -236,6 +236,11 @@ impl Site {
         }
     }
 
+    /// The S3 connection a smoke test works on: the first with a pair, else the first.
+    pub fn smoke_connection(&self) -> Option<&Connection> {
+        self.connections.iter().find(|c| c.athena.is_some()).or(self.connections.first())
+    }
+
     /// The partition's DNS suffix.
     fn dns_suffix(&self) -> &'static str {
         if self.region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" }
