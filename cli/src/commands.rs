@@ -6,6 +6,7 @@ mod compact;
 pub(crate) mod copies;
 mod decide;
 mod explain;
+mod image;
 mod init;
 mod pause;
 pub(crate) mod prune;

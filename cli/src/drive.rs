@@ -26,6 +26,7 @@ use crate::error::{Code, CommandError, CommandResult, Exit};
 use crate::owner;
 use crate::progress::Progress;
 use crate::renewal::{self, Answer, Renewal};
+use crate::spec::{About, Spec};
 use crate::ui::{Style, Ui, one_line};
 use crate::world::{self, World};
 
@@ -71,6 +72,7 @@ pub(crate) fn engine_on(store: &Arc<SledStore>) -> CommandResult<Engine> {
         .activities(activities)
         .functions(functions)
         .definition(catalog::definition())
+        .definition(catalog::image_definition())
         .build())
 }
 
@@ -102,21 +104,28 @@ impl<'a> Session<'a> {
         settings: &'a Settings,
         verb: &str,
         view: &RunView,
-    ) -> CommandResult<(Self, Site, World)> {
+    ) -> CommandResult<(Self, Spec, World)> {
         // Before its world is looked for, which is not here.
         if let Some(store) = &view.imported {
             return Err(EngineError::Imported { run: view.run.clone(), store: store.clone() }.into());
         }
         let sandbox = world::sandbox_of(&settings.store, view).await?;
         let session = Self::open(ui, settings, &format!("dssflow {verb} {}", view.run), false).await?;
-        let site = session.site_of(&view.run).await?;
-        if let Some(sandbox) = &sandbox {
-            world::must_be_inside(&site, sandbox)?;
+        let spec = session.spec_of(&view.run).await?;
+        let world = match &spec {
+            Spec::Site(site) => {
+                if let Some(sandbox) = &sandbox {
+                    world::must_be_inside(site, sandbox)?;
+                }
+                world::connect(site, sandbox).await?
+            }
+            Spec::Images(images) => world::connect_images(images).await?,
+        };
+        if About::from(&spec).account().is_some() {
+            let identity = world.identify(&spec).await?;
+            World::same_principal(view, &identity)?;
         }
-        let world = world::connect(&site, sandbox).await?;
-        let identity = world.identify(&site).await?;
-        World::same_principal(view, &identity)?;
-        Ok((session, site, world))
+        Ok((session, spec, world))
     }
 
     /// The engine without a world: for looking.
@@ -143,11 +152,11 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// The site a run was created with.
+    /// What a run was created with.
     ///
     /// # Errors
-    /// When the run is not one of a site this version knows.
-    pub(crate) async fn site_of(&self, run: &RunId) -> CommandResult<Site> {
+    /// When the run is not one that this version knows.
+    pub(crate) async fn spec_of(&self, run: &RunId) -> CommandResult<Spec> {
         let first = self.engine.history(run, 0).await?.into_iter().next();
         let Some(EventKind::RunCreated { input, workflow, .. }) = first.map(|e| e.kind) else {
             return Err(CommandError::new(
@@ -155,7 +164,12 @@ impl<'a> Session<'a> {
                 format!("the history of run {run} has no beginning"),
             ));
         };
-        serde_json::from_value(input).map_err(|e| {
+        let read = if workflow.as_str() == dssflow_workflows::image::NAME {
+            serde_json::from_value(input).map(|images| Spec::Images(Box::new(images)))
+        } else {
+            serde_json::from_value(input).map(|site| Spec::Site(Box::new(site)))
+        };
+        read.map_err(|e| {
             CommandError::new(
                 Code::RunForeign,
                 format!("run {run} of workflow {workflow} was given what this version cannot read"),
@@ -187,8 +201,9 @@ impl<'a> Session<'a> {
         mut handle: RunHandle,
         mut stream: Stream,
         aim: Aim,
-        site: &Site,
+        about: impl Into<About<'_>>,
     ) -> CommandResult<Exit> {
+        let about = about.into();
         let run = handle.id().clone();
         let mut news = engine.subscribe();
         let mut progress = Progress::new(self.ui, self.settings);
@@ -239,7 +254,7 @@ impl<'a> Session<'a> {
             if !renewal.may_wait(view) {
                 break ended;
             }
-            match self.until_renewed(renewal, view, site, &mut progress, &mut signals).await {
+            match self.until_renewed(renewal, view, about, &mut progress, &mut signals).await {
                 Waited::Renewed(request) => handle = engine.resume(&run, request).await?,
                 Waited::Stopped(exit) => {
                     stopped = Some(exit);
@@ -260,7 +275,7 @@ impl<'a> Session<'a> {
         progress.finish(self.ui, &view);
         let exit = exit_of(&view, aim, stopped);
         match stream.format {
-            FollowFormat::Table => summary(self.ui, self.settings, &view, exit, Some(site), turned),
+            FollowFormat::Table => summary(self.ui, self.settings, &view, exit, about.site(), turned),
             FollowFormat::Json => self.ui.json(&view, true),
             FollowFormat::Jsonl => {}
             FollowFormat::Name => self.ui.out(view.run.as_str()),
@@ -292,7 +307,7 @@ impl Session<'_> {
         &self,
         renewal: &Renewal,
         view: &RunView,
-        site: &Site,
+        about: About<'_>,
         progress: &mut Progress,
         signals: &mut Signals,
     ) -> Waited {
@@ -306,7 +321,7 @@ impl Session<'_> {
                 exit = signals.next() => return Waited::Stopped(exit),
             }
             asked += 1;
-            match renewal.ask(view, site).await {
+            match renewal.ask(view, about).await {
                 Answer::Same(principal) => {
                     let principal = one_line(&principal);
                     progress.note(self.ui, &format!("the credentials answer again as {principal}: going on"));

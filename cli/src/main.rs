@@ -26,6 +26,7 @@ mod outfile;
 mod owner;
 mod progress;
 mod renewal;
+mod spec;
 mod suggest;
 mod ui;
 mod why;

@@ -92,7 +92,10 @@ async fn compare(ui: &Ui, target: &Target, yes: bool) -> CommandResult<bool> {
     let Access::Store(store) = &target.access else { return Ok(false) };
     let run = &target.view.run;
     let engine = engine_on(store)?;
-    let definition = catalog::definition();
+    let definition = match target.view.workflow.as_str() {
+        dssflow_workflows::image::NAME => catalog::image_definition(),
+        _ => catalog::definition(),
+    };
     let Some(comparison) = engine.compare(run).await? else {
         return Err(CommandError::new(
             Code::RunForeign,
