@@ -8,5 +8,6 @@ mod kills;
 mod launch;
 mod paths;
 mod rights;
+mod smoke;
 mod support;
 mod wrong_input;
