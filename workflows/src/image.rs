@@ -389,7 +389,7 @@ mod tests {
                 .graph
                 .steps()
                 .iter()
-                .all(|s| s.activity().is_some_and(|a| a.as_str().starts_with("docker.")))
+                .all(|s| s.kind.activity().is_some_and(|a| a.as_str().starts_with("docker.")))
         );
     }
 
