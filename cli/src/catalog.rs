@@ -19,14 +19,35 @@ pub(crate) struct Entry {
     pub(crate) version: u32,
     /// What it does.
     pub(crate) title: &'static str,
+    /// What its graph is made of.
+    #[serde(skip)]
+    pub(crate) made_of: MadeOf,
+}
+
+/// What a workflow's graph is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MadeOf {
+    /// A site.
+    Site,
+    /// A site, and what its runs made.
+    SiteAndRuns,
 }
 
 /// All workflows.
-pub(crate) const ALL: &[Entry] = &[Entry {
-    name: dssflow_workflows::bootstrap::NAME,
-    version: dssflow_workflows::bootstrap::VERSION,
-    title: "Dataiku DSS on AWS from nothing to managed compute on EKS with Glue and Athena",
-}];
+pub(crate) const ALL: &[Entry] = &[
+    Entry {
+        name: dssflow_workflows::bootstrap::NAME,
+        version: dssflow_workflows::bootstrap::VERSION,
+        title: "Dataiku DSS on AWS from nothing to managed compute on EKS with Glue and Athena",
+        made_of: MadeOf::Site,
+    },
+    Entry {
+        name: dssflow_workflows::teardown::NAME,
+        version: dssflow_workflows::teardown::VERSION,
+        title: "Takes back what any run of this store made for a site",
+        made_of: MadeOf::SiteAndRuns,
+    },
+];
 
 /// A site file to start from when none is given for a picture.
 const EXAMPLE: &str = include_str!("../../workflows/examples/site.yaml");
@@ -134,8 +155,15 @@ fn apply_setting(document: &mut Value, setting: &str) -> CommandResult<()> {
 /// # Errors
 /// When there is none, or the site does not fit it.
 pub(crate) fn build(name: &str, site: &Site) -> CommandResult<Workflow> {
-    find(name)?;
-    Ok(dssflow_workflows::bootstrap(site)?)
+    match find(name)?.made_of {
+        MadeOf::Site => Ok(dssflow_workflows::bootstrap(site)?),
+        MadeOf::SiteAndRuns => Err(CommandError::new(
+            Code::Usage,
+            format!("the steps of workflow {name} are those of the runs that it takes back"),
+        )
+        .hint("what they made: `dssflow resources ls`")
+        .hint(format!("`dssflow run {name}` shows what goes before it asks"))),
+    }
 }
 
 /// The workflow as this version has it, for runs that are to be brought to it: made from what a run was given.

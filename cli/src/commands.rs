@@ -4,10 +4,13 @@ mod again;
 mod compact;
 pub(crate) mod copies;
 mod decide;
+mod drift;
 mod explain;
 mod init;
 mod pause;
+mod plan;
 pub(crate) mod prune;
+mod resources;
 mod restore;
 mod resume;
 mod rollback;
@@ -16,6 +19,7 @@ mod runs;
 mod sandbox;
 mod store;
 mod target;
+mod teardown;
 mod version;
 mod why;
 mod workflows;
@@ -46,6 +50,7 @@ pub(crate) fn run(ui: &Ui, cli: Cli) -> CommandResult {
     match cli.command {
         Command::Version | Command::Explain(_) => Ok(Exit::Ok),
         Command::Run(args) => wait(run::run(ui, &settings, args)),
+        Command::Plan(args) => wait(plan::run(ui, &settings, args)),
         Command::Resume(args) => wait(resume::run(ui, &settings, &args)),
         Command::Retry(args) => wait(again::retry(ui, &settings, args)),
         Command::Rerun(args) => wait(again::rerun(ui, &settings, args)),
@@ -64,6 +69,8 @@ pub(crate) fn run(ui: &Ui, cli: Cli) -> CommandResult {
         Command::Terminate(args) => wait(pause::terminate(ui, &settings, args)),
         Command::Runs(command) => wait(runs::run(ui, &settings, command)),
         Command::Why(args) => wait(why::run(ui, &settings, &args)),
+        Command::Drift(args) => wait(drift::run(ui, &settings, &args)),
+        Command::Resources(command) => wait(resources::run(ui, &settings, command)),
         Command::Workflows(command) => workflows::run(ui, command),
         Command::Store(command) => wait(store::run(ui, &settings, &command)),
         Command::Sandbox(command) => wait(sandbox::run(ui, &settings, command)),

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use dssflow_engine::event::{EventKind, PauseKind, Request};
 use dssflow_engine::id::RunId;
 use dssflow_engine::run::resolve::FunctionRegistry;
-use dssflow_engine::run::view::RunView;
+use dssflow_engine::run::view::{RunView, StepView};
 use dssflow_engine::run::{RunStatus, StepStatus};
+use dssflow_engine::store::Store;
 use dssflow_engine::time::Timestamp;
 use dssflow_engine::{ActivityRegistry, Engine, EngineError, RunHandle};
 use dssflow_store::SledStore;
@@ -16,6 +17,7 @@ use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::broadcast::error::RecvError;
 
+use crate::access::Access;
 use crate::args::FollowFormat;
 use crate::catalog;
 use crate::config::{self, Settings};
@@ -23,7 +25,9 @@ use crate::control::server::{self, ControlServer};
 use crate::describe;
 use crate::error::{Code, CommandError, CommandResult, Exit};
 use crate::owner;
+use crate::plans::Revision;
 use crate::progress::Progress;
+use crate::takeovers;
 use crate::ui::{Style, Ui, one_line};
 use crate::world::{self, World};
 
@@ -49,6 +53,9 @@ pub(crate) enum Aim {
     Back,
 }
 
+/// Commands that look at a run and its world, and drive nothing.
+const LOOKS: [&str; 3] = ["drift", "resources verify", "resources orphans"];
+
 /// How much patience a run in the sandbox has at latency 1: half a minute between two looks becomes 1.5 s.
 const SANDBOX_PATIENCE: f64 = 0.05;
 
@@ -58,16 +65,53 @@ const SANDBOX_PATIENCE: f64 = 0.05;
 /// # Errors
 /// When two activities have one name.
 pub(crate) fn engine_on(store: &Arc<SledStore>) -> CommandResult<Engine> {
+    engine_over(Arc::clone(store) as Arc<dyn Store>)
+}
+
+/// The same on any store.
+///
+/// # Errors
+/// When two activities have one name.
+pub(crate) fn engine_over(store: Arc<dyn Store>) -> CommandResult<Engine> {
+    engine_with(store, |_| {})
+}
+
+/// The same, with `change` made to the activities.
+///
+/// # Errors
+/// When two activities have one name.
+pub(crate) fn engine_with(
+    store: Arc<dyn Store>,
+    change: impl FnOnce(&mut ActivityRegistry),
+) -> CommandResult<Engine> {
     let mut activities = ActivityRegistry::new();
     dssflow_activities::register_all(&mut activities)
+        .and_then(|()| dssflow_workflows::teardown::register(&mut activities))
         .map_err(|e| CommandError::new(Code::Internal, e.to_string()))?;
+    change(&mut activities);
     let mut functions = FunctionRegistry::default();
     dssflow_workflows::register_functions(&mut functions);
-    Ok(Engine::builder(Arc::clone(store) as Arc<dyn dssflow_engine::store::Store>)
+    Ok(Engine::builder(store)
         .activities(activities)
         .functions(functions)
         .definition(catalog::definition())
         .build())
+}
+
+/// The engine with a world, for driving runs in it and for looking at it.
+pub(crate) fn equip(engine: &Engine, world: &World) -> Engine {
+    let mut resources = dssflow_engine::activity::Resources::default();
+    resources.insert(world.clients.clone());
+    resources.insert(world.host.clone());
+    // Secrets and sinks in AWS are reached through these.
+    resources.insert(world.clients.secretsmanager().clone());
+    resources.insert(world.clients.ssm().clone());
+    let engine = engine.with_resources(resources);
+    match &world.sandbox {
+        // The sandbox is consistent at once and its durations are scaled; waiting is scaled with them.
+        Some(sandbox) => engine.with_patience(SANDBOX_PATIENCE * sandbox.latency),
+        None => engine,
+    }
 }
 
 impl<'a> Session<'a> {
@@ -103,6 +147,10 @@ impl<'a> Session<'a> {
         }
         let sandbox = world::sandbox_of(&settings.store, view).await?;
         let session = Self::open(ui, settings, &format!("dssflow {verb} {}", view.run), false).await?;
+        if !LOOKS.contains(&verb) {
+            let access = Access::Store(Arc::clone(&session.store));
+            takeovers::must_be_free(&access, view, &settings.command()).await?;
+        }
         let site = session.site_of(&view.run).await?;
         if let Some(sandbox) = &sandbox {
             world::must_be_inside(&site, sandbox)?;
@@ -113,25 +161,27 @@ impl<'a> Session<'a> {
         Ok((session, site, world))
     }
 
+    /// The store.
+    pub(crate) fn store(&self) -> &Arc<SledStore> {
+        &self.store
+    }
+
     /// The engine without a world: for looking.
     pub(crate) fn engine(&self) -> &Engine {
         &self.engine
     }
 
+    /// What the store knows of a site.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(crate) async fn revision(&self, site: &str) -> CommandResult<Revision> {
+        Revision::of(&Access::Store(Arc::clone(&self.store)), site).await
+    }
+
     /// The engine with a world, for driving runs in it.
     pub(crate) fn engine_in(&self, world: &World) -> Engine {
-        let mut resources = dssflow_engine::activity::Resources::default();
-        resources.insert(world.clients.clone());
-        resources.insert(world.host.clone());
-        // Secrets and sinks in AWS are reached through these.
-        resources.insert(world.clients.secretsmanager().clone());
-        resources.insert(world.clients.ssm().clone());
-        let engine = self.engine.with_resources(resources);
-        match &world.sandbox {
-            // The sandbox is consistent at once and its durations are scaled; waiting is scaled with them.
-            Some(sandbox) => engine.with_patience(SANDBOX_PATIENCE * sandbox.latency),
-            None => engine,
-        }
+        equip(&self.engine, world)
     }
 
     /// The site a run was created with.
@@ -146,7 +196,8 @@ impl<'a> Session<'a> {
                 format!("the history of run {run} has no beginning"),
             ));
         };
-        serde_json::from_value(input).map_err(|e| {
+        let site = dssflow_workflows::teardown::site_in(workflow.as_str(), &input).clone();
+        serde_json::from_value(site).map_err(|e| {
             CommandError::new(
                 Code::RunForeign,
                 format!("run {run} of workflow {workflow} was given what this version cannot read"),
@@ -229,6 +280,9 @@ impl<'a> Session<'a> {
         };
         let turned = progress.undo().turned();
         progress.finish(self.ui, &view);
+        if takeovers::is_done(&view) {
+            takeovers::close(&self.store, &view).await?;
+        }
         let exit = exit_of(&view, aim, stopped);
         match stream.format {
             FollowFormat::Table => summary(self.ui, self.settings, &view, exit, Some(site), turned),
@@ -269,7 +323,8 @@ pub(crate) fn summary(
 }
 
 fn headline(ui: &Ui, view: &RunView, turned: Option<Timestamp>) -> String {
-    let count = |wanted: &[StepStatus]| view.steps.iter().filter(|s| wanted.contains(&s.status)).count();
+    let steps = || view.steps.iter().filter(|s| !is_turn(s));
+    let count = |wanted: &[StepStatus]| steps().filter(|s| wanted.contains(&s.status)).count();
     let style = match view.status {
         RunStatus::Succeeded | RunStatus::RolledBack => Style::Green,
         RunStatus::Paused => Style::Yellow,
@@ -294,8 +349,9 @@ fn headline(ui: &Ui, view: &RunView, turned: Option<Timestamp>) -> String {
             counts.push(format!("{n} {word}"));
         }
     }
-    let status = ui.mark(style, &describe::words(view.status.as_str()));
-    format!("run {}: {status} after {took} ({} steps: {})", view.run, view.steps.len(), counts.join(", "))
+    let word = if takeovers::is_done(view) { "torn down" } else { view.status.as_str() };
+    let status = ui.mark(style, &describe::words(word));
+    format!("run {}: {status} after {took} ({} steps: {})", view.run, steps().count(), counts.join(", "))
 }
 
 /// The commands that come next.
@@ -334,6 +390,11 @@ fn unknown_since(view: &RunView) -> Option<String> {
     ))
 }
 
+/// Whether it is the step at which a teardown turns round, which fails by design.
+fn is_turn(step: &StepView) -> bool {
+    step.error.as_ref().is_some_and(|error| error.code == dssflow_engine::takeover::TURN_CODE)
+}
+
 /// What went wrong, and what is still out there.
 fn remains(view: &RunView) -> Vec<String> {
     let mut lines = Vec::from_iter(unknown_since(view));
@@ -342,7 +403,8 @@ fn remains(view: &RunView) -> Vec<String> {
         lines.push(format!("paused: {step}{}", one_line(&reason.message)));
     }
     for step in &view.steps {
-        let failed = matches!(step.status, StepStatus::Failed | StepStatus::CompensationFailed);
+        let failed =
+            matches!(step.status, StepStatus::Failed | StepStatus::CompensationFailed) && !is_turn(step);
         if let Some(error) = step.error.as_ref().filter(|_| failed) {
             lines.push(format!("failed: {}: {}", step.step, describe::error(error)));
             // What is rolled back cannot be gone on with.
@@ -387,10 +449,9 @@ fn remains(view: &RunView) -> Vec<String> {
 pub(crate) fn exit_of(view: &RunView, aim: Aim, stopped: Option<Exit>) -> Exit {
     match view.status {
         RunStatus::Succeeded => Exit::Ok,
-        RunStatus::RolledBack => match aim {
-            Aim::Back => Exit::Ok,
-            Aim::Forward => Exit::RolledBack,
-        },
+        // Taking back is what a teardown is for.
+        RunStatus::RolledBack if aim == Aim::Back || takeovers::is_teardown(view) => Exit::Ok,
+        RunStatus::RolledBack => Exit::RolledBack,
         RunStatus::RollbackStuck => Exit::Stuck,
         RunStatus::Failed | RunStatus::Cancelled | RunStatus::TimedOut => Exit::Failed,
         RunStatus::Paused => match view.paused.as_ref().map(|p| p.kind) {

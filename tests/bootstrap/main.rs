@@ -5,4 +5,5 @@ mod faults;
 mod kills;
 mod paths;
 mod support;
+mod teardown;
 mod wrong_input;

@@ -130,16 +130,21 @@ impl Home {
         self.run(&["sandbox", "up", "--faults", file.to_str().expect("plain path")]).expect(0);
     }
 
+    /// The sandbox.
+    pub(crate) fn world(&self) -> dssflow_sandbox::World {
+        let dir = self.store().join("sandbox");
+        runtime().block_on(async { dssflow_sandbox::find(&dir).await.expect("asks").expect("alive") })
+    }
+
     /// Calls that changed something in the sandbox's AWS and DSS so far.
     pub(crate) fn mutating_calls(&self) -> u64 {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(async {
-            let world =
-                dssflow_sandbox::find(&self.store().join("sandbox")).await.expect("asks").expect("alive");
-            let report = dssflow_sandbox::calls(&world).await.expect("answers");
-            report.mutating
-        })
+        let world = self.world();
+        runtime().block_on(async { dssflow_sandbox::calls(&world).await.expect("answers").mutating })
     }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
 impl Drop for Home {

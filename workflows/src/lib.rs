@@ -15,14 +15,16 @@
 pub mod bootstrap;
 pub mod init;
 pub mod site;
+pub mod teardown;
 
 use dssflow_engine::graph::Graph;
 use dssflow_engine::id::WorkflowName;
 use dssflow_engine::run::RunOptions;
 
-pub use bootstrap::{bootstrap, register_functions, required_account, summary, wired_not_exercised};
+pub use bootstrap::{bootstrap, costs, register_functions, required_account, summary, wired_not_exercised};
 pub use init::{InstanceFacts, SubnetFacts, init_template};
 pub use site::{Site, SiteErrors, SiteProblem, parse, schema};
+pub use teardown::{Teardown, teardown};
 
 /// A workflow with its parameters filled in, ready to be started.
 #[derive(Debug, Clone)]

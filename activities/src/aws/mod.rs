@@ -21,9 +21,11 @@ pub mod launch_template;
 pub mod network;
 pub mod node_group;
 pub mod poll;
+pub mod push_needed;
 pub mod repositories;
 pub mod role;
 pub mod service_linked_role;
+pub mod site_sweep;
 pub mod sweep;
 pub mod tags;
 
@@ -35,11 +37,13 @@ use dssflow_engine::activity::{ActivityRegistry, RegistryError};
 /// When a name is taken.
 pub fn register(registry: &mut ActivityRegistry) -> Result<(), RegistryError> {
     registry.add(identity::NAME, identity::StsIdentity)?;
+    registry.add(site_sweep::NAME, site_sweep::SiteSweep)?;
     registry.add(instance::NAME, instance::InstanceFactsActivity)?;
     registry.add(default_sg::NAME, default_sg::DefaultSecurityGroup)?;
     registry.add(network::NAME, network::NetworkCheck)?;
     registry.add(repositories::NAME, repositories::Repositories)?;
     registry.add(images::NAME, images::ImagesPresent)?;
+    registry.add(push_needed::NAME, push_needed::PushNeeded)?;
     registry.add(glue_database::NAME, glue_database::GlueDatabase)?;
     registry.add(bucket::NAME, bucket::BucketCheck)?;
     registry.add(athena_query::NAME, athena_query::AthenaQuery)?;
