@@ -150,6 +150,8 @@ pub fn takeover(
             *limit = limit.map(|ms| ms.saturating_mul(many));
         }
         step.rates = Vec::new();
+        // A key would be a part of an output that this run does not have.
+        step.locks.retain(|lock| lock.key.is_none());
         graph.push(step);
     }
     let mut turn = Step::activity(

@@ -94,20 +94,20 @@ async fn list(access: &Access, run: Option<&str>) -> CommandResult<Vec<Made>> {
         return Ok(made(&access.view(&access.resolve(run).await?).await?));
     }
     let mut all = Vec::new();
-    for run in live_runs(access, None).await? {
+    for run in runs(access, None, true).await? {
         all.extend(made(&access.view(&run).await?));
     }
     Ok(all)
 }
 
-/// Runs that made something they have not taken back, newest first; of one site, or of all.
-pub(crate) async fn live_runs(access: &Access, site: Option<&str>) -> CommandResult<Vec<RunId>> {
+/// Runs of one site or of all, newest first; all of them, or those that made something they have not taken back.
+async fn runs(access: &Access, site: Option<&str>, live: bool) -> CommandResult<Vec<RunId>> {
     let (mut found, mut cursor) = (Vec::new(), None);
     loop {
         let query =
             ListQuery { site: site.map(str::to_owned), limit: MAX_PAGE, cursor, ..ListQuery::default() };
         let page = access.list(query).await?;
-        found.extend(page.runs.into_iter().filter(|run| run.live).map(|run| run.run));
+        found.extend(page.runs.into_iter().filter(|run| run.live || !live).map(|run| run.run));
         cursor = page.cursor;
         if cursor.is_none() {
             return Ok(found);
@@ -202,7 +202,7 @@ async fn orphans(ui: &Ui, settings: &Settings, args: &ResourcesRunArgs) -> Comma
     Ok(if orphans.is_empty() { Exit::Ok } else { Exit::Changes })
 }
 
-/// What runs of a site know of and have not taken back.
+/// What runs of a site know of: what they have not taken back, and what they left in place.
 #[derive(Debug, Default)]
 struct Known {
     /// Ids that were recorded.
@@ -220,11 +220,12 @@ impl Known {
 
 async fn known(access: &Access, site: &str) -> CommandResult<Known> {
     let mut known = Known::default();
-    for run in live_runs(access, Some(site)).await? {
+    for run in runs(access, Some(site), false).await? {
         let view = access.view(&run).await?;
         known.ids.extend(made(&view).into_iter().map(|m| m.id));
-        let live = view.steps.iter().filter(|step| step.live);
-        known.steps.extend(live.map(|step| (run.to_string(), step.step.to_string())));
+        // What a rollback left in place by rule is known as well.
+        let known_of = view.steps.iter().filter(|step| step.live || step.kept.is_some());
+        known.steps.extend(known_of.map(|step| (run.to_string(), step.step.to_string())));
     }
     Ok(known)
 }
