@@ -4,6 +4,7 @@
 
 pub mod aws;
 pub mod clients;
+pub mod credentials;
 pub mod dss;
 pub mod host;
 pub mod secret;

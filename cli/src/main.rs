@@ -26,6 +26,7 @@ mod outfile;
 mod owner;
 mod plans;
 mod progress;
+mod renewal;
 mod suggest;
 mod takeovers;
 mod ui;

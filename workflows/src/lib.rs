@@ -13,7 +13,10 @@
 //! ```
 
 pub mod bootstrap;
+mod expected;
 pub mod init;
+pub mod permissions;
+mod security;
 pub mod site;
 pub mod teardown;
 
@@ -22,7 +25,9 @@ use dssflow_engine::id::WorkflowName;
 use dssflow_engine::run::RunOptions;
 
 pub use bootstrap::{bootstrap, costs, register_functions, required_account, summary, wired_not_exercised};
+pub use expected::expected_duration;
 pub use init::{InstanceFacts, SubnetFacts, init_template};
+pub use security::security_notes;
 pub use site::{Site, SiteErrors, SiteProblem, parse, schema};
 pub use teardown::{Teardown, teardown};
 

@@ -13,6 +13,8 @@ mod types;
 use std::fmt;
 use std::sync::LazyLock;
 
+use dssflow_activities::credentials::CredentialSource;
+
 pub(crate) use shape::{FILL_IN, nearest};
 pub use types::*;
 
@@ -41,9 +43,11 @@ pub mod codes {
     pub const UNFILLED: &str = "DF0109";
     /// A combination that DSS or AWS cannot serve.
     pub const UNSUPPORTED: &str = "DF0110";
+    /// Credentials that are to be private serve two purposes.
+    pub const SHARED_CREDENTIALS: &str = "DF0160";
 
     /// All of them, each with its title.
-    pub const ALL: [(&str, &str); 10] = [
+    pub const ALL: [(&str, &str); 11] = [
         (UNREADABLE, "the site file cannot be read"),
         (UNKNOWN_KEY, "unknown key in the site file"),
         (MISSING_KEY, "missing key in the site file"),
@@ -54,6 +58,7 @@ pub mod codes {
         (TOO_FEW_SUBNETS, "the cluster has fewer than two subnets"),
         (UNFILLED, "the site file is not filled in"),
         (UNSUPPORTED, "the site file asks for what DSS or AWS cannot do"),
+        (SHARED_CREDENTIALS, "private credentials are given to others as well"),
     ];
 }
 
@@ -179,6 +184,39 @@ impl Site {
             Some(prefix) => format!("{}/{prefix}", self.registry()),
             None => self.registry(),
         }
+    }
+
+    /// Where the credentials of the named set come from; `None` when there is no such set, or a role's source leads back
+    /// to it.
+    pub fn credential_source(&self, name: &str) -> Option<CredentialSource> {
+        self.source_at(name, self.credentials.len())
+    }
+
+    fn source_at(&self, name: &str, deep: usize) -> Option<CredentialSource> {
+        Some(match self.credentials.get(name)? {
+            Credentials::Environment {} => CredentialSource::Environment,
+            Credentials::InstanceRole {} => CredentialSource::InstanceRole,
+            Credentials::Profile { profile } => CredentialSource::Profile(profile.clone()),
+            Credentials::Static { access_key_id, secret_access_key, session_token } => {
+                CredentialSource::Static {
+                    access_key_id: access_key_id.clone(),
+                    secret_access_key: secret_access_key.clone(),
+                    session_token: session_token.clone(),
+                }
+            }
+            Credentials::AssumeRole { role_arn, source, session_name, external_id } => {
+                let source = match source {
+                    Some(source) => self.source_at(source, deep.checked_sub(1)?)?,
+                    None => CredentialSource::Chain { profile: None },
+                };
+                CredentialSource::Role {
+                    arn: role_arn.clone(),
+                    session_name: session_name.clone(),
+                    external_id: external_id.clone(),
+                    source: Box::new(source),
+                }
+            }
+        })
     }
 
     /// The URL under which dssflow reaches DSS.
