@@ -176,8 +176,8 @@ const OPERATIONS: &[(&str, &[Need])] = &[
         ],
     ),
     ("ec2:TerminateInstances", &[if_ours("ec2:TerminateInstances", On::Instances)]),
-    ("ecr:BatchGetImage", &[need("ecr:BatchGetImage", On::Repositories)]),
     ("ecr:BatchDeleteImage", &[if_ours("ecr:BatchDeleteImage", On::Repositories)]),
+    ("ecr:BatchGetImage", &[need("ecr:BatchGetImage", On::Repositories)]),
     (
         "ecr:CreateRepository",
         &[need("ecr:CreateRepository", On::Repositories), need("ecr:TagResource", On::Repositories)],

@@ -17,6 +17,12 @@ pub fn costs(site: &Site) -> BTreeMap<String, String> {
         format!("{} x {} with {} GB disk each{grows}", pool.num_nodes, pool.machine_type, pool.disk_gb);
     let mut costs = BTreeMap::new();
     let mut add = |step: String, what: String| costs.insert(step, what);
+    if let Some(launch) = &site.host.launch {
+        add(
+            "host-launch".to_owned(),
+            format!("1 x {} with {} GB of disk", launch.instance_type, launch.disk_gb),
+        );
+    }
     match site.cluster.mode {
         ClusterMode::DssPlugin => {
             add("cluster-start".to_owned(), format!("{control_plane}; {nodes}"));
