@@ -15,7 +15,7 @@ use aws_smithy_types::error::display::DisplayErrorContext;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use dssflow_engine::activity::{ActivityError, ActivityResult, ErrorClass};
 
-pub use self::catalogue::{Trouble, help, is_renewable, trouble, trouble_in};
+pub use self::catalogue::{Trouble, help, trouble, trouble_in};
 
 mod catalogue;
 

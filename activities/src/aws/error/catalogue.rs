@@ -56,11 +56,6 @@ const CREDENTIALS: &[&str] = &[
     "InvalidToken",
     "TokenRefreshRequired",
 ];
-/// Whether an error of this code goes away when the AWS credentials of the caller are renewed.
-pub fn is_renewable(code: &str) -> bool {
-    CREDENTIALS.contains(&code)
-}
-
 const THROTTLED: &[&str] = &[
     "Throttling",
     "ThrottlingException",
