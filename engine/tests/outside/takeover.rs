@@ -156,10 +156,14 @@ async fn a_crash_at_any_write_goes_on_where_it_was() {
             }
             crashes += 1;
             let third = engine_on(base.reopen(), with_takeover(&world));
-            if third.load(&run_id("down")).await.is_ok() {
-                let end =
-                    third.resume(&run_id("down"), Request::by("x")).await.unwrap().wait().await.unwrap();
-                assert_eq!(end.status, RunStatus::RolledBack, "cut off after {commits} commits");
+            if let Ok(state) = third.load(&run_id("down")).await {
+                let mut status = state.status();
+                // Cut off after its last write it has ended, and nobody was told.
+                if status != RunStatus::RolledBack {
+                    let handle = third.resume(&run_id("down"), Request::by("x")).await.unwrap();
+                    status = handle.wait().await.unwrap().status;
+                }
+                assert_eq!(status, RunStatus::RolledBack, "cut off after {commits} commits");
                 assert!(world.lock().unwrap().things.is_empty(), "cut off after {commits} commits");
             }
             let world = world.lock().unwrap();
