@@ -197,6 +197,12 @@ codes! {
     BadArchive = "DF0050", Config, Usage;
     /// A backup is of another store than it is to go into.
     OtherStore = "DF0051", Config, Usage;
+    /// DSS has no such object.
+    CaptureMissing = "DF0150", User, Failed;
+    /// An object of DSS is of a kind that no step of the site writes.
+    CaptureKind = "DF0151", User, Failed;
+    /// A file of switches of the fake DSS is wrong.
+    WrongBehaviour = "DF0152", Config, Usage;
     /// A file is no plan that can be used.
     BadPlan = "DF0180", Config, Usage;
     /// A plan does not fit what is to be run, or the world moved since it was made.

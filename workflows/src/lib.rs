@@ -14,6 +14,7 @@
 
 pub mod bootstrap;
 mod expected;
+pub mod image;
 pub mod init;
 pub mod permissions;
 mod security;
@@ -26,6 +27,7 @@ use dssflow_engine::run::RunOptions;
 
 pub use bootstrap::{bootstrap, costs, register_functions, required_account, summary, wired_not_exercised};
 pub use expected::expected_duration;
+pub use image::{ImageSpec, image};
 pub use init::{InstanceFacts, SubnetFacts, init_template};
 pub use security::security_notes;
 pub use site::{Site, SiteErrors, SiteProblem, parse, schema};

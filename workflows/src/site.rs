@@ -4,16 +4,18 @@
 //! must fit together, and only then turned into a [`Site`]. Nothing here looks at the world: that a subnet exists
 //! is the preflight's business. No value of a secret can stand in a site, and none is ever repeated in a problem.
 
-mod formats;
+pub(crate) mod formats;
 mod node;
 mod rules;
 mod shape;
 mod types;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::LazyLock;
 
 use dssflow_activities::credentials::CredentialSource;
+use serde::de::DeserializeOwned;
 
 pub(crate) use shape::{FILL_IN, nearest};
 pub use types::*;
@@ -124,6 +126,20 @@ impl fmt::Display for SiteErrors {
 /// # Errors
 /// Everything that is wrong with it, not only the first.
 pub fn parse(text: &str, source_name: &str) -> Result<Site, SiteErrors> {
+    read(text, source_name, "bootstrap", &SCHEMA, rules::check)
+}
+
+/// What must fit together: the file as JSON, the lines of its paths, and where problems go.
+type Rules = fn(&serde_json::Value, &BTreeMap<String, u32>, &mut Vec<SiteProblem>);
+
+/// Reads a file of the shape that `schema` tells, checks it by `rules`, and turns it into its type.
+pub(crate) fn read<T: DeserializeOwned>(
+    text: &str,
+    source_name: &str,
+    workflow: &str,
+    schema: &serde_json::Value,
+    rules: Rules,
+) -> Result<T, SiteErrors> {
     let unreadable = |line, message: String, help: &str| {
         let code = codes::UNREADABLE;
         SiteErrors::one(
@@ -144,14 +160,14 @@ pub fn parse(text: &str, source_name: &str) -> Result<Site, SiteErrors> {
     }
     let root = node::read(text)
         .map_err(|e| unreadable(e.line, e.message, "mend the YAML; nothing else has been checked yet"))?;
-    let mut shape = shape::check(&root, &SCHEMA);
-    rules::check(&shape.value, &shape.lines, &mut shape.problems);
+    let mut shape = shape::check(&root, schema);
+    rules(&shape.value, &shape.lines, &mut shape.problems);
     if !shape.problems.is_empty() {
         return Err(SiteErrors::new(source_name, shape.problems));
     }
     serde_json::from_value(shape.value).map_err(|error| {
         let (code, help) =
-            (codes::WRONG_VALUE, "compare the file with `dssflow workflows schema bootstrap`".to_owned());
+            (codes::WRONG_VALUE, format!("compare the file with `dssflow workflows schema {workflow}`"));
         SiteErrors::one(
             source_name,
             SiteProblem { code, path: String::new(), line: None, message: error.to_string(), help },
@@ -245,6 +261,11 @@ impl Site {
             Some(name) => self.connections.iter().find(|c| c.name == *name),
             None => self.connections.first(),
         }
+    }
+
+    /// The S3 connection a smoke test works on: the first with a pair, else the first.
+    pub fn smoke_connection(&self) -> Option<&Connection> {
+        self.connections.iter().find(|c| c.athena.is_some()).or(self.connections.first())
     }
 
     /// The partition's DNS suffix.

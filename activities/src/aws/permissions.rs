@@ -185,8 +185,21 @@ const OPERATIONS: &[(&str, &[Need])] = &[
     ("ecr:DeleteRepository", &[if_ours("ecr:DeleteRepository", On::Repositories)]),
     ("ecr:DescribeImages", &[need("ecr:DescribeImages", On::Repositories)]),
     ("ecr:DescribeRepositories", &[need("ecr:DescribeRepositories", On::All)]),
+    (
+        // What Docker then does with the token it does as us.
+        "ecr:GetAuthorizationToken",
+        &[
+            need("ecr:GetAuthorizationToken", On::All),
+            need("ecr:BatchCheckLayerAvailability", On::Repositories),
+            need("ecr:CompleteLayerUpload", On::Repositories),
+            need("ecr:InitiateLayerUpload", On::Repositories),
+            need("ecr:PutImage", On::Repositories),
+            need("ecr:UploadLayerPart", On::Repositories),
+        ],
+    ),
     ("ecr:ListImages", &[need("ecr:ListImages", On::Repositories)]),
     ("ecr:ListTagsForResource", &[need("ecr:ListTagsForResource", On::All)]),
+    ("ecr:PutImage", &[need("ecr:PutImage", On::Repositories)]),
     ("eks:AssociateAccessPolicy", &[need("eks:AssociateAccessPolicy", On::AccessEntries)]),
     (
         "eks:CreateAccessEntry",
@@ -467,6 +480,16 @@ const ACTIVITIES: &[Calls] = &[
     ),
     calls(super::service_linked_role::NAME, &["iam:ListRoles", "iam:CreateServiceLinkedRole"], &[]),
     calls(
+        crate::docker::build::NAME,
+        &[],
+        &[("ecr:GetAuthorizationToken", "when an image behind FROM is in ECR")],
+    ),
+    calls(
+        crate::docker::push::NAME,
+        &["ecr:BatchGetImage", "ecr:GetAuthorizationToken", "ecr:DescribeImages", "ecr:BatchDeleteImage"],
+        &[("ecr:PutImage", "when a tag goes back to what it was")],
+    ),
+    calls(
         crate::dss::cluster_start::NAME,
         &["eks:DescribeCluster", "cloudformation:DescribeStacks"],
         &[
@@ -497,7 +520,7 @@ mod tests {
     /// `"service:Operation"` wherever it stands in the sources, with the file.
     fn named_in_sources() -> BTreeSet<(String, String)> {
         let mut found = BTreeSet::new();
-        for room in ["src/aws", "src/preflight"] {
+        for room in ["src/aws", "src/docker", "src/preflight"] {
             let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(room);
             let Ok(entries) = std::fs::read_dir(dir) else { continue };
             for entry in entries {

@@ -207,7 +207,9 @@ impl Proxy {
         match (call.service.as_str(), call.operation.as_str()) {
             ("ecr", "PutImage") => upstream.forward(&with_digest(request)).await,
             ("athena", "StartQueryExecution") => {
-                if let Err(error) = crate::athena::queue_result(upstream.aws()).await {
+                let asked = request.json();
+                let sql = asked["QueryString"].as_str().unwrap_or_default();
+                if let Err(error) = crate::athena::queue_result(upstream.aws(), sql).await {
                     tracing::warn!(error = %error, "the query will have no rows");
                 }
                 upstream.forward(request).await

@@ -112,6 +112,8 @@ pub(super) const NODES: Budget = budget(4 * 60, 60, 3);
 pub(super) const ADDON: Budget = budget(60, 30, 3);
 /// A query, or a command in the cluster.
 pub(super) const CHECK: Budget = budget(10, 10, 8);
+/// Two recipes, with pods that start for each and nodes that may have to come first.
+pub(super) const SMOKE_JOB: Budget = budget(180, 45, 3);
 /// Attempts to take a cluster down: it is safe to repeat, and what blocks it often goes away by itself.
 const TAKE_DOWN_ATTEMPTS: u32 = 5;
 /// Codes of errors that say that something still hangs on what is to be deleted.

@@ -7,7 +7,7 @@ macro_rules! text_formats {
     ($($(#[$doc:meta])* $function:ident $format:literal $pattern:literal $what:literal;)*) => {
         $(
             $(#[$doc])*
-            pub(super) fn $function(_: &mut SchemaGenerator) -> Schema {
+            pub(crate) fn $function(_: &mut SchemaGenerator) -> Schema {
                 json_schema!({ "type": "string", "format": $format, "pattern": $pattern })
             }
         )*
@@ -112,7 +112,7 @@ fn place(key: &str) -> serde_json::Value {
 }
 
 /// Where a secret is.
-pub(super) fn secret_ref(_: &mut SchemaGenerator) -> Schema {
+pub(crate) fn secret_ref(_: &mut SchemaGenerator) -> Schema {
     let with_key = serde_json::json!({
         "type": "object",
         "properties": { "secrets_manager": { "type": "string" }, "key": { "type": "string" } },
