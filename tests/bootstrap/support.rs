@@ -143,6 +143,13 @@ impl Home {
         runtime().block_on(async { dssflow_sandbox::find(&dir).await.expect("asks").expect("alive") })
     }
 
+    /// The same without queries to Athena, which are checks and leave a result.
+    pub(crate) fn changing_calls(&self) -> u64 {
+        let world = self.world();
+        let report = runtime().block_on(async { dssflow_sandbox::calls(&world).await.expect("answers") });
+        report.mutating - report.by_op.get("athena:StartQueryExecution").copied().unwrap_or_default()
+    }
+
     /// Calls that changed something in the sandbox's AWS and DSS so far.
     pub(crate) fn mutating_calls(&self) -> u64 {
         let world = self.world();

@@ -12,9 +12,9 @@ use crate::support::{Home, differences, kept_by_rule};
 /// Runs a command that must leave the world as it is.
 #[track_caller]
 fn looks(home: &Home, args: &[&str], code: i32) -> crate::support::Ran {
-    let (calls, world) = (home.mutating_calls(), home.snapshot());
+    let (calls, world) = (home.changing_calls(), home.snapshot());
     let ran = home.run(args).expect(code);
-    assert_eq!(home.mutating_calls(), calls, "{args:?} called something that changes the world");
+    assert_eq!(home.changing_calls(), calls, "{args:?} called something that changes the world");
     let changed = differences(&world, &home.snapshot());
     assert!(changed.is_empty(), "{args:?} changed the world:\n{}", changed.join("\n"));
     ran

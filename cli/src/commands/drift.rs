@@ -47,7 +47,7 @@ fn picture(ui: &Ui, run: &str, found: &[Inspected]) -> String {
     let mut lines = Vec::new();
     for step in found.iter().filter(told) {
         let word = ui.mark(Style::Red, &describe::words(step.finding.as_str()));
-        let mut line = format!("{:width$}  {word}", step.step);
+        let mut line = format!("{:width$}  {word}", step.step.as_str());
         if !step.title.is_empty() {
             put!(line, ": {}", one_line(&step.title));
         }

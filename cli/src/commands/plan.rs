@@ -104,7 +104,7 @@ fn picture(ui: &Ui, saved: &SavedPlan) -> String {
                 }
                 Action::Adopt | Action::Gate | Action::Nothing => step.action.sign().to_string(),
             };
-            let mut line = format!("  {sign} {:width$}  {}", step.step, one_line(&step.title));
+            let mut line = format!("  {sign} {:width$}  {}", step.step.as_str(), one_line(&step.title));
             if let Some(expected) = step.expected_ms.filter(|_| step.action.is_change()) {
                 put!(line, " ({})", describe::usually(expected));
             }
@@ -160,7 +160,7 @@ fn totals(saved: &SavedPlan) -> String {
     let mut line =
         format!("plan of {} for site {}: {}", saved.workflow, one_line(&saved.site), parts.join(", "));
     if saved.plan.expected_ms > 0 {
-        put!(line, "; {} at least", describe::usually(saved.plan.expected_ms));
+        put!(line, "; {} on the longest path", describe::usually(saved.plan.expected_ms));
     }
     line
 }
