@@ -434,8 +434,8 @@ async fn look(
                 }
                 (Owner::ThisRun | Owner::ThisSite(_), _) => (Action::Nothing, String::new()),
             };
-            let output = if action == Action::Conflict { Output::NotYet } else { Output::Is(output) };
-            Found { owner: Some(owner), output, ..Found::new(action, note) }.looked()
+            // Also of a conflict: what stands on it is looked at as well, so that all conflicts are told at once.
+            Found { owner: Some(owner), output: Output::Is(output), ..Found::new(action, note) }.looked()
         }
         Ok(Probe::Absent) if effect == Effect::Delete => {
             Found::new(Action::Nothing, "it is not there").looked()
