@@ -7,6 +7,7 @@ pub(crate) mod copies;
 mod decide;
 mod drift;
 mod explain;
+mod image;
 mod init;
 mod pause;
 mod plan;
@@ -48,7 +49,7 @@ pub(crate) fn run(ui: &Ui, cli: Cli) -> CommandResult {
     let named = cli.global.store.is_some() && std::env::var_os("DSSFLOW_STORE").is_none();
     let settings = Settings { store: config::store_dir(cli.global.store.clone())?, named };
     tracing::debug!(store = %settings.store.display(), json = cli.global.error_format == ErrorFormat::Json, "settings");
-    match cli.command {
+    let done = match cli.command {
         Command::Version | Command::Explain(_) => Ok(Exit::Ok),
         Command::Run(args) => wait(run::run(ui, &settings, args)),
         Command::Plan(args) => wait(plan::run(ui, &settings, args)),
@@ -77,7 +78,11 @@ pub(crate) fn run(ui: &Ui, cli: Cli) -> CommandResult {
         Command::Sandbox(command) => wait(sandbox::run(ui, &settings, command)),
         Command::Dss(DssCommand::Capture(args)) => wait(capture::run(ui, &settings, &args)),
         Command::Init(args) => wait(init::run(ui, &args)),
-    }
+    };
+    done.map_err(|mut error| {
+        error.hints.iter_mut().for_each(|hint| *hint = settings.address(hint));
+        error
+    })
 }
 
 fn wait(command: impl Future<Output = CommandResult>) -> CommandResult {

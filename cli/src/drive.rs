@@ -29,6 +29,7 @@ use crate::owner;
 use crate::plans::Revision;
 use crate::progress::Progress;
 use crate::renewal::{self, Answer, Renewal};
+use crate::spec::{About, Spec};
 use crate::takeovers;
 use crate::ui::{Style, Ui, one_line};
 use crate::world::{self, World};
@@ -99,6 +100,7 @@ pub(crate) fn engine_with(
         .activities(activities)
         .functions(functions)
         .definition(catalog::definition())
+        .definition(catalog::image_definition())
         .build())
 }
 
@@ -146,7 +148,7 @@ impl<'a> Session<'a> {
         settings: &'a Settings,
         verb: &str,
         view: &RunView,
-    ) -> CommandResult<(Self, Site, World)> {
+    ) -> CommandResult<(Self, Spec, World)> {
         // Before its world is looked for, which is not here.
         if let Some(store) = &view.imported {
             return Err(EngineError::Imported { run: view.run.clone(), store: store.clone() }.into());
@@ -157,14 +159,21 @@ impl<'a> Session<'a> {
             let access = Access::Store(Arc::clone(&session.store));
             takeovers::must_be_free(&access, view, &settings.command()).await?;
         }
-        let site = session.site_of(&view.run).await?;
-        if let Some(sandbox) = &sandbox {
-            world::must_be_inside(&site, sandbox)?;
+        let spec = session.spec_of(&view.run).await?;
+        let world = match &spec {
+            Spec::Site(site) => {
+                if let Some(sandbox) = &sandbox {
+                    world::must_be_inside(site, sandbox)?;
+                }
+                world::connect(site, sandbox).await?
+            }
+            Spec::Images(images) => world::connect_images(images).await?,
+        };
+        if About::from(&spec).account().is_some() {
+            let identity = world.identify(&spec).await?;
+            World::same_principal(view, &identity)?;
         }
-        let world = world::connect(&site, sandbox).await?;
-        let identity = world.identify(&site).await?;
-        World::same_principal(view, &identity)?;
-        Ok((session, site, world))
+        Ok((session, spec, world))
     }
 
     /// The store.
@@ -193,11 +202,11 @@ impl<'a> Session<'a> {
         equip(&self.engine, world)
     }
 
-    /// The site a run was created with.
+    /// What a run was created with.
     ///
     /// # Errors
-    /// When the run is not one of a site this version knows.
-    pub(crate) async fn site_of(&self, run: &RunId) -> CommandResult<Site> {
+    /// When the run is not one that this version knows.
+    pub(crate) async fn spec_of(&self, run: &RunId) -> CommandResult<Spec> {
         let first = self.engine.history(run, 0).await?.into_iter().next();
         let Some(EventKind::RunCreated { input, workflow, .. }) = first.map(|e| e.kind) else {
             return Err(CommandError::new(
@@ -205,8 +214,13 @@ impl<'a> Session<'a> {
                 format!("the history of run {run} has no beginning"),
             ));
         };
-        let site = dssflow_workflows::teardown::site_in(workflow.as_str(), &input).clone();
-        serde_json::from_value(site).map_err(|e| {
+        let read = if workflow.as_str() == dssflow_workflows::image::NAME {
+            serde_json::from_value(input).map(|images| Spec::Images(Box::new(images)))
+        } else {
+            let site = dssflow_workflows::teardown::site_in(workflow.as_str(), &input).clone();
+            serde_json::from_value(site).map(|site| Spec::Site(Box::new(site)))
+        };
+        read.map_err(|e| {
             CommandError::new(
                 Code::RunForeign,
                 format!("run {run} of workflow {workflow} was given what this version cannot read"),
@@ -238,11 +252,12 @@ impl<'a> Session<'a> {
         mut handle: RunHandle,
         mut stream: Stream,
         aim: Aim,
-        site: &Site,
+        about: impl Into<About<'_>>,
     ) -> CommandResult<Exit> {
+        let about = about.into();
         let run = handle.id().clone();
         let mut news = engine.subscribe();
-        let mut progress = Progress::new(self.ui);
+        let mut progress = Progress::new(self.ui, self.settings);
         progress.learn(&engine.history(&run, 0).await?);
         if let Ok(view) = engine.view(&run).await {
             progress.tick(self.ui, &view);
@@ -290,7 +305,7 @@ impl<'a> Session<'a> {
             if !renewal.may_wait(view) {
                 break ended;
             }
-            match self.until_renewed(renewal, view, site, &mut progress, &mut signals).await {
+            match self.until_renewed(renewal, view, about, &mut progress, &mut signals).await {
                 Waited::Renewed(request) => handle = engine.resume(&run, request).await?,
                 Waited::Stopped(exit) => {
                     stopped = Some(exit);
@@ -314,7 +329,7 @@ impl<'a> Session<'a> {
         }
         let exit = exit_of(&view, aim, stopped);
         match stream.format {
-            FollowFormat::Table => summary(self.ui, self.settings, &view, exit, Some(site), turned),
+            FollowFormat::Table => summary(self.ui, self.settings, &view, exit, about.site(), turned),
             FollowFormat::Json => self.ui.json(&view, true),
             FollowFormat::Jsonl => {}
             FollowFormat::Name => self.ui.out(view.run.as_str()),
@@ -322,7 +337,7 @@ impl<'a> Session<'a> {
         if stream.format != FollowFormat::Table {
             // For people, when stdout belongs to a program.
             let mut lines = vec![headline(self.ui, &view, turned)];
-            lines.extend(remains(&view));
+            lines.extend(remains(self.settings, &view));
             lines.extend(commands(self.settings, &view, exit));
             self.ui.note(&lines.join("\n"));
         }
@@ -346,7 +361,7 @@ impl Session<'_> {
         &self,
         renewal: &Renewal,
         view: &RunView,
-        site: &Site,
+        about: About<'_>,
         progress: &mut Progress,
         signals: &mut Signals,
     ) -> Waited {
@@ -360,7 +375,7 @@ impl Session<'_> {
                 exit = signals.next() => return Waited::Stopped(exit),
             }
             asked += 1;
-            match renewal.ask(view, site).await {
+            match renewal.ask(view, about).await {
                 Answer::Same(principal) => {
                     let principal = one_line(&principal);
                     progress.note(self.ui, &format!("the credentials answer again as {principal}: going on"));
@@ -404,7 +419,7 @@ pub(crate) fn summary(
             dssflow_workflows::wired_not_exercised(site).into_iter().map(|l| format!("  {}", one_line(&l))),
         );
     }
-    lines.extend(remains(view));
+    lines.extend(remains(settings, view));
     lines.extend(commands(settings, view, exit));
     ui.out(&lines.join("\n"));
 }
@@ -483,7 +498,7 @@ fn is_turn(step: &StepView) -> bool {
 }
 
 /// What went wrong, and what is still out there.
-fn remains(view: &RunView) -> Vec<String> {
+fn remains(settings: &Settings, view: &RunView) -> Vec<String> {
     let mut lines = Vec::from_iter(unknown_since(view));
     if let Some(reason) = view.paused.as_ref().filter(|r| !r.message.is_empty()) {
         let step = reason.step.as_ref().map_or_else(String::new, |s| format!("{s}: "));
@@ -521,8 +536,9 @@ fn remains(view: &RunView) -> Vec<String> {
             lines.extend(left.iter().take(MAX_LEFT).cloned());
             if left.len() > MAX_LEFT {
                 lines.push(format!(
-                    "  and {} more: dssflow runs get {} -o wide",
+                    "  and {} more: {} runs get {} -o wide",
                     left.len() - MAX_LEFT,
+                    settings.command(),
                     view.run
                 ));
             }

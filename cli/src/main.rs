@@ -27,6 +27,7 @@ mod owner;
 mod plans;
 mod progress;
 mod renewal;
+mod spec;
 mod suggest;
 mod takeovers;
 mod ui;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
+use dssflow_activities::clients::{AwsClients, ClientsConfig, StaticCredentials};
 use serde_json::Value;
 
 /// A store and a sandbox for one test.
@@ -159,6 +160,23 @@ impl Home {
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+impl Home {
+    /// Calls the sandbox's AWS as the person who runs dssflow.
+    pub(crate) fn aws<T, F: Future<Output = T>>(&self, call: impl FnOnce(AwsClients) -> F) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let world =
+                dssflow_sandbox::find(&self.store().join("sandbox")).await.expect("asks").expect("alive");
+            let mut spec = ClientsConfig::new(world.region.clone());
+            spec.endpoint_url = Some(world.moto_endpoint.clone());
+            let (id, secret) = (world.access_key_id.clone(), world.secret_access_key.clone());
+            spec.credentials = Some(StaticCredentials::new(id, secret));
+            let clients = Box::pin(AwsClients::connect(&spec)).await;
+            Box::pin(call(clients)).await
+        })
+    }
 }
 
 impl Drop for Home {

@@ -364,6 +364,7 @@ const ACTIVITIES: &[Calls] = &[
         ],
         &[
             ("ec2:DescribeInstances", "when tags of an instance outlive it"),
+            ("ec2:DescribeKeyPairs", "when tags of a key pair outlive it"),
             ("ec2:DescribeLaunchTemplates", "when tags of a launch template outlive it"),
             ("ec2:DescribeVolumes", "when tags of a disk outlive it"),
             ("ecr:ListTagsForResource", "when the account has repositories"),

@@ -15,7 +15,7 @@ use dssflow_engine::id::StepName;
 use serde::{Deserialize, Serialize};
 
 use super::error::classify;
-use super::{glue_database, launch_template, repositories, tags};
+use super::{glue_database, key_pair, launch_template, repositories, tags};
 use crate::clients::AwsClients;
 
 /// How long a final sweep waits for things that are on their way out.
@@ -234,6 +234,11 @@ async fn ec2(clients: &AwsClients, marks: &Marks, scope: Scope) -> ActivityResul
     }
     if !volumes.is_empty() {
         ended.extend(ended_volumes(clients, &volumes).await?);
+    }
+    for id in of_kind("ec2:key-pair") {
+        if !key_pair::exists(clients, &id).await? {
+            ended.push(id);
+        }
     }
     for id in templates {
         if !launch_template::exists(clients, &id).await? {

@@ -11,12 +11,12 @@ use dssflow_engine::store::memory::MemoryStore;
 use dssflow_workflows::Workflow;
 
 use crate::args::{PlanArgs, ViewFormat};
-use crate::catalog;
+use crate::catalog::{self, MadeOf};
 use crate::commands::run::{choose_site, sandbox_behind};
 use crate::config::Settings;
 use crate::describe;
 use crate::drive::{engine_over, equip};
-use crate::error::{CommandResult, Exit};
+use crate::error::{Code, CommandError, CommandResult, Exit};
 use crate::plans::{Actor, Revision, SavedPlan};
 use crate::progress::now;
 use crate::ui::{Style, Ui, one_line};
@@ -24,7 +24,13 @@ use crate::world::{self, World};
 
 /// Plans, prints, saves.
 pub(crate) async fn run(ui: &Ui, settings: &Settings, args: PlanArgs) -> CommandResult {
-    catalog::find(&args.workflow)?;
+    if catalog::find(&args.workflow)?.made_of != MadeOf::Site {
+        return Err(CommandError::new(
+            Code::Usage,
+            format!("there are no plans of workflow {}", args.workflow),
+        )
+        .hint(format!("`{} plan bootstrap` plans a site", settings.command())));
+    }
     let (site, sandbox) = choose_site(ui, settings, args.file.as_deref(), &args.set, args.sandbox).await?;
     let workflow = catalog::build(&args.workflow, &site)?;
     let sandbox = match sandbox {

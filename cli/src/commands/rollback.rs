@@ -98,7 +98,7 @@ async fn ask_owner(
     view: &RunView,
     args: RollbackArgs,
 ) -> CommandResult {
-    let mut progress = Progress::plain();
+    let mut progress = Progress::plain(settings);
     progress.learn(&client.events(&view.run, 0).await?);
     let RollbackArgs { keep, to, .. } = args;
     if view.rolling_back && keep.is_empty() && to.is_none() {

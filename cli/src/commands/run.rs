@@ -18,6 +18,7 @@ use crate::describe;
 use crate::drive::{Aim, Session, Stream};
 use crate::error::{Code, CommandError, CommandResult};
 use crate::plans::{Actor, SavedPlan};
+use crate::spec::{About, Spec};
 use crate::takeovers;
 use crate::ui::{Ui, one_line};
 use crate::world::{self, SANDBOX_LABEL, World};
@@ -28,8 +29,10 @@ const MAX_RUNS_OF_A_SITE: u32 = 100_000;
 
 /// Starts or attaches, then follows.
 pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandResult {
-    if catalog::find(&args.workflow)?.made_of == MadeOf::SiteAndRuns {
-        return Box::pin(super::teardown::run(ui, settings, args)).await;
+    match catalog::find(&args.workflow)?.made_of {
+        MadeOf::Site => {}
+        MadeOf::SiteAndRuns => return Box::pin(super::teardown::run(ui, settings, args)).await,
+        MadeOf::Images => return Box::pin(super::image::run(ui, settings, args)).await,
     }
     let id =
         args.id.map(RunId::new).transpose().map_err(|e| CommandError::new(Code::Usage, e.to_string()))?;
@@ -174,7 +177,7 @@ pub(crate) async fn sandbox_behind(settings: &Settings, site: &Site) -> CommandR
 }
 
 /// The run of the same workflow, site and world that still wants something.
-async fn unfinished(
+pub(super) async fn unfinished(
     session: &Session<'_>,
     workflow: &Workflow,
     sandbox: Option<&str>,
@@ -211,17 +214,17 @@ async fn unfinished(
 
 /// Goes on with an earlier run.
 #[expect(clippy::too_many_arguments, reason = "what `run` found out, handed on once")]
-async fn attach(
+pub(super) async fn attach(
     ui: &Ui,
     settings: &Settings,
     session: &Session<'_>,
     world: &World,
-    site: &Site,
+    about: impl Into<About<'_>>,
     workflow: &Workflow,
     earlier: &RunView,
     format: FollowFormat,
 ) -> CommandResult {
-    let (run, command) = (&earlier.run, settings.command());
+    let (about, run, command) = (about.into(), &earlier.run, settings.command());
     if earlier.rolling_back {
         return Err(CommandError::new(
             Code::RunInTheWay,
@@ -230,8 +233,11 @@ async fn attach(
         .why(format!("it is {}", describe::words(earlier.status.as_str())))
         .hint(format!("finish that first: {command} rollback {run}")));
     }
-    let recorded = session.site_of(run).await?;
-    if serde_json::to_value(&recorded).ok() != Some(workflow.input.clone()) {
+    let recorded = match session.spec_of(run).await? {
+        Spec::Site(site) => serde_json::to_value(&site),
+        Spec::Images(images) => serde_json::to_value(&images),
+    };
+    if recorded.ok().as_ref() != Some(&workflow.input) {
         return Err(CommandError::new(
             Code::RunInTheWay,
             format!(
@@ -246,14 +252,16 @@ async fn attach(
         .hint(format!("finish it as it was: {command} resume {run}"))
         .hint(format!("or take it back, then run again: {command} rollback {run}")));
     }
-    let identity = world.identify(site).await?;
-    World::same_principal(earlier, &identity)?;
+    if about.account().is_some() {
+        let identity = world.identify(about).await?;
+        World::same_principal(earlier, &identity)?;
+    }
     ui.note(&format!("going on with run {run}, which is {}", describe::words(earlier.status.as_str())));
     world.hold(run).await;
     let engine = session.engine_in(world);
     let stream = Stream::new(ui, format, run, earlier.seq);
     let handle = engine.resume(run, Request::by(config::user())).await?;
-    let exit = session.follow(&engine, handle, stream, Aim::Forward, site).await;
+    let exit = session.follow(&engine, handle, stream, Aim::Forward, about).await;
     world.let_go(run, &exit).await;
     exit
 }
@@ -284,7 +292,7 @@ fn banner(ui: &Ui, site: &Site, principal: &str, sandbox: Option<&Sandbox>, sett
 }
 
 /// `bootstrap-lab`, then `bootstrap-lab-2` and so on.
-pub(crate) async fn free_id(session: &Session<'_>, workflow: &Workflow) -> CommandResult<RunId> {
+pub(super) async fn free_id(session: &Session<'_>, workflow: &Workflow) -> CommandResult<RunId> {
     let base = format!("{}-{}", workflow.name, workflow.site);
     for n in 1..MAX_RUNS_OF_A_SITE {
         let text = if n == 1 { base.clone() } else { format!("{base}-{n}") };
