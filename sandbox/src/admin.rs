@@ -240,6 +240,7 @@ async fn record_dss(
         status: if dropped { 0 } else { response.status().as_u16() },
         replayed: false,
         fault: dropped.then(|| "reset".to_owned()),
+        token: None,
     });
     response
 }
