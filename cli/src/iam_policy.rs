@@ -2,7 +2,7 @@
 
 use dssflow_workflows::Site;
 use dssflow_workflows::permissions::{MANAGED_POLICY_LIMIT, Principal, needed_by, policy, principals, size};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::error::{Code, CommandError, CommandResult, Exit};
 use crate::suggest;
@@ -44,5 +44,5 @@ fn of(ui: &Ui, site: &Site, principal: &Principal) -> Value {
              its statements over two"
         ));
     }
-    json!(made)
+    made
 }
