@@ -215,6 +215,12 @@ impl Draft<'_, '_> {
         self
     }
 
+    /// The step is skipped unless this is true.
+    pub(super) fn when(mut self, condition: Binding) -> Self {
+        self.step.when = Some(condition);
+        self
+    }
+
     pub(super) fn budget(mut self, budget: Budget) -> Self {
         self.step.timeouts = Timeouts::per_attempt(budget.limit);
         self.step.retry = RetryPolicy::attempts(budget.attempts);
