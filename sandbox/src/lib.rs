@@ -19,6 +19,7 @@ mod eksctl;
 mod error;
 pub mod faults;
 mod files;
+mod hands;
 pub mod host;
 mod imds;
 mod kits;
@@ -38,9 +39,13 @@ mod xml;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-pub use control::{Status, calls, down, fault_report, find, hold, release, set_faults, snapshot, status};
+pub use control::{
+    Status, calls, calls_since, down, fault_report, find, forget_tokens, hold, release, set_faults, snapshot,
+    status, wait_for_faults,
+};
 pub use error::SandboxError;
-pub use faults::{Action, Fault, FaultCount, FaultEngine, Phase, Target};
+pub use faults::{Action, Fault, FaultCount, FaultEngine, Only, Phase, Target};
+pub use hands::Hands;
 pub use options::SandboxOptions;
 pub use proxy::record::{CallRecord, CallReport};
 pub use up::up;

@@ -25,6 +25,9 @@ pub struct CallRecord {
     pub replayed: bool,
     /// What a fault did to it, if one did.
     pub fault: Option<String>,
+    /// The client token it carried, if its operation takes one.
+    #[serde(default)]
+    pub token: Option<String>,
 }
 
 /// All calls so far.
@@ -69,12 +72,17 @@ impl Recorder {
     }
 
     pub(crate) fn report(&self) -> CallReport {
+        self.since(0)
+    }
+
+    /// The same, of the last calls only those from this position on.
+    pub(crate) fn since(&self, seq: u64) -> CallReport {
         let inner = self.lock();
         CallReport {
             total: inner.total,
             mutating: inner.mutating,
             by_op: inner.by_op.clone(),
-            recent: inner.ring.iter().cloned().collect(),
+            recent: inner.ring.iter().filter(|call| call.seq >= seq).cloned().collect(),
         }
     }
 
