@@ -213,7 +213,8 @@ async fn a_script_is_waited_for_counted_and_checked() {
     script(&lab, std::slice::from_ref(&hang)).await;
     assert!(!wait_for_faults(&lab.world, 1, Duration::from_millis(20)).await.unwrap());
     lab.eks(Method::GET, "/clusters", None).await;
-    let create = lab.json("glue", "AWSGlue.CreateDatabase", &json!({ "DatabaseInput": { "Name": "a" } }));
+    let database = json!({ "DatabaseInput": { "Name": "a" } });
+    let create = lab.json("glue", "AWSGlue.CreateDatabase", &database);
     tokio::select! {
         _ = create => panic!("it hangs"),
         met = wait_for_faults(&lab.world, 1, Duration::from_secs(20)) => assert!(met.unwrap()),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::cell::{self, Cell, Outcome};
-use crate::learn::learn;
+use crate::learn::{Learned, learn};
 use crate::report::Report;
 use crate::settings::{self, Mode};
 use crate::walk::{At, Visit, in_both};
@@ -13,11 +13,14 @@ struct Matrix {
     report: Report,
 }
 
-/// How many cells of each step are tried; none says all.
-fn quota(steps: usize) -> Option<usize> {
+/// How many cells of a step are tried; none says all. Commands on the host are slow: a step that runs some has fewer.
+fn quota(steps: usize, learned: &Learned) -> Option<usize> {
     match settings::number::<usize>("DSSFLOW_CELLS", 440) {
         0 => None,
-        wanted => Some(wanted.div_ceil(steps.max(1))),
+        wanted => {
+            let usual = wanted.div_ceil(steps.max(1));
+            Some(if learned.forward.host > 0 { usual.div_ceil(2) } else { usual + usual.div_ceil(3) })
+        }
     }
 }
 
@@ -63,7 +66,7 @@ impl Visit for Matrix {
     async fn before(&mut self, at: &At<'_>) -> Result<(), String> {
         let only = settings::only();
         self.report.steps += 1;
-        if only.as_ref().is_some_and(|id| !id.starts_with(&format!("{}/", at.name()))) {
+        if !at.mine || only.as_ref().is_some_and(|id| !id.starts_with(&format!("{}/", at.name()))) {
             return Ok(());
         }
         at.world.save_host();
@@ -71,14 +74,12 @@ impl Visit for Matrix {
         let learned = learned.map_err(|why| format!("undisturbed: {}", why.join("\n  ")))?;
         at.world.tidy(at.now).await;
         let all = cell::all(&learned);
-        // What both modes have is shared out between them, and counts once.
-        let mine = |ix: usize| !at.shared || ix.is_multiple_of(2) == (self.mode == Mode::Plugin);
         let all: Vec<Cell> = match &only {
             Some(id) => all.into_iter().filter(|cell| cell.id(self.mode, at.step) == *id).collect(),
-            None => all.into_iter().enumerate().filter(|(ix, _)| mine(*ix)).map(|(_, cell)| cell).collect(),
+            None => all,
         };
         self.report.enumerated += all.len() as u64;
-        let chosen = match quota(2 * at.steps) {
+        let chosen = match quota(at.steps, &learned) {
             Some(quota) if only.is_none() => choose(all, quota, salt(&at.name())),
             _ => all,
         };

@@ -235,8 +235,7 @@ impl Repeats {
 impl Visit for Repeats {
     async fn before(&mut self, at: &At<'_>) -> Result<(), String> {
         self.report.steps += 1;
-        // Steps that both modes have are put through it in one of them.
-        if at.shared && at.world.mode == settings::Mode::Sdk {
+        if !at.mine {
             return Ok(());
         }
         at.world.save_host();
@@ -252,7 +251,7 @@ impl Visit for Repeats {
     }
 
     async fn after(&mut self, at: &At<'_>) {
-        if at.shared && at.world.mode == settings::Mode::Sdk {
+        if !at.mine {
             return;
         }
         at.world.save_host();

@@ -9,7 +9,8 @@ use dssflow_engine::activity::{
     Undo,
 };
 use dssflow_engine::time::BoxFuture;
-use serde_json::Value;
+use dssflow_sandbox::Hands;
+use serde_json::{Value, json};
 
 use crate::cell::{Cell, Ending, Outcome, Place, Point, attempt};
 use crate::learn::{RUN, learn};
@@ -27,8 +28,6 @@ const STEP: &str = "glue-database-dss_main";
 enum Bug {
     /// Nobody looks before a repetition.
     Blind,
-    /// Only what is known to be done is taken back.
-    UndoesOnlyWhatIsDone,
     /// The thing of that name is deleted, whosoever it is.
     DeletesByName,
     /// Everything that is found counts as ours.
@@ -120,15 +119,12 @@ impl ErasedActivity for Buggy {
         Box::pin(async move {
             match self.bug {
                 Bug::IdleUndo => Ok(Undo::Undone),
-                Bug::UndoesOnlyWhatIsDone if recorded.output.is_none() => Ok(Undo::NothingToDo),
                 Bug::DeletesByName | Bug::AllIsOurs => {
                     let call = self.clients.glue().delete_database().name(name_of(input)).send().await;
                     call.map(|_| Undo::Undone)
                         .map_err(|error| ActivityError::retryable("Glue", error.to_string()))
                 }
-                Bug::Blind | Bug::UndoesOnlyWhatIsDone | Bug::FreshNameEachTime => {
-                    self.inner.compensate(ctx, input, recorded).await
-                }
+                Bug::Blind | Bug::FreshNameEachTime => self.inner.compensate(ctx, input, recorded).await,
             }
         })
     }
@@ -186,7 +182,7 @@ impl Visit for Teeth {
         for (bug, point, ending) in [
             (Bug::Blind, lost, Ending::Resume),
             (Bug::Blind, unwritten, Ending::Resume),
-            (Bug::UndoesOnlyWhatIsDone, lost, Ending::Rollback),
+            (Bug::Blind, lost, Ending::Rollback),
             (Bug::IdleUndo, lost, Ending::Rollback),
             (Bug::FreshNameEachTime, lost, Ending::Resume),
         ] {
@@ -203,6 +199,18 @@ impl Visit for Teeth {
                 self.clear(at).await;
             }
         }
+        for (planted, wrap) in [(true, Some(with(Bug::DeletesByName, at.world))), (false, None)] {
+            let found = Box::pin(replaced(at, wrap.as_ref())).await;
+            if planted {
+                self.judged("DeletesByName on what took the place of ours".to_owned(), &found);
+            } else if !found.is_empty() {
+                return Err(format!(
+                    "without a bug what took the place of ours is touched: {}",
+                    found.join("\n")
+                ));
+            }
+            self.clear(at).await;
+        }
         Ok(())
     }
 
@@ -211,18 +219,27 @@ impl Visit for Teeth {
         if at.step.name.as_str() != STEP {
             return;
         }
-        for bug in [Bug::DeletesByName, Bug::AllIsOurs] {
-            let wrap = with(bug, at.world);
-            let disk = Disk::new(at.world, &at.step.name, RUN, 1);
-            disk.live(at.world, Does::Start(at.graph.clone()), Cut::Never, Some(&wrap)).await;
-            disk.live(at.world, Does::Rollback, Cut::Never, Some(&wrap)).await;
-            let found = oracle::unlike(at.now, &at.world.snapshot().await);
-            self.judged(format!("{bug:?} on what is foreign"), &found);
-            // Put back for the next bug.
-            let owner = Disk::new(at.world, &at.step.name, RUN, 0);
-            owner.live(at.world, Does::Start(at.graph.clone()), Cut::Never, None).await;
-        }
+        let wrap = with(Bug::AllIsOurs, at.world);
+        let disk = Disk::new(at.world, &at.step.name, RUN, 1);
+        disk.live(at.world, Does::Start(at.graph.clone()), Cut::Never, Some(&wrap)).await;
+        disk.live(at.world, Does::Rollback, Cut::Never, Some(&wrap)).await;
+        let found = oracle::unlike(at.now, &at.world.snapshot().await);
+        self.judged("AllIsOurs on what is foreign".to_owned(), &found);
     }
+}
+
+/// What we made was deleted by somebody, who made another thing of that name: what of it a rollback touches.
+async fn replaced(at: &At<'_>, wrap: Option<&Wrap>) -> Vec<String> {
+    let disk = Disk::new(at.world, &at.step.name, RUN, 0);
+    disk.live(at.world, Does::Start(at.graph.clone()), Cut::Never, wrap).await;
+    let hands = Hands::of(&at.world.sandbox);
+    let name = json!({ "Name": "dss_main" });
+    hands.json("glue", "AWSGlue.DeleteDatabase", &name).await.expect("it was made");
+    let theirs = json!({ "DatabaseInput": { "Name": "dss_main", "Description": "somebody else's" } });
+    hands.json("glue", "AWSGlue.CreateDatabase", &theirs).await.expect("made");
+    let theirs = at.world.snapshot().await;
+    disk.live(at.world, Does::Rollback, Cut::Never, wrap).await;
+    oracle::unlike(&theirs, &at.world.snapshot().await)
 }
 
 impl Teeth {

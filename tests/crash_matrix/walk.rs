@@ -23,9 +23,10 @@ pub(crate) struct At<'a> {
     pub(crate) graph: &'a Graph,
     /// The world at this moment.
     pub(crate) now: &'a Value,
-    /// Steps of the whole graph, and whether the other mode has this one too.
+    /// Steps of the whole graph.
     pub(crate) steps: usize,
-    pub(crate) shared: bool,
+    /// Steps that both modes have are put through their cells in one of them, by turns.
+    pub(crate) mine: bool,
 }
 
 impl At<'_> {
@@ -100,11 +101,13 @@ pub(crate) async fn walk(world: &World, visit: &mut impl Visit, only: Option<&st
     }
     let mut outputs: BTreeMap<StepName, Value> = BTreeMap::new();
     let mut now = world.snapshot().await;
-    for step in &steps {
+    for (ix, step) in steps.iter().enumerate() {
         let begun = std::time::Instant::now();
         let graph = alone(step, &outputs);
-        let shared = shared.contains(&step.name);
-        let at = At { world, step, graph: &graph, now: &now, steps: steps.len(), shared };
+        let mine = only.is_some()
+            || !shared.contains(&step.name)
+            || ix.is_multiple_of(2) == (world.mode == Mode::Plugin);
+        let at = At { world, step, graph: &graph, now: &now, steps: steps.len(), mine };
         let failed = |why: String| format!("{}/{}: {why}", world.mode, step.name);
         Box::pin(visit.before(&at)).await.map_err(failed)?;
         let output =
@@ -114,7 +117,7 @@ pub(crate) async fn walk(world: &World, visit: &mut impl Visit, only: Option<&st
             plants::plant_in_dss(world).await;
         }
         now = world.snapshot().await;
-        let at = At { world, step, graph: &graph, now: &now, steps: steps.len(), shared };
+        let at = At { world, step, graph: &graph, now: &now, steps: steps.len(), mine };
         Box::pin(visit.after(&at)).await;
         if verbose {
             println!("{}/{}: {} ms", world.mode, step.name, begun.elapsed().as_millis());
