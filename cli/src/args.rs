@@ -1,5 +1,6 @@
 //! The command line. What stands in the documentation comments here is what `--help` prints.
 
+mod dss;
 mod operate;
 mod store;
 
@@ -7,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use dss::{CaptureArgs, CaptureKind, DssCommand};
 pub(crate) use operate::{
     CompleteArgs, ForkArgs, GateArgs, MarkArgs, RerunArgs, RetryArgs, SignalArgs, SkipArgs, StepRef,
     TerminateArgs, UnpauseArgs,
@@ -149,6 +151,9 @@ pub(crate) enum Command {
     /// A cloud on this machine to try dssflow against, without an account
     #[command(subcommand)]
     Sandbox(SandboxCommand),
+    /// Look at a DSS through its API
+    #[command(subcommand)]
+    Dss(DssCommand),
     /// Write a commented site file to start from
     #[command(after_help = "Examples:\n  dssflow init bootstrap -o site.yaml")]
     Init(InitArgs),
@@ -399,6 +404,9 @@ pub(crate) enum SandboxCommand {
         /// Scale of simulated durations: 1 shows a bootstrap in well under a minute, 0 is for tests
         #[arg(long, value_name = "FACTOR", value_parser = latency)]
         latency: Option<f64>,
+        /// Say how the fake DSS behaves: a JSON object of switches; {} is the usual
+        #[arg(long, value_name = "FILE")]
+        dss: Option<PathBuf>,
     },
     /// End it, with everything in it
     #[command(after_help = "Examples:\n  dssflow sandbox down --yes")]

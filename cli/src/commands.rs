@@ -1,6 +1,7 @@
 //! From the parsed command line to the command: one file each.
 
 mod again;
+mod capture;
 mod compact;
 pub(crate) mod copies;
 mod decide;
@@ -22,7 +23,7 @@ mod workflows;
 
 use std::future::Future;
 
-use crate::args::{Cli, Command, ErrorFormat};
+use crate::args::{Cli, Command, DssCommand, ErrorFormat};
 use crate::config::{self, Settings};
 use crate::error::{Code, CommandError, CommandResult, Exit};
 use crate::logging;
@@ -67,6 +68,7 @@ pub(crate) fn run(ui: &Ui, cli: Cli) -> CommandResult {
         Command::Workflows(command) => workflows::run(ui, command),
         Command::Store(command) => wait(store::run(ui, &settings, &command)),
         Command::Sandbox(command) => wait(sandbox::run(ui, &settings, command)),
+        Command::Dss(DssCommand::Capture(args)) => wait(capture::run(ui, &settings, &args)),
         Command::Init(args) => wait(init::run(ui, &args)),
     }
 }

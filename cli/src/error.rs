@@ -194,9 +194,16 @@ codes! {
     BadArchive = "DF0050", Config, Usage;
     /// A backup is of another store than it is to go into.
     OtherStore = "DF0051", Config, Usage;
+    /// DSS has no such object.
+    CaptureMissing = "DF0150", User, Failed;
+    /// An object of DSS is of a kind that no step of the site writes.
+    CaptureKind = "DF0151", User, Failed;
+    /// A file of switches of the fake DSS is wrong.
+    WrongBehaviour = "DF0152", Config, Usage;
     /// The site file is wrong.
     WrongSite = "DF0100", Config, Usage;
     => pages only: "DF0101" "DF0102" "DF0103" "DF0104" "DF0105" "DF0106" "DF0107" "DF0108" "DF0109" "DF0110"
+    "DF0160"
 }
 
 /// Why a command did not do as asked.

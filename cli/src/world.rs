@@ -9,15 +9,15 @@ use dssflow_activities::aws::bucket::check_bucket;
 use dssflow_activities::aws::identity::{self, Identity, identify};
 use dssflow_activities::aws::instance::{InstanceInput, MIN_MEMORY_MIB, instance_facts};
 use dssflow_activities::aws::network::{NetworkInput, check_network};
-use dssflow_activities::clients::{AwsClients, ClientsConfig, StaticCredentials};
+use dssflow_activities::clients::{AwsClients, ClientsConfig};
 use dssflow_activities::host::{HostHandle, LocalHost, SshHost, SshTarget};
 use dssflow_activities::secret::{self, SecretClients, SecretRef};
-use dssflow_engine::activity::{ActivityError, ErrorClass};
+use dssflow_engine::activity::ErrorClass;
 use dssflow_engine::id::RunId;
 use dssflow_engine::run::view::RunView;
 use dssflow_sandbox::World as Sandbox;
 use dssflow_workflows::Site;
-use dssflow_workflows::site::{ApiKey, Credentials, Transport};
+use dssflow_workflows::site::{ApiKey, Transport};
 
 use crate::error::{Code, CommandError, CommandResult, Exit};
 
@@ -91,7 +91,10 @@ pub(crate) async fn connect(site: &Site, sandbox: Option<Sandbox>) -> CommandRes
     config.endpoint_url.clone_from(&site.aws.endpoint_url);
     config.imds_endpoint.clone_from(&site.aws.imds_endpoint);
     if let Some(name) = &site.aws.credentials {
-        config = with_credentials(site, config, name).await?;
+        let source = site.credential_source(name).ok_or_else(|| {
+            CommandError::new(Code::WrongSite, format!("there are no usable credentials named {name:?}"))
+        })?;
+        config.source = Some(source);
     }
     let clients = AwsClients::connect(&config).await;
     let host: Arc<dyn dssflow_activities::host::Host> = match site.host.transport {
@@ -109,41 +112,6 @@ pub(crate) async fn connect(site: &Site, sandbox: Option<Sandbox>) -> CommandRes
     Ok(World { clients, host: HostHandle(host), sandbox })
 }
 
-/// The configuration as the named set of credentials; a role is assumed with what the environment gives.
-async fn with_credentials(site: &Site, plain: ClientsConfig, name: &str) -> CommandResult<ClientsConfig> {
-    let Some(set) = site.credentials.get(name) else {
-        return Err(CommandError::new(Code::WrongSite, format!("there are no credentials named {name:?}")));
-    };
-    Ok(match set {
-        Credentials::Environment {} | Credentials::InstanceRole {} => plain,
-        Credentials::Profile { profile } => ClientsConfig { profile: Some(profile.clone()), ..plain },
-        Credentials::Static { access_key_id, secret_access_key } => {
-            let around = AwsClients::connect(&plain).await;
-            let id = read_secret(access_key_id, &around).await?;
-            let key = read_secret(secret_access_key, &around).await?;
-            let fixed = StaticCredentials::new(id.expose(), key.expose().to_owned());
-            ClientsConfig { credentials: Some(fixed), ..plain }
-        }
-        Credentials::AssumeRole { role_arn, .. } => {
-            let clients = AwsClients::connect(&plain).await;
-            let call = clients.sts().assume_role().role_arn(role_arn).role_session_name("dssflow");
-            let answer = call.send().await.map_err(|e| {
-                CommandError::from(dssflow_activities::aws::error::classify("sts:AssumeRole", e))
-            })?;
-            let given = answer.credentials().ok_or_else(|| {
-                CommandError::new(
-                    Code::Credentials,
-                    format!("sts:AssumeRole of {role_arn} gave no credentials"),
-                )
-            })?;
-            let mut fixed =
-                StaticCredentials::new(given.access_key_id(), given.secret_access_key().to_owned());
-            fixed.session_token = Some(given.session_token().to_owned().into());
-            ClientsConfig { credentials: Some(fixed), ..plain }
-        }
-    })
-}
-
 /// The references to this machine's environment and files that cannot be read: each once, never with a value.
 async fn unreadable_secrets(site: &Site) -> Vec<(String, String)> {
     let mut references: Vec<(String, &SecretRef)> =
@@ -155,10 +123,9 @@ async fn unreadable_secrets(site: &Site) -> Vec<(String, String)> {
         references.push(("dss.api_key".to_owned(), key));
     }
     for (name, set) in &site.credentials {
-        if let Credentials::Static { access_key_id, secret_access_key } = set {
-            references.push((format!("credentials.{name}.access_key_id"), access_key_id));
-            references.push((format!("credentials.{name}.secret_access_key"), secret_access_key));
-        }
+        references.extend(
+            set.secrets().into_iter().map(|(key, secret)| (format!("credentials.{name}.{key}"), secret)),
+        );
     }
     let mut problems = Vec::new();
     for (path, reference) in references {
@@ -173,11 +140,6 @@ async fn unreadable_secrets(site: &Site) -> Vec<(String, String)> {
         }
     }
     problems
-}
-
-async fn read_secret(reference: &SecretRef, clients: &AwsClients) -> CommandResult<secret::Secret> {
-    let clients = SecretClients { secrets_manager: Some(clients.secretsmanager()), ssm: Some(clients.ssm()) };
-    secret::resolve(reference, clients).await.map_err(|e| CommandError::from(ActivityError::from(e)))
 }
 
 impl World {
@@ -253,10 +215,16 @@ impl World {
     /// Everything that does not fit.
     pub(crate) async fn preflight(&self, site: &Site) -> CommandResult<()> {
         let mut problems = unreadable_secrets(site).await;
-        let input =
-            InstanceInput { instance_id: Some(site.host.instance.clone()), min_memory_mib: MIN_MEMORY_MIB };
-        let vpc_id = match Box::pin(instance_facts(&self.clients, &input)).await {
-            Ok(facts) => {
+        let input = InstanceInput { instance_id: site.host.instance.clone(), min_memory_mib: MIN_MEMORY_MIB };
+        let looked = match &site.host.launch {
+            // There is no instance yet: the subnet it is to stand in is looked at with the network.
+            Some(_) => None,
+            None => Some(Box::pin(instance_facts(&self.clients, &input)).await),
+        };
+        let lost = matches!(looked, Some(Err(_)));
+        let vpc_id = match looked {
+            None => None,
+            Some(Ok(facts)) => {
                 let misfits = facts.misfits(MIN_MEMORY_MIB);
                 let help = "take an instance that fits, or correct host.instance";
                 problems.extend(
@@ -264,20 +232,20 @@ impl World {
                 );
                 Some(facts.vpc_id)
             }
-            Err(error) if error.class == ErrorClass::Credentials => return Err(error.into()),
-            Err(error) => {
+            Some(Err(error)) if error.class == ErrorClass::Credentials => return Err(error.into()),
+            Some(Err(error)) => {
                 let help =
                     error.help.clone().unwrap_or_else(|| "correct host.instance in the site file".to_owned());
                 problems.push((error.to_string(), help));
                 None
             }
         };
-        let lost = vpc_id.is_none();
         let input = NetworkInput {
             vpc_id,
             subnets: site.cluster.subnets.clone(),
             security_groups: site.cluster.security_groups.clone(),
             public: !site.cluster.private,
+            host_subnet: site.host.launch.as_ref().map(|launch| launch.subnet.clone()),
         };
         if let Err(found) = Box::pin(check_network(&self.clients, &input)).await {
             for problem in found {

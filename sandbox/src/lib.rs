@@ -13,6 +13,7 @@ mod athena;
 mod aws;
 mod control;
 mod daemon;
+mod data;
 pub mod dss;
 mod ecr;
 mod eksctl;
@@ -40,8 +41,8 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 pub use control::{
-    Status, calls, calls_since, down, fault_report, find, forget_tokens, hold, release, set_faults, snapshot,
-    status, wait_for_faults,
+    Status, behave, calls, calls_since, down, fault_report, find, forget_tokens, hold, release, restart_dss,
+    set_faults, snapshot, status, wait_for_faults,
 };
 pub use error::SandboxError;
 pub use faults::{Action, Fault, FaultCount, FaultEngine, Only, Phase, Target};
@@ -49,6 +50,7 @@ pub use hands::Hands;
 pub use options::SandboxOptions;
 pub use proxy::record::{CallRecord, CallReport};
 pub use up::up;
+pub use venv::python_with;
 pub use world::World;
 
 /// Serves the hidden `__sandbox` subcommands; `args` is what follows that word.

@@ -120,12 +120,18 @@ impl Proxy {
             seq: 0,
             target: "aws".to_owned(),
             op: name.clone(),
+            caller: call.access_key.clone(),
             mutating: call.mutating,
+            marked: call.mutating && recognise::is_marked(&request.body),
             status: 0,
             replayed: false,
             fault: None,
             token: call.token.clone(),
         };
+        if let Some(refusal) = Reply::ended_session(&call.service, &call.access_key) {
+            self.inner.recorder.add(CallRecord { status: refusal.status, ..record });
+            return refusal.into();
+        }
         let mut course = Course::default();
         match self.inner.faults.check_by(Target::Aws, &name, &call.access_key, Phase::Before) {
             Some(Action::State { polls, end }) => course.state = Some((polls, end)),
@@ -291,7 +297,9 @@ impl Proxy {
         match (call.service.as_str(), call.operation.as_str()) {
             ("ecr", "PutImage") => upstream.forward(&with_digest(request)).await,
             ("athena", "StartQueryExecution") => {
-                if let Err(error) = crate::athena::queue_result(upstream.aws()).await {
+                let asked = request.json();
+                let sql = asked["QueryString"].as_str().unwrap_or_default();
+                if let Err(error) = crate::athena::queue_result(upstream.aws(), sql).await {
                     tracing::warn!(error = %error, "the query will have no rows");
                 }
                 upstream.forward(request).await

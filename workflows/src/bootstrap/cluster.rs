@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use super::Start;
 use super::dss::Dss;
 use super::host::HostSteps;
+use super::overlay::Names;
 use super::plan::{ADDON, CHECK, CLUSTER_START, CONTROL_PLANE, NODES, PLUGIN, Plan, from_step};
 use super::registry::Registry;
 use crate::site::{ClusterMode, PluginSource};
@@ -136,6 +137,7 @@ fn presets(plan: &mut Plan<'_>, dss: &Dss) -> StepName {
             subnets: site.cluster.subnets.clone(),
             security_groups: site.cluster.security_groups.clone(),
             private: site.cluster.private,
+            overlay: Names::of_site(site).fill(site.overlays.plugin_presets.as_ref()),
         },
     )
     .title("presets: connection left empty; networking with the subnets and security groups")
@@ -171,7 +173,7 @@ fn by_plugin(
                     max_nodes: pool.maximum(),
                     disk_gb: pool.disk_gb,
                 },
-                overlay: site.overlays.cluster.clone(),
+                overlay: Names::of_site(site).fill(site.overlays.cluster.as_ref()),
             },
         )
         .title(format!("cluster {} with {} x {}", site.cluster.name, pool.num_nodes, pool.machine_type))
@@ -257,6 +259,7 @@ fn control_plane(plan: &mut Plan<'_>, start: &Start) -> StepName {
         .title(format!("EKS cluster {}, Kubernetes {}", site.cluster.name, site.cluster.k8s_version))
         .after(&linked)
         .budget(CONTROL_PLANE)
+        .with_new_role()
         .stubborn()
         .add();
     plan.step(
@@ -349,6 +352,7 @@ fn nodes(plan: &mut Plan<'_>, start: &Start, active: &StepName) -> StepName {
         )
         .title(format!("node group: {} x {}", pool.num_nodes, pool.machine_type))
         .budget(NODES)
+        .with_new_role()
         .stubborn()
         .add();
     plan.step(

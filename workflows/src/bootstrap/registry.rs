@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::dss::Dss;
 use super::host::HostSteps;
+use super::overlay::Names;
 use super::plan::{LOOK, PUSH, Plan};
 
 /// The function that turns built images into names of repositories, with the prefix.
@@ -42,7 +43,7 @@ pub(super) fn steps(plan: &mut Plan<'_>, host: &HostSteps, dss: &Dss) -> Registr
                 registry_url: site.registry_url(),
                 namespace: site.containers.namespace.clone(),
                 make_default: site.containers.make_default,
-                overlay: site.overlays.container_config.clone(),
+                overlay: Names::of_site(site).fill(site.overlays.container_config.as_ref()),
             },
         )
         .title(format!(
@@ -96,7 +97,7 @@ pub(super) fn steps(plan: &mut Plan<'_>, host: &HostSteps, dss: &Dss) -> Registr
                         properties: c.properties.clone(),
                     })
                     .collect(),
-                overlay: site.overlays.spark_config.clone(),
+                overlay: Names::of_site(site).fill(site.overlays.spark_config.as_ref()),
             },
         )
         .title("managed Spark on Kubernetes, with the same registry and hook")

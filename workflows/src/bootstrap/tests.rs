@@ -16,11 +16,29 @@ fn site(text: &str) -> Site {
     parse(text, "site.yaml").unwrap_or_else(|e| panic!("{e}"))
 }
 
+/// Both modes, and the smoke test.
+fn with_everything() -> [(&'static str, Workflow); 3] {
+    let [plugin, sdk] = both();
+    [plugin, sdk, ("smoke", bootstrap(&with_smoke()).expect("a graph"))]
+}
+
 fn both() -> [(&'static str, Workflow); 2] {
     [
         ("dss-plugin", bootstrap(&site(PLUGIN)).expect("a graph")),
         ("sdk", bootstrap(&site(SDK)).expect("a graph")),
     ]
+}
+
+/// The example with a host that is still to be launched.
+fn launching() -> Site {
+    let instance = "instance: i-0a1b2c3d4e5f60718";
+    assert!(PLUGIN.contains(instance));
+    site(&PLUGIN.replacen(
+        instance,
+        "launch:\n    subnet: subnet-0a1b2c3d4e5f60718\n    public_key: ssh-ed25519 \
+         AAAAC3NzaC1lZDI1NTE5AAAAIPXh0Zk3mWm5c0zY9bq1a2b3c4d5e6f7a8b9c0d1e2f3 me@here",
+        1,
+    ))
 }
 
 fn registry() -> ActivityRegistry {
@@ -78,13 +96,74 @@ fn sample(workflow: &Workflow, binding: &Binding, functions: &FunctionRegistry) 
     }
 }
 
+fn with_smoke() -> Site {
+    let mut site = site(PLUGIN);
+    site.verify.smoke = true;
+    site
+}
+
+#[test]
+fn the_smoke_test_comes_last_and_only_where_the_site_asks_for_it() {
+    let is_smoke = |step: &&Step| step.name.as_str().starts_with("smoke-");
+    for (mode, workflow) in both() {
+        assert_eq!(workflow.graph.steps().iter().filter(is_smoke).count(), 0, "{mode}");
+    }
+    let site = with_smoke();
+    let workflow = bootstrap(&site).expect("a graph");
+    let names: Vec<&str> =
+        workflow.graph.steps().iter().filter(is_smoke).map(|step| step.name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "smoke-project",
+            "smoke-dataset-rows",
+            "smoke-dataset-copy",
+            "smoke-recipe-python",
+            "smoke-recipe-spark",
+            "smoke-job",
+            "smoke-table",
+            "smoke-athena",
+            "smoke-clean"
+        ]
+    );
+    let exercised = wired_not_exercised(&site).join("\n");
+    assert!(!exercised.contains("no recipe has run"), "{exercised}");
+    let mut none = site;
+    none.connections.clear();
+    let value = serde_json::to_string(&none).expect("plain data");
+    let problems = parse(&value, "site.yaml").expect_err("nothing to write to").problems;
+    assert!(problems.iter().any(|problem| problem.path == "verify.smoke"), "{problems:?}");
+}
+
+#[test]
+fn one_overlay_fits_every_pair() {
+    let mut site = site(PLUGIN);
+    site.overlays.athena_link =
+        Some(json!({"params": {"athenaConnection": null, "pair": "{{athena_connection}}"}}));
+    let workflow = bootstrap(&site).expect("a graph");
+    for connection in site.connections.iter().filter(|connection| connection.athena.is_some()) {
+        let name = StepName::new(format!("athena-link-{}", connection.name)).expect("a name");
+        let step = workflow.graph.step(workflow.graph.index_of(&name).expect("a step"));
+        let StepKind::Activity { input: Binding::Literal { value }, .. } = &step.kind else {
+            panic!("{step:?}")
+        };
+        let athena = connection.athena.as_ref().map(|athena| athena.name.as_str());
+        assert_eq!(value["overlay"]["params"]["pair"].as_str(), athena);
+    }
+    let wrong = "overlays:\n  athena_link: {params: {pair: '{{athena_conection}}'}}\n";
+    let typo = PLUGIN.replacen("overlays:\n", wrong, 1);
+    let problems = parse(&typo, "site.yaml").expect_err("a typo").problems;
+    assert!(problems.iter().any(|problem| problem.help.contains("athena_connection")), "{problems:?}");
+}
+
 #[test]
 fn every_step_names_a_registered_activity_and_its_input_fits() {
     let registry = registry();
     let mut functions = FunctionRegistry::default();
     register_functions(&mut functions);
     let mut wrong = Vec::new();
-    for (mode, workflow) in both() {
+    let launching = ("launch", bootstrap(&launching()).expect("a graph"));
+    for (mode, workflow) in with_everything().into_iter().chain([launching]) {
         for step in workflow.graph.steps() {
             let StepKind::Activity { activity, input } = &step.kind else {
                 panic!("{} is no activity", step.name)
@@ -293,6 +372,35 @@ fn the_order_that_works() {
     let [_, (_, sdk)] = both();
     let ix = sdk.graph.index_of(&plan::step_name("eks-cluster-active")).expect("a step");
     assert!(!upstream(&sdk.graph, ix).contains("install-dss"));
+}
+
+#[test]
+fn a_host_is_launched_after_the_network_was_looked_at_and_before_anything_is_on_it() {
+    let workflow = bootstrap(&launching()).expect("a graph");
+    let graph = &workflow.graph;
+    let before = |name: &str| upstream(graph, graph.index_of(&plan::step_name(name)).expect("a step"));
+    let launch = before("host-launch");
+    for first in ["identity", "network", "host-image", "host-key-pair"] {
+        assert!(launch.contains(first), "host-launch does not wait for {first}");
+    }
+    assert!(!before("network").contains("instance"), "there is no instance yet");
+    for then in ["instance", "host-facts", "packages", "default-security-group", "cluster-start"] {
+        assert!(before(then).contains("host-running"), "{then} does not wait for the machine");
+    }
+    assert!(
+        summary(&launching())[0].contains("1 x m7i.2xlarge with 200 GB"),
+        "it costs money, so it is told"
+    );
+    let StepKind::Activity { input, .. } =
+        &graph.step(graph.index_of(&plan::step_name("host-launch")).expect("a step")).kind
+    else {
+        panic!("an activity")
+    };
+    let input = serde_json::to_string(input).expect("plain data");
+    assert!(
+        input.contains("host-image") && input.contains("/root_device"),
+        "the image is another step's: {input}"
+    );
 }
 
 #[test]
