@@ -1,7 +1,6 @@
 //! Looks at the children of a command while it runs: what others could read of them, their argv and environment.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -27,15 +26,19 @@ impl Watch {
         let ended = Arc::clone(&end);
         let thread = std::thread::spawn(move || {
             let mut seen = Seen::default();
+            let command = |pid: u32| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let own = command(parent);
             while !ended.load(Ordering::Relaxed) {
                 for pid in below(parent) {
-                    seen.children.insert(pid);
-                    for file in ["cmdline", "environ"] {
-                        // It may have ended meanwhile.
-                        let bytes =
-                            std::fs::read(PathBuf::from(format!("/proc/{pid}/{file}"))).unwrap_or_default();
-                        seen.texts.insert(bytes);
+                    // Between fork and exec a child is still its parent, and shows what that one was given. One that
+                    // has ended meanwhile shows nothing.
+                    let argv = command(pid);
+                    if argv.is_empty() || argv == own {
+                        continue;
                     }
+                    seen.children.insert(pid);
+                    seen.texts.insert(argv);
+                    seen.texts.insert(std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default());
                 }
                 std::thread::yield_now();
             }
