@@ -201,7 +201,10 @@ pub(crate) async fn attempt(
     } else {
         match live(Does::Start(graph.clone()), cut).await {
             End::Died => {}
-            End::Stood(_) => return Outcome::NotReached,
+            End::Stood(_) => {
+                let back = stood(live(Does::Rollback, Cut::Never).await, RunStatus::RolledBack);
+                return back.map_or_else(|why| Outcome::Judged(vec![why]), |()| Outcome::NotReached);
+            }
             other => found.extend(stood(other, RunStatus::Succeeded).err()),
         }
         if cell.ending == Ending::Resume {
@@ -212,14 +215,22 @@ pub(crate) async fn attempt(
             if let Some(does) = does {
                 found.extend(stood(live(does, Cut::Never).await, RunStatus::Succeeded).err());
             }
-            found.extend(oracle::made_twice(&learned.made, &world.calls_since(seq).await));
+            found.extend(oracle::made_twice(
+                &world.sandbox.access_key_id,
+                &learned.made,
+                &world.calls_since(seq).await,
+            ));
             found.extend(oracle::unlike(&learned.after, &world.snapshot().await));
         }
         if disk.view().await.is_some() {
             found.extend(stood(live(Does::Rollback, Cut::Never).await, RunStatus::RolledBack).err());
         }
         if cell.ending == Ending::Rollback {
-            found.extend(oracle::made_twice(&learned.made, &world.calls_since(seq).await));
+            found.extend(oracle::made_twice(
+                &world.sandbox.access_key_id,
+                &learned.made,
+                &world.calls_since(seq).await,
+            ));
         }
     }
     let left = oracle::left_behind(&learned.before, &world.snapshot().await);

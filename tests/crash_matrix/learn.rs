@@ -127,7 +127,7 @@ pub(crate) async fn learn(
         .map_err(|why| vec![why])?;
     let forward = counts().await;
     let after = world.snapshot().await;
-    let made = oracle::made(&world.calls_since(seq).await);
+    let made = oracle::made(&world.sandbox.access_key_id, &world.calls_since(seq).await);
     world.faults(&counters).await;
     stood(disk.live(world, Does::Rollback, Cut::Never, None).await, RunStatus::RolledBack)
         .map_err(|why| vec![why])?;

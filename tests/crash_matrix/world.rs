@@ -132,6 +132,14 @@ impl World {
         if now["host"] != before["host"] {
             self.restore_host();
         }
+        let default =
+            |world: &Value| world.pointer("/dss/adminHasDefaultPassword") == Some(&Value::Bool(true));
+        if default(before) && !default(&now) {
+            let (hands, path) = (dssflow_sandbox::Hands::of(&self.sandbox), "/admin/users/admin");
+            let mut admin = hands.dss("GET", path, None).await.expect("there is an admin");
+            admin["password"] = Value::from("admin");
+            hands.dss("PUT", path, Some(&admin)).await.expect("the password is set");
+        }
         let roles = |world: &Value| -> Vec<String> {
             let roles = world["aws"]["iam"]["roles"].as_array().cloned().unwrap_or_default();
             roles.iter().filter_map(|role| role["name"].as_str().map(str::to_owned)).collect()
