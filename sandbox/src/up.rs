@@ -77,7 +77,8 @@ async fn start(options: &SandboxOptions, progress: Progress<'_>) -> Result<World
             let reason = files::tail(&layout.log().join("daemon.error"), 5);
             let reason = if reason.is_empty() { files::tail(&log_path, 5) } else { reason };
             sweep(&layout).await?;
-            return Err(failed(if reason.is_empty() { status.to_string() } else { reason }));
+            let unsaid = || files::unwritable(&layout.log()).unwrap_or_else(|| status.to_string());
+            return Err(failed(if reason.is_empty() { unsaid() } else { reason }));
         }
         tokio::time::sleep(step).await;
         waited += step;

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use dssflow_activities::aws::{identity, repositories};
+use dssflow_activities::credentials::CredentialSource;
 use dssflow_activities::docker::reference::{check_repository, check_tag};
 use dssflow_activities::docker::registry::Login;
 use dssflow_activities::docker::{build, push};
@@ -200,6 +201,11 @@ impl ImageSpec {
             Registry::Ecr { account, region, .. } => Some((account, region)),
             Registry::Basic { .. } | Registry::Anonymous { .. } => None,
         }
+    }
+
+    /// Where the named set of credentials gets them from; `None` when it, or a set it builds on, is not there.
+    pub fn credential_source(&self, name: &str) -> Option<CredentialSource> {
+        site::source_at(&self.credentials, name, self.credentials.len())
     }
 
     fn login(&self) -> Login {

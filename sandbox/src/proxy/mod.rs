@@ -126,7 +126,7 @@ impl Proxy {
             status: 0,
             replayed: false,
             fault: None,
-            token: call.token.clone(),
+            token: call.token.clone().or_else(|| recognise::other_token(&call, &request.body)),
         };
         if let Some(refusal) = Reply::ended_session(&call.service, &call.access_key) {
             self.inner.recorder.add(CallRecord { status: refusal.status, ..record });

@@ -18,7 +18,7 @@ use super::Start;
 use super::dss::Dss;
 use super::host::HostSteps;
 use super::overlay::Names;
-use super::plan::{ADDON, CHECK, CLUSTER_START, CONTROL_PLANE, NODES, PLUGIN, Plan, from_step};
+use super::plan::{ADDON, CLUSTER_START, CONTROL_PLANE, ENDPOINT, NODES, PLUGIN, Plan, from_step};
 use super::registry::Registry;
 use crate::site::{ClusterMode, PluginSource};
 
@@ -78,7 +78,7 @@ pub(super) fn steps(
     )
     .title(format!("{} nodes are ready, seen through DSS", site.cluster.node_pool.num_nodes))
     .api()
-    .budget(CHECK)
+    .budget(ENDPOINT)
     .add();
     Cluster { running, default }
 }
@@ -220,7 +220,7 @@ fn by_sdk(plan: &mut Plan<'_>, start: &Start, host: &HostSteps, dss: &Dss, prese
     .after(&host.cluster_tools)
     .after([presets])
     .api()
-    .budget(CHECK)
+    .budget(ENDPOINT)
     .stubborn()
     .add()
 }

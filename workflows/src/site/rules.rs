@@ -274,7 +274,9 @@ impl Rules<'_> {
             for (key, what) in
                 [("address", "the host's name or address"), ("user", "a user that is root or may sudo")]
             {
-                if host[key].is_null() && !self.lines.contains_key(&below("host", key)) {
+                // A machine that is still to be launched has no address yet: a step finds it out.
+                let launched = key == "address" && !host["launch"].is_null();
+                if host[key].is_null() && !launched && !self.lines.contains_key(&below("host", key)) {
                     self.note(
                         codes::MISSING_KEY,
                         &below("host", key),
