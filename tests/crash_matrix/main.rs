@@ -6,13 +6,11 @@
 //! tries one.
 
 mod cell;
-mod kills;
 mod learn;
 mod life;
 mod matrix;
 mod oracle;
 mod plants;
-mod repeat;
 mod report;
 mod settings;
 #[expect(dead_code, reason = "the tests of the bootstrap use the rest")]
