@@ -19,6 +19,20 @@ pub(crate) struct Entry {
     pub(crate) version: u32,
     /// What it does.
     pub(crate) title: &'static str,
+    /// What its graph is made of.
+    #[serde(skip)]
+    pub(crate) made_of: MadeOf,
+}
+
+/// What a workflow's graph is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MadeOf {
+    /// A site.
+    Site,
+    /// A site, and what its runs made.
+    SiteAndRuns,
+    /// A file of images.
+    Images,
 }
 
 /// All workflows.
@@ -27,11 +41,19 @@ pub(crate) const ALL: &[Entry] = &[
         name: dssflow_workflows::bootstrap::NAME,
         version: dssflow_workflows::bootstrap::VERSION,
         title: "Dataiku DSS on AWS from nothing to managed compute on EKS with Glue and Athena",
+        made_of: MadeOf::Site,
+    },
+    Entry {
+        name: dssflow_workflows::teardown::NAME,
+        version: dssflow_workflows::teardown::VERSION,
+        title: "Takes back what any run of this store made for a site",
+        made_of: MadeOf::SiteAndRuns,
     },
     Entry {
         name: dssflow_workflows::image::NAME,
         version: dssflow_workflows::image::VERSION,
         title: "Images from Dockerfiles, built by this machine's Docker and pushed to ECR or another registry",
+        made_of: MadeOf::Images,
     },
 ];
 
@@ -177,11 +199,19 @@ fn apply_setting(document: &mut Value, setting: &str) -> CommandResult<()> {
 /// # Errors
 /// When there is none, or the site does not fit it.
 pub(crate) fn build(name: &str, site: &Site) -> CommandResult<Workflow> {
-    if find(name)?.name == dssflow_workflows::image::NAME {
-        return Err(CommandError::new(Code::Usage, format!("workflow {name} is not made of a site"))
-            .hint("name its own file with -f"));
+    match find(name)?.made_of {
+        MadeOf::Site => Ok(dssflow_workflows::bootstrap(site)?),
+        MadeOf::SiteAndRuns => Err(CommandError::new(
+            Code::Usage,
+            format!("the steps of workflow {name} are those of the runs that it takes back"),
+        )
+        .hint("what they made: `dssflow resources ls`")
+        .hint(format!("`dssflow run {name}` shows what goes before it asks"))),
+        MadeOf::Images => {
+            Err(CommandError::new(Code::Usage, format!("workflow {name} is not made of a site"))
+                .hint("name its own file with -f"))
+        }
     }
-    Ok(dssflow_workflows::bootstrap(site)?)
 }
 
 /// The workflow `image` as this version has it, as [`definition`] for bootstrap.

@@ -5,11 +5,14 @@ mod capture;
 mod compact;
 pub(crate) mod copies;
 mod decide;
+mod drift;
 mod explain;
 mod image;
 mod init;
 mod pause;
+mod plan;
 pub(crate) mod prune;
+mod resources;
 mod restore;
 mod resume;
 mod rollback;
@@ -18,6 +21,7 @@ mod runs;
 mod sandbox;
 mod store;
 mod target;
+mod teardown;
 mod version;
 mod why;
 mod workflows;
@@ -48,6 +52,7 @@ pub(crate) fn run(ui: &Ui, cli: Cli) -> CommandResult {
     let done = match cli.command {
         Command::Version | Command::Explain(_) => Ok(Exit::Ok),
         Command::Run(args) => wait(run::run(ui, &settings, args)),
+        Command::Plan(args) => wait(plan::run(ui, &settings, args)),
         Command::Resume(args) => wait(resume::run(ui, &settings, &args)),
         Command::Retry(args) => wait(again::retry(ui, &settings, args)),
         Command::Rerun(args) => wait(again::rerun(ui, &settings, args)),
@@ -66,6 +71,8 @@ pub(crate) fn run(ui: &Ui, cli: Cli) -> CommandResult {
         Command::Terminate(args) => wait(pause::terminate(ui, &settings, args)),
         Command::Runs(command) => wait(runs::run(ui, &settings, command)),
         Command::Why(args) => wait(why::run(ui, &settings, &args)),
+        Command::Drift(args) => wait(drift::run(ui, &settings, &args)),
+        Command::Resources(command) => wait(resources::run(ui, &settings, command)),
         Command::Workflows(command) => workflows::run(ui, command),
         Command::Store(command) => wait(store::run(ui, &settings, &command)),
         Command::Sandbox(command) => wait(sandbox::run(ui, &settings, command)),

@@ -9,5 +9,7 @@ mod kills;
 mod launch;
 mod paths;
 mod rights;
+mod smoke;
 mod support;
+mod teardown;
 mod wrong_input;

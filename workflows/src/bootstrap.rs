@@ -7,6 +7,7 @@
 //! key, so that its undo still has a key and a running DSS.
 
 mod cluster;
+mod costs;
 mod data;
 mod dss;
 mod host;
@@ -27,6 +28,7 @@ use dssflow_engine::run::{OnTrouble, RunOptions};
 
 use crate::Workflow;
 use crate::site::{ClusterMode, OnFailure, Site, SiteErrors, SiteProblem, codes, nearest};
+pub use costs::costs;
 use plan::{LOOK, Plan, from_step};
 
 /// The workflow's name.
@@ -214,7 +216,7 @@ fn mark(site: &Site, steps: &mut [Step]) -> Result<(), SiteErrors> {
 }
 
 /// Whether `name` fits `pattern`, in which `*` stands for any text.
-fn matches(pattern: &str, name: &str) -> bool {
+pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or_default();
     let Some(mut rest) = name.strip_prefix(first) else { return false };

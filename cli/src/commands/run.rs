@@ -12,12 +12,14 @@ use dssflow_sandbox::{SandboxOptions, World as Sandbox};
 use dssflow_workflows::{Site, Workflow};
 
 use crate::args::{FollowFormat, RunArgs};
-use crate::catalog;
+use crate::catalog::{self, MadeOf};
 use crate::config::{self, Settings};
 use crate::describe;
 use crate::drive::{Aim, Session, Stream};
 use crate::error::{Code, CommandError, CommandResult};
+use crate::plans::{Actor, SavedPlan};
 use crate::spec::{About, Spec};
+use crate::takeovers;
 use crate::ui::{Ui, one_line};
 use crate::world::{self, SANDBOX_LABEL, World};
 use crate::{progress, renewal};
@@ -27,18 +29,19 @@ const MAX_RUNS_OF_A_SITE: u32 = 100_000;
 
 /// Starts or attaches, then follows.
 pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandResult {
-    if catalog::find(&args.workflow)?.name == dssflow_workflows::image::NAME {
-        return Box::pin(super::image::run(ui, settings, args)).await;
+    match catalog::find(&args.workflow)?.made_of {
+        MadeOf::Site => {}
+        MadeOf::SiteAndRuns => return Box::pin(super::teardown::run(ui, settings, args)).await,
+        MadeOf::Images => return Box::pin(super::image::run(ui, settings, args)).await,
     }
     let id =
         args.id.map(RunId::new).transpose().map_err(|e| CommandError::new(Code::Usage, e.to_string()))?;
-    let sandbox = if args.sandbox { Some(start_sandbox(ui, settings).await?) } else { None };
-    let file = match (&args.file, &sandbox) {
-        (Some(file), _) => file.clone(),
-        (None, Some(sandbox)) => sandbox.site_yaml.clone(),
-        (None, None) => "site.yaml".into(),
+    let plan = args.plan.as_deref().map(SavedPlan::read).transpose()?;
+    let (mut site, sandbox) = match (&plan, &args.file) {
+        // A plan holds its site.
+        (Some(plan), None) => (planned_site(plan)?, sandbox_if(ui, settings, args.sandbox).await?),
+        (_, file) => choose_site(ui, settings, file.as_deref(), &args.set, args.sandbox).await?,
     };
-    let mut site = catalog::read_site(&file, &args.set)?;
     if let Some(parallelism) = args.parallelism {
         site.parallelism = parallelism;
     }
@@ -58,6 +61,16 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandR
     let session = Session::open(ui, settings, &format!("dssflow run {}", args.workflow), true).await?;
     let world = world::connect(&site, sandbox).await?;
     let label = world.sandbox.as_ref().map(|s| s.id.clone());
+    if let Some(down) = takeovers::tidy(session.store(), &site.name, label.as_deref()).await? {
+        session.close().await?;
+        return Err(takeovers::in_the_way(&site.name, &down, &settings.command()));
+    }
+    if let Some(plan) = &plan {
+        let identity = world.identify(&site).await?;
+        let revision = session.revision(&site.name).await?;
+        plan.must_fit(&workflow, &revision, &Actor::new(&identity, label.clone()))?;
+        plan.must_hold(&super::plan::look(&world, &workflow, &revision).await?)?;
+    }
     if let Some(earlier) = unfinished(&session, &workflow, label.as_deref(), id.as_ref()).await? {
         let exit =
             attach(ui, settings, &session, &world, &site, &workflow, &earlier, args.output.output).await;
@@ -99,6 +112,39 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandR
     exit
 }
 
+/// The site that a command is about, and the sandbox that was asked for.
+///
+/// # Errors
+/// When the sandbox does not start, or the site file is wrong.
+pub(crate) async fn choose_site(
+    ui: &Ui,
+    settings: &Settings,
+    file: Option<&Path>,
+    set: &[String],
+    sandbox: bool,
+) -> CommandResult<(Site, Option<Sandbox>)> {
+    let sandbox = sandbox_if(ui, settings, sandbox).await?;
+    let file = match (file, &sandbox) {
+        (Some(file), _) => file,
+        (None, Some(sandbox)) => sandbox.site_yaml.as_path(),
+        (None, None) => Path::new("site.yaml"),
+    };
+    Ok((catalog::read_site(file, set)?, sandbox))
+}
+
+async fn sandbox_if(ui: &Ui, settings: &Settings, wanted: bool) -> CommandResult<Option<Sandbox>> {
+    if wanted { start_sandbox(ui, settings).await.map(Some) } else { Ok(None) }
+}
+
+/// The site that a plan was made of, checked as a file is.
+fn planned_site(plan: &SavedPlan) -> CommandResult<Site> {
+    dssflow_workflows::parse(&plan.spec.to_string(), "the site of the plan").map_err(|errors| {
+        let mut error = CommandError::from(errors);
+        error.code = Code::BadPlan;
+        error.hint("make a new one with this version: `dssflow plan bootstrap --out FILE`")
+    })
+}
+
 /// Starts the sandbox of the store, or finds the one that runs.
 pub(crate) async fn start_sandbox(ui: &Ui, settings: &Settings) -> CommandResult<Sandbox> {
     let options = sandbox_options(settings)?;
@@ -124,7 +170,7 @@ fn unusable(dir: &Path, error: &std::io::Error) -> CommandError {
 }
 
 /// The sandbox of the store when the site leads into it: such a run costs nothing and belongs to that world.
-async fn sandbox_behind(settings: &Settings, site: &Site) -> CommandResult<Option<Sandbox>> {
+pub(crate) async fn sandbox_behind(settings: &Settings, site: &Site) -> CommandResult<Option<Sandbox>> {
     let Some(endpoint) = &site.aws.endpoint_url else { return Ok(None) };
     let living = dssflow_sandbox::find(&world::sandbox_dir(&settings.store)).await?;
     Ok(living.filter(|world| world.aws_endpoint == *endpoint))

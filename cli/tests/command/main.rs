@@ -214,7 +214,7 @@ fn every_code_can_be_explained() {
 #[test]
 fn workflows_can_be_listed_drawn_and_described() {
     let home = Home::new();
-    assert_eq!(home.run(&["workflows", "ls", "-o", "name"]).out, "bootstrap\nimage\n");
+    assert_eq!(home.run(&["workflows", "ls", "-o", "name"]).out, "bootstrap\nteardown\nimage\n");
     let schema: serde_json::Value =
         serde_json::from_str(&home.run(&["workflows", "schema", "bootstrap"]).out).unwrap();
     assert_eq!(schema["type"], "object");

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use dssflow_activities::aws::{images, repositories};
+use dssflow_activities::aws::{images, push_needed, repositories};
 use dssflow_activities::dss::{container_config, push_images, spark_config};
 use dssflow_engine::graph::Binding;
 use dssflow_engine::id::StepName;
@@ -104,6 +104,17 @@ pub(super) fn steps(plan: &mut Plan<'_>, host: &HostSteps, dss: &Dss) -> Registr
         .after([&dss.ready, &container_config])
         .general_settings()
         .add();
+    let needed = plan
+        .step(
+            "push-needed",
+            push_needed::NAME,
+            &push_needed::PushNeededInput { images: Vec::new(), prefix: site.ecr.prefix.clone() },
+        )
+        .with("images", built(IMAGES))
+        .title("which base images are not in ECR as they were built")
+        .after([&repositories])
+        .budget(LOOK)
+        .add();
     let push = plan
         .step(
             "push-base-images",
@@ -111,6 +122,7 @@ pub(super) fn steps(plan: &mut Plan<'_>, host: &HostSteps, dss: &Dss) -> Registr
             &push_images::PushImagesInput { target: dss.target.clone() },
         )
         .title("push the base images, for containers and for Spark")
+        .when(Binding::output(&needed, "/needed"))
         .after([&repositories, &spark_config, &host.aws_ready])
         .api()
         .lock("host:docker")

@@ -214,7 +214,7 @@ const ROWS: &[(&str, &str, &str)] = &[
     ),
     ("Setup container configuration in DSS", "Set the Image URL", "container-config ecr-repositories"),
     ("Setup container configuration in DSS", "Set the pre-push hook to \"Enable ECR\"", "container-config"),
-    ("Setup Spark and Metastore in DSS", "Push base images", "push-base-images images-present"),
+    ("Setup Spark and Metastore in DSS", "Push base images", "push-needed push-base-images images-present"),
     ("Setup Spark and Metastore in DSS", "Enable \"Managed Spark on K8S\"", "spark-config"),
     ("Setup Spark and Metastore in DSS", "Set the Image URL and the pre-push hook", "spark-config"),
     ("Setup Spark and Metastore in DSS", "Set metastore catalog to \"Glue\"", "metastore"),
