@@ -37,7 +37,7 @@ impl Ran {
 }
 
 /// The command, built with this test.
-fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its path");
     let program = test.ancestors().nth(2).expect("target/debug/deps/test").join("dssflow");
     assert!(
