@@ -107,9 +107,10 @@ impl<'a> Session<'a> {
         if let Some(sandbox) = &sandbox {
             world::must_be_inside(&site, sandbox)?;
         }
-        let world = world::connect(&site, sandbox).await?;
+        let world = Box::pin(world::connect(&site, sandbox)).await?;
         let identity = world.identify(&site).await?;
         World::same_principal(view, &identity)?;
+        world.find_host(view)?;
         Ok((session, site, world))
     }
 
@@ -123,6 +124,9 @@ impl<'a> Session<'a> {
         let mut resources = dssflow_engine::activity::Resources::default();
         resources.insert(world.clients.clone());
         resources.insert(world.host.clone());
+        if let Some(route) = &world.route {
+            resources.insert(route.clone());
+        }
         // Secrets and sinks in AWS are reached through these.
         resources.insert(world.clients.secretsmanager().clone());
         resources.insert(world.clients.ssm().clone());

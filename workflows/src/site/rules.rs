@@ -120,7 +120,7 @@ impl Rules<'_> {
                 }
             }
         } else {
-            for key in ["address", "user", "ssh_port", "identity_file"] {
+            for key in ["address", "user", "ssh_port", "identity_file", "ssh_config"] {
                 if !host[key].is_null() {
                     self.note(
                         codes::UNSUPPORTED,

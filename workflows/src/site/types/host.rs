@@ -58,6 +58,10 @@ pub struct Host {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "formats::plain")]
     pub identity_file: Option<String>,
+    /// With ssh: an ssh configuration file in place of the user's and the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "formats::plain")]
+    pub ssh_config: Option<String>,
     /// The EC2 instance id.
     #[schemars(schema_with = "formats::instance")]
     pub instance: String,
