@@ -280,10 +280,16 @@ impl World {
     /// Everything that does not fit.
     pub(crate) async fn preflight(&self, site: &Site) -> CommandResult<()> {
         let mut problems = unreadable_secrets(site).await;
-        let input =
-            InstanceInput { instance_id: Some(site.host.instance.clone()), min_memory_mib: MIN_MEMORY_MIB };
-        let vpc_id = match Box::pin(instance_facts(&self.clients, &input)).await {
-            Ok(facts) => {
+        let input = InstanceInput { instance_id: site.host.instance.clone(), min_memory_mib: MIN_MEMORY_MIB };
+        let looked = match &site.host.launch {
+            // There is no instance yet: the subnet it is to stand in is looked at with the network.
+            Some(_) => None,
+            None => Some(Box::pin(instance_facts(&self.clients, &input)).await),
+        };
+        let lost = matches!(looked, Some(Err(_)));
+        let vpc_id = match looked {
+            None => None,
+            Some(Ok(facts)) => {
                 let misfits = facts.misfits(MIN_MEMORY_MIB);
                 let help = "take an instance that fits, or correct host.instance";
                 problems.extend(
@@ -291,20 +297,20 @@ impl World {
                 );
                 Some(facts.vpc_id)
             }
-            Err(error) if error.class == ErrorClass::Credentials => return Err(error.into()),
-            Err(error) => {
+            Some(Err(error)) if error.class == ErrorClass::Credentials => return Err(error.into()),
+            Some(Err(error)) => {
                 let help =
                     error.help.clone().unwrap_or_else(|| "correct host.instance in the site file".to_owned());
                 problems.push((error.to_string(), help));
                 None
             }
         };
-        let lost = vpc_id.is_none();
         let input = NetworkInput {
             vpc_id,
             subnets: site.cluster.subnets.clone(),
             security_groups: site.cluster.security_groups.clone(),
             public: !site.cluster.private,
+            host_subnet: site.host.launch.as_ref().map(|launch| launch.subnet.clone()),
         };
         if let Err(found) = Box::pin(check_network(&self.clients, &input)).await {
             for problem in found {

@@ -4,6 +4,7 @@ use dssflow_activities::secret::SecretRef;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Launch;
 use crate::site::formats;
 
 /// How dssflow itself reaches AWS. Without any of it: the usual chain of environment, profile and instance role.
@@ -35,6 +36,19 @@ pub enum Transport {
     Ssh,
 }
 
+/// By what a launched machine is reached.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReachBy {
+    /// Its private address.
+    #[default]
+    PrivateAddress,
+    /// Its public address.
+    PublicAddress,
+    /// Its instance id, which a `ProxyCommand` of the ssh configuration understands.
+    InstanceId,
+}
+
 /// The machine DSS runs on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -62,9 +76,16 @@ pub struct Host {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "formats::plain")]
     pub ssh_config: Option<String>,
-    /// The EC2 instance id.
+    /// With ssh and `launch`: by what the launched machine is reached.
+    #[serde(default)]
+    pub reach_by: ReachBy,
+    /// The EC2 instance id of a machine that is there. Either this or `launch`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "formats::instance")]
-    pub instance: String,
+    pub instance: Option<String>,
+    /// A machine to launch, in place of `instance`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub launch: Option<Launch>,
     /// A command put before every host command, for tests.
     #[serde(default)]
     pub wrapper: Vec<String>,
