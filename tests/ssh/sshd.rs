@@ -3,8 +3,6 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use dssflow_activities::host::{SshHost, SshTarget};
@@ -174,7 +172,6 @@ pub(crate) enum Wire {
 pub(crate) struct Cable {
     pub(crate) port: u16,
     state: watch::Sender<Wire>,
-    pub(crate) carried: Arc<AtomicBool>,
 }
 
 impl Cable {
@@ -182,19 +179,16 @@ impl Cable {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("loopback");
         let own = listener.local_addr().expect("bound").port();
         let (state, seen) = watch::channel(Wire::Whole);
-        let carried = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&carried);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { continue };
-                flag.store(true, Ordering::Relaxed);
                 let (from_client, to_client) = client.into_split();
                 let (from_server, to_server) = server.into_split();
                 tokio::spawn(carry(from_client, to_server, seen.clone()));
                 tokio::spawn(carry(from_server, to_client, seen.clone()));
             }
         });
-        Self { port: own, state, carried }
+        Self { port: own, state }
     }
 
     pub(crate) fn set(&self, wire: Wire) {

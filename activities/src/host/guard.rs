@@ -13,8 +13,8 @@
 //! - [`GUARD`] runs as the user of the command, inside `sudo`. It reads the lifeline and ends the process group.
 //!
 //! The lifeline is the pipe on stdin, whose only writer is the owner. On it come the bytes for the command's stdin, then
-//! `d` (data complete), then `x` once the command has closed its output. End of file without the `x` means that the
-//! owner gave up or died, SIGKILL included: TERM to the whole group, and KILL a second later.
+//! `d` (data complete), and nothing more. Its end before the command's means that the owner gave up or died, SIGKILL
+//! included: TERM to the whole group, and KILL a second later.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -85,31 +85,57 @@ status=$?
 [ "$status" != 255 ] || printf '\ndssflow:%s:ended\n' "$nonce" >&2
 exit $status"#;
 
-/// Reads the lifeline and ends the group. `LENGTH ARGV...`, the length of the command's stdin. The shell gives up its own
-/// output, so that end of file there means "the command is done".
+/// Reads the lifeline and ends the group. `LENGTH ARGV...`, the length of the command's stdin. It is done when the command
+/// has ended and nobody holds its output any more, as with a plain pipe, and then ends by itself: over a shared
+/// connection the client would not see the end of the output before.
+///
+/// Descriptors: 3 the command's stdin, 4 the lifeline, 5 and 6 the output of the whole, 7 the command's stdout, 8 the report:
+/// the pid of the feeder, and the status. What a function does not need is closed by `exec` before it is called: a
+/// redirection on the call would be kept aside by the shell, and keep the pipes open.
 const GUARD: &str = r#"n=$1; shift
-exec 4<&0
-end() { trap "" TERM; kill -TERM 0; sleep 1; kill -KILL 0; }
-{
-  if [ "$n" = 0 ] || head -c "$n" <&4; then
-    [ "$(head -c 1 <&4)" = d ] || end
+exec 4<&0 5>&1 6>&2
+feed() {
+  if [ "$n" = 0 ] || head -c "$n"; then
+    [ "$(head -c 1)" = d ] || end
   fi
   exec >/dev/null 2>&1
-  [ "$(tail -c 1 <&4)" = x ] || end
-} | { exec 4<&-; "$@"; } &
-exec </dev/null >/dev/null 2>&1 4<&-
-wait $!"#;
+  cat; end
+}
+end() { trap "" TERM; kill -TERM 0; sleep 1; kill -KILL 0; }
+report=$(
+  {
+    {
+      {
+        { exec <&4 4<&- 5>&- 6>&- 7>&- 8>&-; feed; } &
+        echo "pid=$!" >&8
+      } | {
+        exec 3<&0 </dev/null 4<&-
+        "$@" <&3 3<&- 5>&- 6>&- 8>&- 2>&1 >&7 7>&- &
+        exec 3<&- >/dev/null 7>&-
+        wait $!; echo "status=$?" >&8
+      } | cat >&6 4<&- 7>&- 8>&-
+    } 7>&1 | cat >&5 4<&- 8>&-
+  } 8>&1
+)
+eval "$report"
+kill "$pid" 2>/dev/null
+exit "${status:-137}""#;
 
 /// Hands the lifeline on to `ARGV...` and gives it a second and a half to end after the lifeline has.
-const RELAY: &str = r#"exec 4<&0
-{
-  cat <&4
-  exec >/dev/null 2>&1 4<&-
-  i=0; while [ $i -lt 15 ] && kill -0 $$; do i=$((i + 1)); sleep 0.1; done
-  [ $i -lt 15 ] || kill -KILL 0
-} | { exec 4<&-; "$@"; } &
-exec </dev/null >/dev/null 2>&1 4<&-
-wait $!"#;
+const RELAY: &str = r#"exec 3>&1 4<&0
+watch() { exec 2>/dev/null; cat; exec >/dev/null; sleep 1.5; kill -KILL 0; }
+report=$(
+  {
+    {
+      { exec <&4 3>&- 4<&- 8>&-; watch; } &
+      echo "pid=$!" >&8
+    } | "$@" >&3 3>&- 4<&- 8>&-
+    echo "status=$?" >&8
+  } 8>&1
+)
+eval "$report"
+kill "$pid" 2>/dev/null
+exit "${status:-137}""#;
 
 /// Runs `DIR ARGV...` until it ends or the lifeline does, then removes `DIR` and whatever is left of the group.
 const KEEP: &str = r#"dir=$1; shift

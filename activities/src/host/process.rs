@@ -81,10 +81,9 @@ pub(super) async fn run(child: Child) -> Result<Ended, HostError> {
         if out.len() > MAX_OUTPUT_BYTES || err.len() > MAX_OUTPUT_BYTES {
             return Err(HostError::TooMuchOutput { command: name.clone() });
         }
-        drop(lifeline.write_all(b"x").await);
-        lifeline.shutdown().await.ok();
-        drop(lifeline);
         let status = process.wait().await.map_err(pipe)?;
+        // Not earlier: its end is the end of the command.
+        drop(lifeline);
         Ok(HostOutput { status: exit_code(status), stdout: out, stderr: err })
     };
     let Ok(outcome) = tokio::time::timeout(timeout, work).await else {
