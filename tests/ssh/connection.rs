@@ -16,7 +16,7 @@ fn login(argv: &[&str]) -> HostCommand {
 async fn a_cut_connection_is_an_unknown_outcome_and_the_group_ends() {
     let Some(sshd) = Sshd::start() else { return };
     let cable = Cable::to(sshd.port()).await;
-    let ssh = sshd.host_by(sshd.config("cut", cable.port, ""), "box");
+    let ssh = Sshd::host_by(sshd.config("cut", cable.port, ""), "box");
     ssh.exec(login(&["true"])).await.expect("a connection");
     let mark = format!("{}", sshd.port());
     let long = login(&["sh", "-c", "trap '' TERM; sleep 600 & sleep 601"]).env("DSSFLOW_TEST_CUT", &mark);
@@ -30,7 +30,7 @@ async fn a_cut_connection_is_an_unknown_outcome_and_the_group_ends() {
     let error = running.await.expect("no panic").expect_err("it was cut off");
     assert!(matches!(error, HostError::Connection { .. }), "{error}");
     let error = ActivityError::from(error);
-    assert!(matches!(error.class, ErrorClass::Retryable { .. }) && !error.no_effect, "{error:?}");
+    assert!(matches!(error.class, ErrorClass::Retryable) && !error.no_effect, "{error:?}");
     let gone = || marked("DSSFLOW_TEST_CUT", &mark).is_empty();
     let took = within(Duration::from_secs(3), "the group is gone", gone);
     println!("cut: gone {} ms after the error", took.as_millis());
@@ -99,7 +99,7 @@ async fn two_commands_of_a_step_take_turns() {
     let mut short = command().timeout(Duration::from_secs(2));
     short.lock = command().lock;
     let (long, short) = tokio::join!(one.exec(long), async {
-        tokio::time::sleep(Duration::from_millis(1000)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
         two.exec(short).await
     });
     assert_eq!(long.expect("it was left alone").text(), "done");
@@ -116,7 +116,7 @@ async fn a_proxy_command_carries_the_connection() {
         sshd.port(),
         plain.display()
     );
-    let far = sshd.host_by(sshd.config("jump", sshd.port(), &jump), "far");
+    let far = Sshd::host_by(sshd.config("jump", sshd.port(), &jump), "far");
     assert_eq!(far.exec(login(&["echo", "by ssh -W"])).await.expect("through the jump").text(), "by ssh -W");
     let Some(nc) = ["/usr/bin/nc", "/bin/nc"].into_iter().find(|p| std::path::Path::new(p).exists()) else {
         eprintln!("skipped in part: there is no nc on this machine");
@@ -124,7 +124,7 @@ async fn a_proxy_command_carries_the_connection() {
     };
     // As with AWS Systems Manager: the name is an instance id that only the proxy understands.
     let proxy = format!("Host i-0abc\n  ProxyCommand {nc} 127.0.0.1 {}\n", sshd.port());
-    let host = sshd.host_by(sshd.config("nc", sshd.port(), &proxy), "i-0abc");
+    let host = Sshd::host_by(sshd.config("nc", sshd.port(), &proxy), "i-0abc");
     assert_eq!(host.exec(login(&["echo", "by nc"])).await.expect("through nc").text(), "by nc");
 }
 
@@ -142,7 +142,7 @@ async fn refusals_say_what_to_mend() {
     let other = sshd.dir().join("stranger-config");
     let id = sshd.dir().join("id").display().to_string();
     std::fs::write(&other, text.replace(&id, &stranger.display().to_string())).expect("a file of ours");
-    let error = sshd.host_by(other, "box").exec(login(&["true"])).await.expect_err("no key of ours");
+    let error = Sshd::host_by(other, "box").exec(login(&["true"])).await.expect_err("no key of ours");
     let error = ActivityError::from(error);
     assert_eq!((error.code.as_str(), error.class), ("HostLoginRefused", ErrorClass::NeedsHuman), "{error:?}");
     // Another machine at the address: its key is not the pinned one.
@@ -164,12 +164,9 @@ async fn refusals_say_what_to_mend() {
     late.place(place(sshd.host_key())).expect("a key");
     assert_eq!(late.exec(login(&["echo", "in"])).await.expect("its key").text(), "in");
     // Nobody there at all.
-    let nobody = sshd.host_by(sshd.config("nobody", crate::sshd::free_port(), ""), "box");
+    let nobody = Sshd::host_by(sshd.config("nobody", crate::sshd::free_port(), ""), "box");
     let error = ActivityError::from(nobody.exec(login(&["true"])).await.expect_err("nobody listens"));
-    assert!(
-        error.code == "HostUnreachable" && matches!(error.class, ErrorClass::Retryable { .. }),
-        "{error:?}"
-    );
+    assert!(error.code == "HostUnreachable" && matches!(error.class, ErrorClass::Retryable), "{error:?}");
     drop(host);
 }
 
@@ -218,7 +215,7 @@ async fn nothing_is_left_of_a_host_that_is_dropped() {
     let Some(sshd) = Sshd::start() else { return };
     let config = sshd.config("left", sshd.port(), "");
     let part = config.display().to_string();
-    let ssh = sshd.host_by(config, "box");
+    let ssh = Sshd::host_by(config, "box");
     ssh.exec(login(&["true"])).await.expect("a connection");
     assert!(!with_argument(&part).is_empty(), "the connection is kept open");
     drop(ssh);

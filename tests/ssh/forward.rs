@@ -25,7 +25,7 @@ async fn a_forward_outlives_its_connection() {
     let web = Web::serve(move |_, _| Answer { body: sent.clone(), cut: None }).await;
     let config = sshd.config("forward", sshd.port(), "");
     let part = config.display().to_string();
-    let ssh = sshd.host_by(config, "box");
+    let ssh = Sshd::host_by(config, "box");
     let route =
         HostRoute::open(&ssh, &format!("http://127.0.0.1:{}", web.port), web.port).await.expect("a port");
     let local = route.forward.local();

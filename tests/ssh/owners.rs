@@ -1,7 +1,7 @@
 //! Owners that are killed by a real SIGKILL while a child of theirs runs: nothing of it is left two seconds later, and the
 //! next copy of the step runs alone. The owner is this test's own program, started again for one command.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -80,8 +80,8 @@ async fn an_owner() {
     }
 }
 
-fn killed(name: &str, config: Option<PathBuf>, host: &dyn Host) {
-    let part = config.as_ref().map(|path| path.display().to_string());
+fn killed(name: &str, config: Option<&Path>, host: &dyn Host) {
+    let part = config.map(|path| path.display().to_string());
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let mut worst = Duration::ZERO;
     for round in 0..ROUNDS {
@@ -89,7 +89,7 @@ fn killed(name: &str, config: Option<PathBuf>, host: &dyn Host) {
         // Children and grandchildren, of which half ignore TERM.
         let script = "sleep 600 & (trap '' TERM; sleep 601 & sleep 602) & sleep 603";
         let spec = Spec {
-            config: config.clone(),
+            config: config.map(Path::to_path_buf),
             lock: Some(format!("test-killed.{value}")),
             script: script.to_owned(),
             mark: ("DSSFLOW_TEST_KILLED".to_owned(), value.clone()),
@@ -120,7 +120,7 @@ fn killed(name: &str, config: Option<PathBuf>, host: &dyn Host) {
             );
         }
     }
-    println!("owner killed: host={name} cases={} violations=0 slowest_ms={}", 2 * ROUNDS, worst.as_millis());
+    say!("owner killed: host={name} cases={} violations=0 slowest_ms={}", 2 * ROUNDS, worst.as_millis());
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn so_over_ssh() {
         let _inside = runtime.enter();
         sshd.host()
     };
-    killed("ssh", Some(config), &host);
+    killed("ssh", Some(&config), &host);
     drop(host);
 }
 

@@ -52,7 +52,7 @@ impl Sshd {
     /// All but the server itself.
     pub(crate) fn prepare() -> Option<Self> {
         if program().is_none() {
-            eprintln!("skipped: there is no sshd on this machine (Debian: apt-get install openssh-server)");
+            say!("skipped: there is no sshd on this machine (Debian: apt-get install openssh-server)");
             return None;
         }
         let dir = tempfile::tempdir().expect("a temporary directory");
@@ -134,11 +134,11 @@ impl Sshd {
 
     /// The host, straight.
     pub(crate) fn host(&self) -> SshHost {
-        self.host_by(self.config("config", self.port, ""), "box")
+        Self::host_by(self.config("config", self.port, ""), "box")
     }
 
     /// A host of a configuration.
-    pub(crate) fn host_by(&self, config: PathBuf, name: &str) -> SshHost {
+    pub(crate) fn host_by(config: PathBuf, name: &str) -> SshHost {
         let target = SshTarget { host: name.to_owned(), config_file: Some(config), ..SshTarget::default() };
         SshHost::new(target).expect("a good target")
     }

@@ -12,7 +12,8 @@
 //!   who holds it; a second command of the step waits, and ends what a guard that was killed has left.
 //! - [`GUARD`] runs as the user of the command, inside `sudo`. It reads the lifeline and ends the process group.
 //!
-//! The lifeline is the pipe on stdin, whose only writer is the owner. On it come the bytes for the command's stdin, then
+//! The lifeline is the pipe on stdin, whose only writer is the owner. On it come, where there is a lock, a `g` once it is
+//! held, then the bytes for the command's stdin, then
 //! `d` (data complete), and nothing more. Its end before the command's means that the owner gave up or died, SIGKILL
 //! included: TERM to the whole group, and KILL a second later.
 
@@ -32,6 +33,9 @@ use sha2::{Digest, Sha256};
 /// - ends the holder at once if the owner has lost the connection to it (`LOST`, nonces with blanks between them);
 /// - waits otherwise, and then ends the holder if it is another owner's: the lock is of one step of one run, so it is
 ///   what an earlier owner has left. A holder of the same owner is a sibling, and is left alone.
+///
+/// Who waited may have lost its owner meanwhile, and must not start late: it says `go` on stderr and starts when the owner
+/// answers with a `g`.
 ///
 /// Who gets the lock and finds a line in the file ends what is left of that command: its guards were killed. On a clean end
 /// the file is removed while the lock is held; who waited for it sees that and opens it anew.
@@ -77,6 +81,8 @@ if [ -n "$key" ]; then
   field() { shift 19; began=$1; }
   read -r stat </proc/$$/stat; field ${stat##*) }
   printf '%s %s %s %s\n' "$boot" $$ "$began" "$nonce" >"$lock"
+  printf '\ndssflow:%s:go\n' "$nonce" >&2
+  [ "$(head -c 1)" = g ] || { rm -f "$lock"; exit 254; }
 fi
 trap : TERM HUP INT
 "$@" 9>&-
@@ -206,6 +212,14 @@ pub(super) enum Said {
     Lock(String),
 }
 
+/// Takes the guard's question whether it may start off `stderr`; whether it was there.
+pub(super) fn asks_to_go(stderr: &mut Vec<u8>, nonce: &str) -> bool {
+    let mark = format!("\ndssflow:{nonce}:go\n").into_bytes();
+    let Some(at) = stderr.windows(mark.len()).position(|window| window == mark) else { return false };
+    stderr.drain(at..at + mark.len());
+    true
+}
+
 /// Takes the guard's last word off `stderr`.
 pub(super) fn last_word(stderr: &mut Vec<u8>, nonce: &str) -> Option<Said> {
     let mark = format!("\ndssflow:{nonce}:");
@@ -232,6 +246,15 @@ mod tests {
         let mut stderr = b"\ndssflow:abc:ended\n".to_vec();
         assert_eq!(last_word(&mut stderr, "abc"), Some(Said::Ended));
         assert!(stderr.is_empty());
+    }
+
+    #[test]
+    fn the_question_is_taken_out() {
+        let mut stderr = b"banner\n\ndssflow:abc:g".to_vec();
+        assert!(!asks_to_go(&mut stderr, "abc"));
+        stderr.extend(b"o\nmore");
+        assert!(asks_to_go(&mut stderr, "abc"));
+        assert_eq!(stderr, b"banner\nmore");
     }
 
     #[test]

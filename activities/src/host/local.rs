@@ -105,7 +105,7 @@ impl LocalHost {
         let HostCommand { argv, stdin, user, env, timeout, lock } = command;
         let stdin_len = stdin.as_ref().map_or(0, |s| s.len());
         let outer = guard::outer(&nonce, lock.as_deref(), timeout, &[]);
-        let inner = guard::inner(stdin_len);
+        let (locked, inner) = (lock.is_some(), guard::inner(stdin_len));
         let mark = guard::mark(&nonce);
         if !self.wrapper.is_empty() {
             let mut whole = inherit(&["PATH", "HOME", "TMPDIR"]);
@@ -114,7 +114,7 @@ impl LocalHost {
             whole.push(mark);
             let wrapped = wrap(&self.wrapper, &user, argv);
             let argv = outer.into_iter().chain(inner).chain(wrapped).collect();
-            return Child { name, argv, env: whole, stdin, timeout, nonce };
+            return Child { name, argv, env: whole, stdin, timeout, nonce, locked };
         }
         let switch = identity.map(|i| i.switch(&user)).unwrap_or_default();
         let mut env = with_base_env(env);
@@ -129,7 +129,7 @@ impl LocalHost {
             env_prefix(env)
         };
         let argv = outer.into_iter().chain(switch).chain(carried).chain(inner).chain(argv).collect();
-        Child { name, argv, env: whole, stdin, timeout, nonce }
+        Child { name, argv, env: whole, stdin, timeout, nonce, locked }
     }
 }
 

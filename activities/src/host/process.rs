@@ -29,6 +29,8 @@ pub(super) struct Child {
     pub(super) timeout: Duration,
     /// What the guards know it by.
     pub(super) nonce: String,
+    /// Whether a guard asks before it starts.
+    pub(super) locked: bool,
 }
 
 /// How a child ended.
@@ -37,6 +39,8 @@ pub(super) struct Ended {
     pub(super) output: HostOutput,
     /// Whether the status is surely the command's own, and not that of an `ssh` that carried it.
     pub(super) own_status: bool,
+    /// Whether the command may have started.
+    pub(super) started: bool,
 }
 
 /// A process group of its own with pipes on all sides and nothing inherited.
@@ -56,7 +60,7 @@ pub(super) fn piped(argv: &[String], env: &[(String, String)]) -> Result<tokio::
 
 /// Runs it to its end.
 pub(super) async fn run(child: Child) -> Result<Ended, HostError> {
-    let Child { name, argv, env, stdin, timeout, nonce } = child;
+    let Child { name, argv, env, stdin, timeout, nonce, locked } = child;
     if argv.iter().any(|word| word.len() > MAX_WORD_BYTES) {
         let why = format!("its command line has a word of more than {MAX_WORD_BYTES} bytes");
         return Err(HostError::BadCommand { command: name, why });
@@ -65,17 +69,26 @@ pub(super) async fn run(child: Child) -> Result<Ended, HostError> {
     let mut lifeline = process.stdin.take().expect("stdin is piped");
     let stdout = process.stdout.take().expect("stdout is piped");
     let stderr = process.stderr.take().expect("stderr is piped");
+    let mut started = !locked;
     let pipe = |source| HostError::Pipe { command: name.clone(), source };
 
     let work = async {
+        let (go, gone) = tokio::sync::oneshot::channel();
         let feed = async {
+            if locked {
+                // Without the question there is no command to feed.
+                if gone.await.is_err() || lifeline.write_all(b"g").await.is_err() {
+                    return;
+                }
+                started = true;
+            }
             // A command may end without reading its stdin; its status tells the story then.
             if let Some(bytes) = &stdin {
                 drop(lifeline.write_all(bytes).await);
             }
             drop(lifeline.write_all(b"d").await);
         };
-        let ((), out, err) = tokio::join!(feed, read_capped(stdout), read_capped(stderr));
+        let ((), out, err) = tokio::join!(feed, read_capped(stdout), read_asked(stderr, &nonce, go));
         let out = Zeroizing::new(out.map_err(pipe)?);
         let err = err.map_err(pipe)?;
         if out.len() > MAX_OUTPUT_BYTES || err.len() > MAX_OUTPUT_BYTES {
@@ -95,8 +108,8 @@ pub(super) async fn run(child: Child) -> Result<Ended, HostError> {
     match guard::last_word(&mut output.stderr, &nonce) {
         Some(Said::Busy(pid)) => Err(HostError::Busy { command: name, pid }),
         Some(Said::Lock(why)) => Err(HostError::Lock { command: name, why }),
-        Some(Said::Ended) => Ok(Ended { output, own_status: true }),
-        None => Ok(Ended { own_status: output.status != 255, output }),
+        Some(Said::Ended) => Ok(Ended { output, own_status: true, started }),
+        None => Ok(Ended { own_status: output.status != 255, output, started }),
     }
 }
 
@@ -105,6 +118,29 @@ async fn read_capped(source: impl AsyncRead + Unpin) -> std::io::Result<Vec<u8>>
     let mut bytes = Vec::new();
     let limit = u64::try_from(MAX_OUTPUT_BYTES).expect("the limit fits") + 1;
     source.take(limit).read_to_end(&mut bytes).await?;
+    Ok(bytes)
+}
+
+/// The same, and tells when the guard asks to go.
+async fn read_asked(
+    mut source: impl AsyncRead + Unpin,
+    nonce: &str,
+    go: tokio::sync::oneshot::Sender<()>,
+) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut go = Some(go);
+    let mut chunk = vec![0; 8 * 1024];
+    while bytes.len() <= MAX_OUTPUT_BYTES {
+        let length = source.read(&mut chunk).await?;
+        if length == 0 {
+            break;
+        }
+        bytes.extend_from_slice(&chunk[..length]);
+        if go.is_some() && guard::asks_to_go(&mut bytes, nonce) {
+            // Who feeds may have given up, and with it the command.
+            go.take().map(|go| go.send(()).ok());
+        }
+    }
     Ok(bytes)
 }
 

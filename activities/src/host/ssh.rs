@@ -259,6 +259,7 @@ impl SshHost {
             stdin: None,
             timeout: ASK_KEYS_WITHIN,
             nonce: guard::nonce(),
+            locked: false,
         };
         let ended = process::run(child).await?;
         let text = std::fs::read_to_string(&file).unwrap_or_default();
@@ -284,7 +285,7 @@ impl SshHost {
         let HostCommand { argv, stdin, user, mut env, timeout, lock } = command;
         let stdin_len = stdin.as_ref().map_or(0, |s| s.len());
         let outer = guard::outer(&nonce, lock.as_deref(), timeout, &self.lost());
-        let inner = guard::inner(stdin_len);
+        let (locked, inner) = (lock.is_some(), guard::inner(stdin_len));
         let wrapper = &self.0.target.wrapper;
         let (switch, env, argv) = if wrapper.is_empty() {
             (identity.map(|i| i.switch(&user)).unwrap_or_default(), with_base_env(env), argv)
@@ -298,7 +299,7 @@ impl SshHost {
         let mut argv = guard::relay();
         argv.extend(link.ssh());
         argv.push(quote_all(&remote));
-        Child { name, argv, env: ssh_env(), stdin, timeout, nonce }
+        Child { name, argv, env: ssh_env(), stdin, timeout, nonce, locked }
     }
 
     fn lost(&self) -> Vec<String> {
@@ -326,7 +327,11 @@ impl SshHost {
             let why = format!("its command line has more than {MAX_WORD_BYTES} bytes");
             return Err(HostError::BadCommand { command: name, why });
         }
-        let Ended { output, own_status } = process::run(child).await?;
+        let Ended { output, own_status, started } = process::run(child).await?;
+        if !own_status && !started {
+            let host = link.host().to_owned();
+            return Err(HostError::Unreachable { host, detail: output.complaint() });
+        }
         if !own_status {
             self.lose(nonce);
             let host = link.host().to_owned();
