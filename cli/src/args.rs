@@ -1,17 +1,21 @@
 //! The command line. What stands in the documentation comments here is what `--help` prints.
 
+mod dss;
 mod operate;
+mod plan;
 mod store;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use dss::{CaptureArgs, CaptureKind, DssCommand};
 pub(crate) use operate::{
     CompleteArgs, ForkArgs, GateArgs, MarkArgs, RerunArgs, RetryArgs, SignalArgs, SkipArgs, StepRef,
     TerminateArgs, UnpauseArgs,
 };
 
+pub(crate) use plan::{DriftArgs, PlanArgs, ResourcesCommand, ResourcesLsArgs, ResourcesRunArgs};
 pub(crate) use store::{
     BackupArgs, ExportArgs, ImportArgs, PruneArgs, RestoreArgs, RunExportArgs, StoreCommand,
 };
@@ -20,7 +24,7 @@ pub(crate) use store::{
 #[derive(Debug, Parser)]
 #[command(name = "dssflow", version, propagate_version = true, max_term_width = 110)]
 #[command(
-    after_help = "Exit codes: 0 done, 1 failed, 3 paused, 4 credentials, 5 the world does not fit, 6 failed and \
+    after_help = "Exit codes: 0 done, 1 failed, 2 something differs, 3 paused, 4 credentials, 5 the world does not fit, 6 failed and \
                         rolled back, 7 rollback incomplete, 8 store in use or damaged, 64 usage, 130/143 signal."
 )]
 pub(crate) struct Cli {
@@ -64,9 +68,15 @@ pub(crate) enum ErrorFormat {
 pub(crate) enum Command {
     /// Start a run of a workflow, or go on with the unfinished run of the same site
     #[command(
-        after_help = "Examples:\n  dssflow run bootstrap -f site.yaml\n  dssflow run bootstrap --sandbox"
+        after_help = "Examples:\n  dssflow run bootstrap -f site.yaml\n  dssflow run bootstrap --sandbox\n  dssflow run bootstrap --plan plan.json"
     )]
     Run(RunArgs),
+    /// Show what a run would do, step by step, without changing anything
+    #[command(
+        after_help = "Signs: + create, ~ update, = adopt, - delete, ? gate, > in progress outside, . nothing, ! conflict or cannot tell.\n\n\
+                      Examples:\n  dssflow plan bootstrap -f site.yaml\n  dssflow plan bootstrap --sandbox --detailed-exitcode\n  dssflow plan bootstrap --out plan.json\n  dssflow plan bootstrap --iam-policy connection:s3-main"
+    )]
+    Plan(PlanArgs),
     /// Go on with a run where it is: after a crash, a pause or a failure
     #[command(after_help = "Examples:\n  dssflow resume @latest\n  dssflow resume bootstrap-lab --upgrade")]
     Resume(ResumeArgs),
@@ -140,6 +150,13 @@ pub(crate) enum Command {
     /// Why a run does not move, and what to type next
     #[command(after_help = "Examples:\n  dssflow why @latest")]
     Why(WhyArgs),
+    /// Compare what a run left with the world, without changing anything
+    #[command(after_help = "Exit codes: 0 nothing differs, 1 a look failed, 2 something differs.\n\n\
+                      Examples:\n  dssflow drift bootstrap-lab\n  dssflow drift @latest -o json")]
+    Drift(DriftArgs),
+    /// What runs made that is still there
+    #[command(subcommand)]
+    Resources(ResourcesCommand),
     /// Look at workflows
     #[command(subcommand)]
     Workflows(WorkflowsCommand),
@@ -149,6 +166,9 @@ pub(crate) enum Command {
     /// A cloud on this machine to try dssflow against, without an account
     #[command(subcommand)]
     Sandbox(SandboxCommand),
+    /// Look at a DSS through its API
+    #[command(subcommand)]
+    Dss(DssCommand),
     /// Write a commented site file to start from
     #[command(after_help = "Examples:\n  dssflow init bootstrap -o site.yaml")]
     Init(InitArgs),
@@ -176,6 +196,9 @@ pub(crate) struct RunArgs {
     /// Do not ask before something is made that costs
     #[arg(short, long)]
     pub(crate) yes: bool,
+    /// Run what this plan says, made by `dssflow plan --out FILE`; refused when the world moved since
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["set", "parallelism"])]
+    pub(crate) plan: Option<PathBuf>,
     /// How many steps run at once [default: as the site file says]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) parallelism: Option<u32>,
@@ -399,6 +422,9 @@ pub(crate) enum SandboxCommand {
         /// Scale of simulated durations: 1 shows a bootstrap in well under a minute, 0 is for tests
         #[arg(long, value_name = "FACTOR", value_parser = latency)]
         latency: Option<f64>,
+        /// Say how the fake DSS behaves: a JSON object of switches; {} is the usual
+        #[arg(long, value_name = "FILE")]
+        dss: Option<PathBuf>,
     },
     /// End it, with everything in it
     #[command(after_help = "Examples:\n  dssflow sandbox down --yes")]
@@ -417,6 +443,26 @@ pub(crate) enum SandboxCommand {
     /// Print what is in it, in a form that can be compared
     #[command(after_help = "Examples:\n  dssflow sandbox snapshot")]
     Snapshot,
+    /// Script what goes wrong in it
+    #[command(subcommand)]
+    Faults(FaultsCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum FaultsCommand {
+    /// Take this script in place of the one before; counts start again
+    #[command(after_help = "Examples:\n  dssflow sandbox faults set faults.json")]
+    Set {
+        /// A JSON list of faults; `[]` ends all of them
+        file: PathBuf,
+    },
+    /// Print the script, and how often each fault matched a call and struck
+    #[command(after_help = "Examples:\n  dssflow sandbox faults show -o json")]
+    Show {
+        /// How it is printed
+        #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
+        output: ViewFormat,
+    },
 }
 
 fn latency(text: &str) -> Result<f64, String> {

@@ -3,11 +3,13 @@
 use std::pin::pin;
 use std::sync::Arc;
 
+use dssflow_activities::clients::AwsClients;
 use dssflow_engine::event::{EventKind, PauseKind, Request};
 use dssflow_engine::id::RunId;
 use dssflow_engine::run::resolve::FunctionRegistry;
-use dssflow_engine::run::view::RunView;
+use dssflow_engine::run::view::{RunView, StepView};
 use dssflow_engine::run::{RunStatus, StepStatus};
+use dssflow_engine::store::Store;
 use dssflow_engine::time::Timestamp;
 use dssflow_engine::{ActivityRegistry, Engine, EngineError, RunHandle};
 use dssflow_store::SledStore;
@@ -16,6 +18,7 @@ use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::broadcast::error::RecvError;
 
+use crate::access::Access;
 use crate::args::FollowFormat;
 use crate::catalog;
 use crate::config::{self, Settings};
@@ -23,7 +26,11 @@ use crate::control::server::{self, ControlServer};
 use crate::describe;
 use crate::error::{Code, CommandError, CommandResult, Exit};
 use crate::owner;
+use crate::plans::Revision;
 use crate::progress::Progress;
+use crate::renewal::{self, Answer, Renewal};
+use crate::spec::{About, Spec};
+use crate::takeovers;
 use crate::ui::{Style, Ui, one_line};
 use crate::world::{self, World};
 
@@ -38,6 +45,8 @@ pub(crate) struct Session<'a> {
     /// An engine that knows every activity, without anything injected.
     engine: Engine,
     server: Option<ControlServer>,
+    /// The AWS clients of the world that runs are driven in, and how its time is scaled; once there is a world.
+    acting: std::sync::OnceLock<(AwsClients, f64)>,
 }
 
 /// What a command wants of the run it follows.
@@ -49,6 +58,9 @@ pub(crate) enum Aim {
     Back,
 }
 
+/// Commands that look at a run and its world, and drive nothing.
+const LOOKS: [&str; 3] = ["drift", "resources verify", "resources orphans"];
+
 /// How much patience a run in the sandbox has at latency 1: half a minute between two looks becomes 1.5 s.
 const SANDBOX_PATIENCE: f64 = 0.05;
 
@@ -58,16 +70,57 @@ const SANDBOX_PATIENCE: f64 = 0.05;
 /// # Errors
 /// When two activities have one name.
 pub(crate) fn engine_on(store: &Arc<SledStore>) -> CommandResult<Engine> {
+    engine_over(Arc::clone(store) as Arc<dyn Store>)
+}
+
+/// The same on any store.
+///
+/// # Errors
+/// When two activities have one name.
+pub(crate) fn engine_over(store: Arc<dyn Store>) -> CommandResult<Engine> {
+    engine_with(store, |_| {})
+}
+
+/// The same, with `change` made to the activities.
+///
+/// # Errors
+/// When two activities have one name.
+pub(crate) fn engine_with(
+    store: Arc<dyn Store>,
+    change: impl FnOnce(&mut ActivityRegistry),
+) -> CommandResult<Engine> {
     let mut activities = ActivityRegistry::new();
     dssflow_activities::register_all(&mut activities)
+        .and_then(|()| dssflow_workflows::teardown::register(&mut activities))
         .map_err(|e| CommandError::new(Code::Internal, e.to_string()))?;
+    change(&mut activities);
     let mut functions = FunctionRegistry::default();
     dssflow_workflows::register_functions(&mut functions);
-    Ok(Engine::builder(Arc::clone(store) as Arc<dyn dssflow_engine::store::Store>)
+    Ok(Engine::builder(store)
         .activities(activities)
         .functions(functions)
         .definition(catalog::definition())
+        .definition(catalog::image_definition())
         .build())
+}
+
+/// The engine with a world, for driving runs in it and for looking at it.
+pub(crate) fn equip(engine: &Engine, world: &World) -> Engine {
+    let mut resources = dssflow_engine::activity::Resources::default();
+    resources.insert(world.clients.clone());
+    resources.insert(world.host.clone());
+    if let Some(route) = &world.route {
+        resources.insert(route.clone());
+    }
+    // Secrets and sinks in AWS are reached through these.
+    resources.insert(world.clients.secretsmanager().clone());
+    resources.insert(world.clients.ssm().clone());
+    let engine = engine.with_resources(resources);
+    match &world.sandbox {
+        // The sandbox is consistent at once and its durations are scaled; waiting is scaled with them.
+        Some(sandbox) => engine.with_patience(SANDBOX_PATIENCE * sandbox.latency),
+        None => engine,
+    }
 }
 
 impl<'a> Session<'a> {
@@ -81,10 +134,12 @@ impl<'a> Session<'a> {
         command: &str,
         create: bool,
     ) -> CommandResult<Self> {
+        // Before anything is driven: a wrong setting must not end a command that drives a run.
+        renewal::limit()?;
         let store = owner::open_to_drive(&settings.store, command, create).await?;
         let engine = engine_on(&store)?;
         let server = server::start(&engine, &store);
-        Ok(Self { ui, settings, store, engine, server })
+        Ok(Self { ui, settings, store, engine, server, acting: std::sync::OnceLock::new() })
     }
 
     /// Takes the store to drive a run that is there, and makes its world: the same sandbox or none, the same principal.
@@ -96,22 +151,38 @@ impl<'a> Session<'a> {
         settings: &'a Settings,
         verb: &str,
         view: &RunView,
-    ) -> CommandResult<(Self, Site, World)> {
+    ) -> CommandResult<(Self, Spec, World)> {
         // Before its world is looked for, which is not here.
         if let Some(store) = &view.imported {
             return Err(EngineError::Imported { run: view.run.clone(), store: store.clone() }.into());
         }
         let sandbox = world::sandbox_of(&settings.store, view).await?;
         let session = Self::open(ui, settings, &format!("dssflow {verb} {}", view.run), false).await?;
-        let site = session.site_of(&view.run).await?;
-        if let Some(sandbox) = &sandbox {
-            world::must_be_inside(&site, sandbox)?;
+        if !LOOKS.contains(&verb) {
+            let access = Access::Store(Arc::clone(&session.store));
+            takeovers::must_be_free(&access, view, &settings.command()).await?;
         }
-        let world = Box::pin(world::connect(&site, sandbox)).await?;
-        let identity = world.identify(&site).await?;
-        World::same_principal(view, &identity)?;
+        let spec = session.spec_of(&view.run).await?;
+        let world = match &spec {
+            Spec::Site(site) => {
+                if let Some(sandbox) = &sandbox {
+                    world::must_be_inside(site, sandbox)?;
+                }
+                Box::pin(world::connect(site, sandbox)).await?
+            }
+            Spec::Images(images) => world::connect_images(images).await?,
+        };
+        if About::from(&spec).account().is_some() {
+            let identity = world.identify(&spec).await?;
+            World::same_principal(view, &identity)?;
+        }
         world.find_host(view)?;
-        Ok((session, site, world))
+        Ok((session, spec, world))
+    }
+
+    /// The store.
+    pub(crate) fn store(&self) -> &Arc<SledStore> {
+        &self.store
     }
 
     /// The engine without a world: for looking.
@@ -119,30 +190,27 @@ impl<'a> Session<'a> {
         &self.engine
     }
 
-    /// The engine with a world, for driving runs in it.
-    pub(crate) fn engine_in(&self, world: &World) -> Engine {
-        let mut resources = dssflow_engine::activity::Resources::default();
-        resources.insert(world.clients.clone());
-        resources.insert(world.host.clone());
-        if let Some(route) = &world.route {
-            resources.insert(route.clone());
-        }
-        // Secrets and sinks in AWS are reached through these.
-        resources.insert(world.clients.secretsmanager().clone());
-        resources.insert(world.clients.ssm().clone());
-        let engine = self.engine.with_resources(resources);
-        match &world.sandbox {
-            // The sandbox is consistent at once and its durations are scaled; waiting is scaled with them.
-            Some(sandbox) => engine.with_patience(SANDBOX_PATIENCE * sandbox.latency),
-            None => engine,
-        }
-    }
-
-    /// The site a run was created with.
+    /// What the store knows of a site.
     ///
     /// # Errors
-    /// When the run is not one of a site this version knows.
-    pub(crate) async fn site_of(&self, run: &RunId) -> CommandResult<Site> {
+    /// When the store fails.
+    pub(crate) async fn revision(&self, site: &str) -> CommandResult<Revision> {
+        Revision::of(&Access::Store(Arc::clone(&self.store)), site).await
+    }
+
+    /// The engine with a world, for driving runs in it.
+    pub(crate) fn engine_in(&self, world: &World) -> Engine {
+        let scale = world.sandbox.as_ref().map_or(1.0, |sandbox| SANDBOX_PATIENCE * sandbox.latency);
+        // A session works in one world; whoever asked first has it.
+        let _ours = self.acting.set((world.clients.clone(), scale));
+        equip(&self.engine, world)
+    }
+
+    /// What a run was created with.
+    ///
+    /// # Errors
+    /// When the run is not one that this version knows.
+    pub(crate) async fn spec_of(&self, run: &RunId) -> CommandResult<Spec> {
         let first = self.engine.history(run, 0).await?.into_iter().next();
         let Some(EventKind::RunCreated { input, workflow, .. }) = first.map(|e| e.kind) else {
             return Err(CommandError::new(
@@ -150,7 +218,13 @@ impl<'a> Session<'a> {
                 format!("the history of run {run} has no beginning"),
             ));
         };
-        serde_json::from_value(input).map_err(|e| {
+        let read = if workflow.as_str() == dssflow_workflows::image::NAME {
+            serde_json::from_value(input).map(|images| Spec::Images(Box::new(images)))
+        } else {
+            let site = dssflow_workflows::teardown::site_in(workflow.as_str(), &input).clone();
+            serde_json::from_value(site).map(|site| Spec::Site(Box::new(site)))
+        };
+        read.map_err(|e| {
             CommandError::new(
                 Code::RunForeign,
                 format!("run {run} of workflow {workflow} was given what this version cannot read"),
@@ -179,14 +253,15 @@ impl<'a> Session<'a> {
     pub(crate) async fn follow(
         &self,
         engine: &Engine,
-        handle: RunHandle,
+        mut handle: RunHandle,
         mut stream: Stream,
         aim: Aim,
-        site: &Site,
+        about: impl Into<About<'_>>,
     ) -> CommandResult<Exit> {
+        let about = about.into();
         let run = handle.id().clone();
         let mut news = engine.subscribe();
-        let mut progress = Progress::new(self.ui);
+        let mut progress = Progress::new(self.ui, self.settings);
         progress.learn(&engine.history(&run, 0).await?);
         if let Ok(view) = engine.view(&run).await {
             progress.tick(self.ui, &view);
@@ -196,33 +271,53 @@ impl<'a> Session<'a> {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut signals = Signals::new()?;
         let mut stopped: Option<Exit> = None;
-        let mut end = pin!(handle.wait());
+        let mut renewal = match self.acting.get() {
+            Some((clients, scale)) => Some(Renewal::new(clients, *scale)?),
+            None => None,
+        };
         let view = loop {
-            tokio::select! {
-                result = &mut end => break result,
-                got = news.recv() => match got {
-                    Ok((of, _)) if of != run => {}
-                    Ok(_) | Err(RecvError::Lagged(_)) => stream.catch_up(engine, &run, self.ui, &mut progress).await?,
-                    Err(RecvError::Closed) => {}
-                },
-                _ = tick.tick() => if let Ok(view) = engine.view(&run).await {
-                    progress.tick(self.ui, &view);
-                },
-                exit = signals.next() => {
-                    if stopped.is_some() {
-                        progress.note(self.ui, &format!("stopped at once; go on with: {} resume {run}", self.settings.command()));
-                        leave(exit);
+            let ended = {
+                let mut end = pin!(handle.wait());
+                loop {
+                    tokio::select! {
+                        result = &mut end => break result,
+                        got = news.recv() => match got {
+                            Ok((of, _)) if of != run => {}
+                            Ok(_) | Err(RecvError::Lagged(_)) => stream.catch_up(engine, &run, self.ui, &mut progress).await?,
+                            Err(RecvError::Closed) => {}
+                        },
+                        _ = tick.tick() => if let Ok(view) = engine.view(&run).await {
+                            progress.tick(self.ui, &view);
+                        },
+                        exit = signals.next() => {
+                            if stopped.is_some() {
+                                progress.note(self.ui, &format!("stopped at once; go on with: {} resume {run}", self.settings.command()));
+                                leave(exit);
+                            }
+                            stopped = Some(exit);
+                            progress.note(self.ui, "pausing: no new step starts, what runs is saved; once more stops at once");
+                            let reason = if exit == Exit::Interrupted { "Ctrl-C" } else { "SIGTERM" };
+                            let request = Request { by: config::user(), reason: reason.to_owned() };
+                            // A run that has just ended has nothing to pause.
+                            drop(engine.pause(&run, request).await);
+                        }
                     }
-                    stopped = Some(exit);
-                    progress.note(self.ui, "pausing: no new step starts, what runs is saved; once more stops at once");
-                    let reason = if exit == Exit::Interrupted { "Ctrl-C" } else { "SIGTERM" };
-                    let request = Request { by: config::user(), reason: reason.to_owned() };
-                    // A run that has just ended has nothing to pause.
-                    drop(engine.pause(&run, request).await);
                 }
+            };
+            stream.catch_up(engine, &run, self.ui, &mut progress).await?;
+            let (Ok(view), None, Some(renewal)) = (&ended, stopped, &mut renewal) else { break ended };
+            if !renewal.may_wait(view) {
+                break ended;
+            }
+            match self.until_renewed(renewal, view, about, &mut progress, &mut signals).await {
+                Waited::Renewed(request) => handle = engine.resume(&run, request).await?,
+                Waited::Stopped(exit) => {
+                    stopped = Some(exit);
+                    break ended;
+                }
+                Waited::TooLong => break ended,
             }
         };
-        stream.catch_up(engine, &run, self.ui, &mut progress).await?;
         let view = match view {
             Ok(view) => view,
             Err(error) => {
@@ -233,9 +328,12 @@ impl<'a> Session<'a> {
         };
         let turned = progress.undo().turned();
         progress.finish(self.ui, &view);
+        if takeovers::is_done(&view) {
+            takeovers::close(&self.store, &view).await?;
+        }
         let exit = exit_of(&view, aim, stopped);
         match stream.format {
-            FollowFormat::Table => summary(self.ui, self.settings, &view, exit, Some(site), turned),
+            FollowFormat::Table => summary(self.ui, self.settings, &view, exit, about.site(), turned),
             FollowFormat::Json => self.ui.json(&view, true),
             FollowFormat::Jsonl => {}
             FollowFormat::Name => self.ui.out(view.run.as_str()),
@@ -243,11 +341,64 @@ impl<'a> Session<'a> {
         if stream.format != FollowFormat::Table {
             // For people, when stdout belongs to a program.
             let mut lines = vec![headline(self.ui, &view, turned)];
-            lines.extend(remains(&view));
+            lines.extend(remains(self.settings, &view));
             lines.extend(commands(self.settings, &view, exit));
             self.ui.note(&lines.join("\n"));
         }
         Ok(exit)
+    }
+}
+
+/// How a wait for credentials ended.
+enum Waited {
+    /// They are the same user's or role's again.
+    Renewed(Request),
+    /// A signal ended it.
+    Stopped(Exit),
+    /// Nobody renewed them in time.
+    TooLong,
+}
+
+impl Session<'_> {
+    /// Asks until the credentials of the paused run answer again as who it belongs to, and says so.
+    async fn until_renewed(
+        &self,
+        renewal: &Renewal,
+        view: &RunView,
+        about: About<'_>,
+        progress: &mut Progress,
+        signals: &mut Signals,
+    ) -> Waited {
+        progress.note(self.ui, &renewal.begins(view));
+        let deadline = tokio::time::Instant::now() + renewal.limit();
+        let mut told = None;
+        let mut asked = 0;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(renewal.pause(asked)) => {}
+                exit = signals.next() => return Waited::Stopped(exit),
+            }
+            asked += 1;
+            match renewal.ask(view, about).await {
+                Answer::Same(principal) => {
+                    let principal = one_line(&principal);
+                    progress.note(self.ui, &format!("the credentials answer again as {principal}: going on"));
+                    let reason = format!("the credentials answer again as {principal}");
+                    return Waited::Renewed(Request { by: "dssflow".to_owned(), reason });
+                }
+                Answer::Other(why) => {
+                    if told.as_ref() != Some(&why) {
+                        progress.note(self.ui, &format!("still waiting: {}", one_line(&why)));
+                        told = Some(why);
+                    }
+                }
+                Answer::Nobody(why) => tracing::debug!(why, "the credentials do not answer yet"),
+            }
+            if tokio::time::Instant::now() >= deadline {
+                progress.note(self.ui, "nobody has renewed the credentials in time; the run stays paused");
+                return Waited::TooLong;
+            }
+        }
     }
 }
 
@@ -262,18 +413,24 @@ pub(crate) fn summary(
 ) {
     let mut lines = vec![headline(ui, view, turned)];
     if let Some(site) = site.filter(|_| view.status == RunStatus::Succeeded) {
+        let open = dssflow_workflows::security_notes(site);
+        if !open.is_empty() {
+            lines.push("not private to the service user:".to_owned());
+            lines.extend(open.into_iter().map(|l| format!("  {}", one_line(&l))));
+        }
         lines.push("wired, not exercised:".to_owned());
         lines.extend(
             dssflow_workflows::wired_not_exercised(site).into_iter().map(|l| format!("  {}", one_line(&l))),
         );
     }
-    lines.extend(remains(view));
+    lines.extend(remains(settings, view));
     lines.extend(commands(settings, view, exit));
     ui.out(&lines.join("\n"));
 }
 
 fn headline(ui: &Ui, view: &RunView, turned: Option<Timestamp>) -> String {
-    let count = |wanted: &[StepStatus]| view.steps.iter().filter(|s| wanted.contains(&s.status)).count();
+    let steps = || view.steps.iter().filter(|s| !is_turn(s));
+    let count = |wanted: &[StepStatus]| steps().filter(|s| wanted.contains(&s.status)).count();
     let style = match view.status {
         RunStatus::Succeeded | RunStatus::RolledBack => Style::Green,
         RunStatus::Paused => Style::Yellow,
@@ -298,8 +455,9 @@ fn headline(ui: &Ui, view: &RunView, turned: Option<Timestamp>) -> String {
             counts.push(format!("{n} {word}"));
         }
     }
-    let status = ui.mark(style, &describe::words(view.status.as_str()));
-    format!("run {}: {status} after {took} ({} steps: {})", view.run, view.steps.len(), counts.join(", "))
+    let word = if takeovers::is_done(view) { "torn down" } else { view.status.as_str() };
+    let status = ui.mark(style, &describe::words(word));
+    format!("run {}: {status} after {took} ({} steps: {})", view.run, steps().count(), counts.join(", "))
 }
 
 /// The commands that come next.
@@ -338,15 +496,21 @@ fn unknown_since(view: &RunView) -> Option<String> {
     ))
 }
 
+/// Whether it is the step at which a teardown turns round, which fails by design.
+fn is_turn(step: &StepView) -> bool {
+    step.error.as_ref().is_some_and(|error| error.code == dssflow_engine::takeover::TURN_CODE)
+}
+
 /// What went wrong, and what is still out there.
-fn remains(view: &RunView) -> Vec<String> {
+fn remains(settings: &Settings, view: &RunView) -> Vec<String> {
     let mut lines = Vec::from_iter(unknown_since(view));
     if let Some(reason) = view.paused.as_ref().filter(|r| !r.message.is_empty()) {
         let step = reason.step.as_ref().map_or_else(String::new, |s| format!("{s}: "));
         lines.push(format!("paused: {step}{}", one_line(&reason.message)));
     }
     for step in &view.steps {
-        let failed = matches!(step.status, StepStatus::Failed | StepStatus::CompensationFailed);
+        let failed =
+            matches!(step.status, StepStatus::Failed | StepStatus::CompensationFailed) && !is_turn(step);
         if let Some(error) = step.error.as_ref().filter(|_| failed) {
             lines.push(format!("failed: {}: {}", step.step, describe::error(error)));
             // What is rolled back cannot be gone on with.
@@ -376,8 +540,9 @@ fn remains(view: &RunView) -> Vec<String> {
             lines.extend(left.iter().take(MAX_LEFT).cloned());
             if left.len() > MAX_LEFT {
                 lines.push(format!(
-                    "  and {} more: dssflow runs get {} -o wide",
+                    "  and {} more: {} runs get {} -o wide",
                     left.len() - MAX_LEFT,
+                    settings.command(),
                     view.run
                 ));
             }
@@ -391,10 +556,9 @@ fn remains(view: &RunView) -> Vec<String> {
 pub(crate) fn exit_of(view: &RunView, aim: Aim, stopped: Option<Exit>) -> Exit {
     match view.status {
         RunStatus::Succeeded => Exit::Ok,
-        RunStatus::RolledBack => match aim {
-            Aim::Back => Exit::Ok,
-            Aim::Forward => Exit::RolledBack,
-        },
+        // Taking back is what a teardown is for.
+        RunStatus::RolledBack if aim == Aim::Back || takeovers::is_teardown(view) => Exit::Ok,
+        RunStatus::RolledBack => Exit::RolledBack,
         RunStatus::RollbackStuck => Exit::Stuck,
         RunStatus::Failed | RunStatus::Cancelled | RunStatus::TimedOut => Exit::Failed,
         RunStatus::Paused => match view.paused.as_ref().map(|p| p.kind) {

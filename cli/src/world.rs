@@ -9,19 +9,20 @@ use dssflow_activities::aws::bucket::check_bucket;
 use dssflow_activities::aws::identity::{self, Identity, identify};
 use dssflow_activities::aws::instance::{InstanceInput, MIN_MEMORY_MIB, instance_facts};
 use dssflow_activities::aws::network::{NetworkInput, check_network};
-use dssflow_activities::clients::{AwsClients, ClientsConfig, StaticCredentials};
+use dssflow_activities::clients::{AwsClients, ClientsConfig};
 use dssflow_activities::host::{
     Host, HostError, HostHandle, HostRoute, LocalHost, SshHost, SshTarget, reachable,
 };
 use dssflow_activities::secret::{self, SecretClients, SecretRef};
-use dssflow_engine::activity::{ActivityError, ErrorClass};
+use dssflow_engine::activity::ErrorClass;
 use dssflow_engine::id::RunId;
 use dssflow_engine::run::view::RunView;
 use dssflow_sandbox::World as Sandbox;
-use dssflow_workflows::Site;
-use dssflow_workflows::site::{ApiKey, Credentials, Transport};
+use dssflow_workflows::site::{ApiKey, Transport};
+use dssflow_workflows::{ImageSpec, Site};
 
 use crate::error::{Code, CommandError, CommandResult, Exit};
+use crate::spec::About;
 
 /// The label that says to which sandbox a run belongs.
 pub(crate) const SANDBOX_LABEL: &str = "sandbox";
@@ -98,7 +99,10 @@ pub(crate) async fn connect(site: &Site, sandbox: Option<Sandbox>) -> CommandRes
     config.endpoint_url.clone_from(&site.aws.endpoint_url);
     config.imds_endpoint.clone_from(&site.aws.imds_endpoint);
     if let Some(name) = &site.aws.credentials {
-        config = with_credentials(site, config, name).await?;
+        let source = site.credential_source(name).ok_or_else(|| {
+            CommandError::new(Code::WrongSite, format!("there are no usable credentials named {name:?}"))
+        })?;
+        config.source = Some(source);
     }
     let clients = AwsClients::connect(&config).await;
     let unusable = |e: HostError| CommandError::new(Code::HostUnusable, e.to_string());
@@ -124,39 +128,26 @@ pub(crate) async fn connect(site: &Site, sandbox: Option<Sandbox>) -> CommandRes
     Ok(World { clients, host: HostHandle(host), route, sandbox })
 }
 
-/// The configuration as the named set of credentials; a role is assumed with what the environment gives.
-async fn with_credentials(site: &Site, plain: ClientsConfig, name: &str) -> CommandResult<ClientsConfig> {
-    let Some(set) = site.credentials.get(name) else {
-        return Err(CommandError::new(Code::WrongSite, format!("there are no credentials named {name:?}")));
-    };
-    Ok(match set {
-        Credentials::Environment {} | Credentials::InstanceRole {} => plain,
-        Credentials::Profile { profile } => ClientsConfig { profile: Some(profile.clone()), ..plain },
-        Credentials::Static { access_key_id, secret_access_key } => {
-            let around = AwsClients::connect(&plain).await;
-            let id = read_secret(access_key_id, &around).await?;
-            let key = read_secret(secret_access_key, &around).await?;
-            let fixed = StaticCredentials::new(id.expose(), key.expose().to_owned());
-            ClientsConfig { credentials: Some(fixed), ..plain }
-        }
-        Credentials::AssumeRole { role_arn, .. } => {
-            let clients = AwsClients::connect(&plain).await;
-            let call = clients.sts().assume_role().role_arn(role_arn).role_session_name("dssflow");
-            let answer = call.send().await.map_err(|e| {
-                CommandError::from(dssflow_activities::aws::error::classify("sts:AssumeRole", e))
-            })?;
-            let given = answer.credentials().ok_or_else(|| {
-                CommandError::new(
-                    Code::Credentials,
-                    format!("sts:AssumeRole of {role_arn} gave no credentials"),
-                )
-            })?;
-            let mut fixed =
-                StaticCredentials::new(given.access_key_id(), given.secret_access_key().to_owned());
-            fixed.session_token = Some(given.session_token().to_owned().into());
-            ClientsConfig { credentials: Some(fixed), ..plain }
-        }
-    })
+/// Makes the world of a run of images: AWS, where the registry or a secret is there, and this machine.
+///
+/// # Errors
+/// When the file names credentials that it does not have.
+pub(crate) async fn connect_images(spec: &ImageSpec) -> CommandResult<World> {
+    // A registry elsewhere has no region; then only secrets that lie in AWS are asked for there.
+    let region = spec.account().map(|(_, region)| region.to_owned());
+    let region =
+        region.or_else(|| std::env::var("AWS_REGION").ok()).unwrap_or_else(|| "us-east-1".to_owned());
+    let mut config = ClientsConfig::new(region);
+    config.endpoint_url.clone_from(&spec.aws.endpoint_url);
+    config.imds_endpoint.clone_from(&spec.aws.imds_endpoint);
+    if let Some(name) = &spec.aws.credentials {
+        let source = spec.credential_source(name).ok_or_else(|| {
+            CommandError::new(Code::WrongSite, format!("there are no usable credentials named {name:?}"))
+        })?;
+        config.source = Some(source);
+    }
+    let clients = AwsClients::connect(&config).await;
+    Ok(World { clients, host: HostHandle(Arc::new(LocalHost::new(Vec::new()))), route: None, sandbox: None })
 }
 
 /// The references to this machine's environment and files that cannot be read: each once, never with a value.
@@ -170,10 +161,9 @@ async fn unreadable_secrets(site: &Site) -> Vec<(String, String)> {
         references.push(("dss.api_key".to_owned(), key));
     }
     for (name, set) in &site.credentials {
-        if let Credentials::Static { access_key_id, secret_access_key } = set {
-            references.push((format!("credentials.{name}.access_key_id"), access_key_id));
-            references.push((format!("credentials.{name}.secret_access_key"), secret_access_key));
-        }
+        references.extend(
+            set.secrets().into_iter().map(|(key, secret)| (format!("credentials.{name}.{key}"), secret)),
+        );
     }
     let mut problems = Vec::new();
     for (path, reference) in references {
@@ -188,11 +178,6 @@ async fn unreadable_secrets(site: &Site) -> Vec<(String, String)> {
         }
     }
     problems
-}
-
-async fn read_secret(reference: &SecretRef, clients: &AwsClients) -> CommandResult<secret::Secret> {
-    let clients = SecretClients { secrets_manager: Some(clients.secretsmanager()), ssm: Some(clients.ssm()) };
-    secret::resolve(reference, clients).await.map_err(|e| CommandError::from(ActivityError::from(e)))
 }
 
 impl World {
@@ -219,7 +204,8 @@ impl World {
     ///
     /// # Errors
     /// When there are no credentials, or they are of another account.
-    pub(crate) async fn identify(&self, site: &Site) -> CommandResult<Identity> {
+    pub(crate) async fn identify(&self, about: impl Into<About<'_>>) -> CommandResult<Identity> {
+        let about = about.into();
         let identity = identify(&self.clients).await.map_err(|error| {
             let mut made = CommandError::from(error);
             // Those of the error are for a run that waits; here is none yet.
@@ -227,8 +213,7 @@ impl World {
             made.why("nothing was created")
                 .hint("AWS_PROFILE, `aws sso login` or an instance role give credentials")
         })?;
-        let expected = dssflow_workflows::required_account(site);
-        if identity.account != expected {
+        if let Some(expected) = about.account().filter(|expected| *expected != identity.account) {
             let message =
                 format!("the credentials are of account {}, the site expects {expected}", identity.account);
             return Err(CommandError::new(Code::WrongAccount, message)

@@ -13,12 +13,14 @@ mod athena;
 mod aws;
 mod control;
 mod daemon;
+mod data;
 pub mod dss;
 mod ecr;
 mod eksctl;
 mod error;
 pub mod faults;
 mod files;
+mod hands;
 pub mod host;
 mod imds;
 mod kits;
@@ -38,12 +40,17 @@ mod xml;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-pub use control::{Status, calls, down, fault_report, find, hold, release, set_faults, snapshot, status};
+pub use control::{
+    Status, behave, calls, calls_since, down, fault_report, find, forget_tokens, hold, release, restart_dss,
+    set_faults, snapshot, status, wait_for_faults,
+};
 pub use error::SandboxError;
-pub use faults::{Action, Fault, FaultCount, FaultEngine, Phase, Target};
+pub use faults::{Action, Fault, FaultCount, FaultEngine, Only, Phase, Target};
+pub use hands::Hands;
 pub use options::SandboxOptions;
 pub use proxy::record::{CallRecord, CallReport};
 pub use up::up;
+pub use venv::python_with;
 pub use world::World;
 
 /// Serves the hidden `__sandbox` subcommands; `args` is what follows that word.

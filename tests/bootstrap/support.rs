@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
+use dssflow_activities::clients::{AwsClients, ClientsConfig, StaticCredentials};
 use serde_json::Value;
 
 /// A store and a sandbox for one test.
@@ -36,7 +37,7 @@ impl Ran {
 }
 
 /// The command, built with this test.
-fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its path");
     let program = test.ancestors().nth(2).expect("target/debug/deps/test").join("dssflow");
     assert!(
@@ -67,7 +68,7 @@ impl Home {
         self.dir.path().join("store")
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(program());
         command
             .args(args)
@@ -81,7 +82,14 @@ impl Home {
 
     /// Runs a command to its end.
     pub(crate) fn run(&self, args: &[&str]) -> Ran {
-        let Output { status, stdout, stderr } = self.command(args).output().expect("the command starts");
+        self.run_with(args, &[])
+    }
+
+    /// Runs a command to its end, with these variables.
+    pub(crate) fn run_with(&self, args: &[&str], env: &[(&str, PathBuf)]) -> Ran {
+        let mut command = self.command(args);
+        command.envs(env.iter().map(|(name, value)| (name, value)));
+        let Output { status, stdout, stderr } = command.output().expect("the command starts");
         Ran {
             code: status.code().unwrap_or(-1),
             stdout: String::from_utf8_lossy(&stdout).into_owned(),
@@ -130,14 +138,86 @@ impl Home {
         self.run(&["sandbox", "up", "--faults", file.to_str().expect("plain path")]).expect(0);
     }
 
+    /// The fake DSS, for somebody who works in it by hand.
+    pub(crate) fn dss(&self) -> Dss {
+        let site = std::fs::read_to_string(self.store().join("sandbox/site.yaml")).expect("the shipped site");
+        let value = |key: &str| -> Value {
+            let site: Value = serde_saphyr::from_str(&site).expect("YAML");
+            site.pointer(key).cloned().unwrap_or_default()
+        };
+        let file = value("/dss/api_key/sink/file");
+        let key = std::fs::read_to_string(file.as_str().expect("a file")).expect("the key");
+        Dss { url: format!("http://127.0.0.1:{}", value("/dss/port")), key: key.trim().to_owned() }
+    }
+
+    /// The sandbox.
+    pub(crate) fn world(&self) -> dssflow_sandbox::World {
+        let dir = self.store().join("sandbox");
+        runtime().block_on(async { dssflow_sandbox::find(&dir).await.expect("asks").expect("alive") })
+    }
+
+    /// The same without queries to Athena, which are checks and leave a result.
+    pub(crate) fn changing_calls(&self) -> u64 {
+        let world = self.world();
+        let report = runtime().block_on(async { dssflow_sandbox::calls(&world).await.expect("answers") });
+        report.mutating - report.by_op.get("athena:StartQueryExecution").copied().unwrap_or_default()
+    }
+
     /// Calls that changed something in the sandbox's AWS and DSS so far.
     pub(crate) fn mutating_calls(&self) -> u64 {
+        let world = self.world();
+        runtime().block_on(async { dssflow_sandbox::calls(&world).await.expect("answers").mutating })
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+impl Home {
+    /// Calls the sandbox's AWS as the person who runs dssflow.
+    pub(crate) fn aws<T, F: Future<Output = T>>(&self, call: impl FnOnce(AwsClients) -> F) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let world =
                 dssflow_sandbox::find(&self.store().join("sandbox")).await.expect("asks").expect("alive");
-            let report = dssflow_sandbox::calls(&world).await.expect("answers");
-            report.mutating
+            let mut spec = ClientsConfig::new(world.region.clone());
+            spec.endpoint_url = Some(world.moto_endpoint.clone());
+            let (id, secret) = (world.access_key_id.clone(), world.secret_access_key.clone());
+            spec.credentials = Some(StaticCredentials::new(id, secret));
+            let clients = Box::pin(AwsClients::connect(&spec)).await;
+            Box::pin(call(clients)).await
+        })
+    }
+}
+
+/// A DSS and the key to it.
+pub(crate) struct Dss {
+    url: String,
+    key: String,
+}
+
+impl Dss {
+    pub(crate) fn get(&self, path: &str) -> Value {
+        self.call(reqwest::Method::GET, path, None)
+    }
+
+    pub(crate) fn put(&self, path: &str, body: &Value) {
+        self.call(reqwest::Method::PUT, path, Some(body));
+    }
+
+    fn call(&self, method: reqwest::Method, path: &str, body: Option<&Value>) -> Value {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+            let mut request =
+                client.request(method, format!("{}/public/api{path}", self.url)).bearer_auth(&self.key);
+            if let Some(body) = body {
+                request = request.json(body);
+            }
+            let response = request.send().await.expect("an answer");
+            assert!(response.status().is_success(), "{path}: {}", response.status());
+            serde_json::from_str(&response.text().await.expect("a body")).unwrap_or_default()
         })
     }
 }

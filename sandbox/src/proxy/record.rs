@@ -17,6 +17,9 @@ pub struct CallRecord {
     pub target: String,
     /// For AWS `service:Operation`, for DSS `METHOD /path`.
     pub op: String,
+    /// The caller's access key id; empty for a call to DSS.
+    #[serde(default)]
+    pub caller: String,
     /// Whether it is of a kind that changes something.
     pub mutating: bool,
     /// Whether the request carries the five ownership marks, as tags or in another form.
@@ -28,6 +31,9 @@ pub struct CallRecord {
     pub replayed: bool,
     /// What a fault did to it, if one did.
     pub fault: Option<String>,
+    /// The client token it carried, if its operation takes one.
+    #[serde(default)]
+    pub token: Option<String>,
 }
 
 /// All calls so far.
@@ -39,6 +45,9 @@ pub struct CallReport {
     pub mutating: u64,
     /// Number of calls by operation.
     pub by_op: BTreeMap<String, u64>,
+    /// Number of calls to AWS by the caller's access key id, then by operation.
+    #[serde(default)]
+    pub by_caller: BTreeMap<String, BTreeMap<String, u64>>,
     /// The last calls, oldest first.
     pub recent: Vec<CallRecord>,
 }
@@ -54,6 +63,7 @@ struct Inner {
     total: u64,
     mutating: u64,
     by_op: BTreeMap<String, u64>,
+    by_caller: BTreeMap<String, BTreeMap<String, u64>>,
     ring: VecDeque<CallRecord>,
 }
 
@@ -65,6 +75,10 @@ impl Recorder {
         inner.total += 1;
         inner.mutating += u64::from(record.mutating);
         *inner.by_op.entry(record.op.clone()).or_default() += 1;
+        if !record.caller.is_empty() {
+            let of_caller = inner.by_caller.entry(record.caller.clone()).or_default();
+            *of_caller.entry(record.op.clone()).or_default() += 1;
+        }
         if inner.ring.len() == RING {
             inner.ring.pop_front();
         }
@@ -72,12 +86,18 @@ impl Recorder {
     }
 
     pub(crate) fn report(&self) -> CallReport {
+        self.since(0)
+    }
+
+    /// The same, of the last calls only those from this position on.
+    pub(crate) fn since(&self, seq: u64) -> CallReport {
         let inner = self.lock();
         CallReport {
             total: inner.total,
             mutating: inner.mutating,
             by_op: inner.by_op.clone(),
-            recent: inner.ring.iter().cloned().collect(),
+            by_caller: inner.by_caller.clone(),
+            recent: inner.ring.iter().filter(|call| call.seq >= seq).cloned().collect(),
         }
     }
 
