@@ -109,6 +109,9 @@ pub(crate) fn equip(engine: &Engine, world: &World) -> Engine {
     let mut resources = dssflow_engine::activity::Resources::default();
     resources.insert(world.clients.clone());
     resources.insert(world.host.clone());
+    if let Some(route) = &world.route {
+        resources.insert(route.clone());
+    }
     // Secrets and sinks in AWS are reached through these.
     resources.insert(world.clients.secretsmanager().clone());
     resources.insert(world.clients.ssm().clone());
@@ -165,7 +168,7 @@ impl<'a> Session<'a> {
                 if let Some(sandbox) = &sandbox {
                     world::must_be_inside(site, sandbox)?;
                 }
-                world::connect(site, sandbox).await?
+                Box::pin(world::connect(site, sandbox)).await?
             }
             Spec::Images(images) => world::connect_images(images).await?,
         };
@@ -173,6 +176,7 @@ impl<'a> Session<'a> {
             let identity = world.identify(&spec).await?;
             World::same_principal(view, &identity)?;
         }
+        world.find_host(view)?;
         Ok((session, spec, world))
     }
 

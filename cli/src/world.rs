@@ -10,7 +10,9 @@ use dssflow_activities::aws::identity::{self, Identity, identify};
 use dssflow_activities::aws::instance::{InstanceInput, MIN_MEMORY_MIB, instance_facts};
 use dssflow_activities::aws::network::{NetworkInput, check_network};
 use dssflow_activities::clients::{AwsClients, ClientsConfig};
-use dssflow_activities::host::{HostHandle, LocalHost, SshHost, SshTarget};
+use dssflow_activities::host::{
+    Host, HostError, HostHandle, HostRoute, LocalHost, SshHost, SshTarget, reachable,
+};
 use dssflow_activities::secret::{self, SecretClients, SecretRef};
 use dssflow_engine::activity::ErrorClass;
 use dssflow_engine::id::RunId;
@@ -31,6 +33,8 @@ pub(crate) struct World {
     pub(crate) clients: AwsClients,
     /// The host of DSS.
     pub(crate) host: HostHandle,
+    /// How DSS is reached where the host is behind ssh and the site names no URL of its own.
+    pub(crate) route: Option<HostRoute>,
     /// The sandbox all of it is in.
     pub(crate) sandbox: Option<Sandbox>,
 }
@@ -68,8 +72,11 @@ pub(crate) fn must_be_inside(site: &Site, sandbox: &Sandbox) -> CommandResult<()
     if site.aws.endpoint_url.as_ref() != Some(&sandbox.aws_endpoint) {
         outside.push(format!("aws.endpoint_url is not {}", sandbox.aws_endpoint));
     }
-    if site.host.transport != Transport::Local || site.host.wrapper != sandbox.host_wrapper {
-        outside.push("host.wrapper is not the sandbox's, so commands would run on this machine".to_owned());
+    if site.host.wrapper != sandbox.host_wrapper {
+        outside.push("host.wrapper is not the sandbox's, so commands would run on a real machine".to_owned());
+    }
+    if site.host.transport == Transport::Ssh && site.host.address.as_deref() != Some("127.0.0.1") {
+        outside.push("host.address is not 127.0.0.1, where the sandbox's host is".to_owned());
     }
     if site.dss_url().trim_end_matches('/') != sandbox.dss_url.trim_end_matches('/') {
         outside.push(format!("dss.port or dss.url does not lead to {}", sandbox.dss_url));
@@ -98,19 +105,27 @@ pub(crate) async fn connect(site: &Site, sandbox: Option<Sandbox>) -> CommandRes
         config.source = Some(source);
     }
     let clients = AwsClients::connect(&config).await;
-    let host: Arc<dyn dssflow_activities::host::Host> = match site.host.transport {
-        Transport::Local => Arc::new(LocalHost::new(site.host.wrapper.clone())),
+    let unusable = |e: HostError| CommandError::new(Code::HostUnusable, e.to_string());
+    let (host, route): (Arc<dyn Host>, _) = match site.host.transport {
+        Transport::Local => (Arc::new(LocalHost::new(site.host.wrapper.clone())), None),
         Transport::Ssh => {
             let target = SshTarget {
                 host: site.host.address.clone().unwrap_or_default(),
                 user: site.host.user.clone(),
                 port: site.host.ssh_port,
                 identity_file: site.host.identity_file.as_ref().map(PathBuf::from),
+                config_file: site.host.ssh_config.as_ref().map(PathBuf::from),
+                wrapper: site.host.wrapper.clone(),
             };
-            Arc::new(SshHost::new(target).map_err(|e| CommandError::new(Code::HostUnusable, e.to_string()))?)
+            let ssh = SshHost::new(target).map_err(unusable)?;
+            let route = match site.dss.url {
+                Some(_) => None,
+                None => Some(HostRoute::open(&ssh, &site.dss_url(), site.dss.port).await.map_err(unusable)?),
+            };
+            (Arc::new(ssh), route)
         }
     };
-    Ok(World { clients, host: HostHandle(host), sandbox })
+    Ok(World { clients, host: HostHandle(host), route, sandbox })
 }
 
 /// Makes the world of a run of images: AWS, where the registry or a secret is there, and this machine.
@@ -132,7 +147,7 @@ pub(crate) async fn connect_images(spec: &ImageSpec) -> CommandResult<World> {
         config.source = Some(source);
     }
     let clients = AwsClients::connect(&config).await;
-    Ok(World { clients, host: HostHandle(Arc::new(LocalHost::new(Vec::new()))), sandbox: None })
+    Ok(World { clients, host: HostHandle(Arc::new(LocalHost::new(Vec::new()))), route: None, sandbox: None })
 }
 
 /// The references to this machine's environment and files that cannot be read: each once, never with a value.
@@ -208,6 +223,18 @@ impl World {
                 )));
         }
         Ok(identity)
+    }
+
+    /// Gives the host the address and keys that the run has recorded for the machine it launched.
+    ///
+    /// # Errors
+    /// When the record cannot be read.
+    pub(crate) fn find_host(&self, view: &RunView) -> CommandResult<()> {
+        let reached = view.steps.iter().filter(|s| s.activity == reachable::NAME);
+        for output in reached.filter_map(|s| s.output.as_ref()) {
+            reachable::restore(&*self.host.0, output).map_err(CommandError::from)?;
+        }
+        Ok(())
     }
 
     /// Refuses another principal than the one the run began with.

@@ -116,10 +116,11 @@ fn preflight(plan: &mut Plan<'_>) -> Start {
     let launched = site.host.launch.as_ref().map(|launch| {
         let network = network(plan, &identity, None, Some(&launch.subnet));
         let running = launch::steps(plan, launch, &network);
-        (network, running)
+        let reached = launch::reach(plan, &running).unwrap_or_else(|| running.clone());
+        (network, running, reached)
     });
     let (id, title) = match (&launched, &site.host.instance) {
-        (Some((_, running)), _) => {
+        (Some((_, running, _)), _) => {
             (from_step(running, "/instance_id"), "the launched EC2 instance fits DSS".to_owned())
         }
         (None, Some(id)) => (id.clone(), format!("EC2 instance {id} fits DSS")),
@@ -147,11 +148,11 @@ fn preflight(plan: &mut Plan<'_>) -> Start {
         )
         .title("system, memory and disk of the host fit DSS")
         .after([&identity])
-        .after(launched.iter().map(|(_, running)| running))
+        .after(launched.iter().map(|(_, _, reached)| reached))
         .budget(LOOK)
         .add();
     let network = match launched {
-        Some((network, _)) => network,
+        Some((network, ..)) => network,
         None => network(plan, &identity, Some(&instance), None),
     };
     Start { checked: vec![instance.clone(), facts, network], identity, instance }

@@ -208,13 +208,9 @@ impl Site {
         source_at(&self.credentials, name, self.credentials.len())
     }
 
-    /// The URL under which dssflow reaches DSS.
+    /// The URL of DSS: `dss.url`, or what it is on the host itself. Over ssh the latter is reached through a forward.
     pub fn dss_url(&self) -> String {
-        let host = match self.host.transport {
-            Transport::Local => "127.0.0.1",
-            Transport::Ssh => self.host.address.as_deref().unwrap_or("127.0.0.1"),
-        };
-        self.dss.url.clone().unwrap_or_else(|| format!("http://{host}:{}", self.dss.port))
+        self.dss.url.clone().unwrap_or_else(|| format!("http://127.0.0.1:{}", self.dss.port))
     }
 
     /// The directory the kit unpacks to.

@@ -19,7 +19,7 @@ use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::client::{DssClient, DssTarget, base_url, http};
+use super::client::{DssClient, DssTarget, base_url, http, reached};
 use super::reply::{self, Trouble};
 use crate::secret::{SecretRef, resolve_in};
 
@@ -46,8 +46,13 @@ pub struct AdminPasswordOutput {}
 pub(crate) struct AdminPassword;
 
 /// Whether a user may log in. A route that answers neither yes nor no is an error: the question is open then.
-async fn logs_in(target: &DssTarget, login: &str, password: &str) -> ActivityResult<bool> {
-    let mut url = base_url(&target.url)?;
+async fn logs_in(
+    ctx: &ActivityContext,
+    target: &DssTarget,
+    login: &str,
+    password: &str,
+) -> ActivityResult<bool> {
+    let mut url = base_url(&reached(ctx, &target.url))?;
     url.path_segments_mut()
         .map_err(|()| ActivityError::terminal("DssUrl", "the URL of DSS takes no path").no_effect())?
         .pop_if_empty()
@@ -106,11 +111,11 @@ impl Activity for AdminPassword {
         ctx: &ActivityContext,
         input: &AdminPasswordInput,
     ) -> ActivityResult<Probe<AdminPasswordOutput>> {
-        if logs_in(&input.target, ADMIN, ADMIN).await? {
+        if logs_in(ctx, &input.target, ADMIN, ADMIN).await? {
             return Ok(Probe::Absent);
         }
         let password = resolve_in(ctx, &input.password).await?;
-        Ok(if logs_in(&input.target, ADMIN, password.expose()).await? {
+        Ok(if logs_in(ctx, &input.target, ADMIN, password.expose()).await? {
             Probe::Present { output: AdminPasswordOutput {}, owner: Owner::ThisSite(String::new()) }
         } else {
             Probe::Absent
@@ -119,11 +124,11 @@ impl Activity for AdminPassword {
 
     async fn verify(
         &self,
-        _ctx: &ActivityContext,
+        ctx: &ActivityContext,
         input: &AdminPasswordInput,
         _output: &AdminPasswordOutput,
     ) -> ActivityResult<()> {
-        if logs_in(&input.target, ADMIN, ADMIN).await? {
+        if logs_in(ctx, &input.target, ADMIN, ADMIN).await? {
             return Err(ActivityError::terminal("AdminAdmin", "admin still logs in with the password admin")
                 .help("change the password of admin in DSS, then resume"));
         }

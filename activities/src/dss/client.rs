@@ -19,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::reply::{self, Trouble};
+use crate::host::HostRoute;
 use crate::secret::{SecretRef, resolve_in};
 
 /// How long a connection may take.
@@ -80,6 +81,11 @@ pub(crate) fn base_url(url: &str) -> ActivityResult<Url> {
     })
 }
 
+/// A URL of DSS as it is reached from here: over ssh it leads through a forward.
+pub(crate) fn reached(ctx: &ActivityContext, url: &str) -> String {
+    ctx.resource::<HostRoute>().map_or_else(|_| url.to_owned(), |route| route.translate(url))
+}
+
 impl DssClient {
     /// Reads the key; calls nothing yet.
     ///
@@ -87,7 +93,7 @@ impl DssClient {
     /// When the key cannot be read or the URL is none.
     pub async fn connect(ctx: &ActivityContext, target: &DssTarget) -> ActivityResult<Self> {
         let key = resolve_in(ctx, &target.api_key).await?;
-        Self::with_key(&target.url, key.expose())
+        Self::with_key(&reached(ctx, &target.url), key.expose())
     }
 
     /// A client with a key at hand.

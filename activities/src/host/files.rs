@@ -1,7 +1,7 @@
 //! File operations on a host, as fixed scripts.
 //!
-//! The script is a constant; paths and modes are positional parameters, contents travel by stdin and stdout. The
-//! scripts use coreutils only and name no absolute path, so that a wrapper can map the parameters. Writes are
+//! The script is a constant; paths and modes are positional parameters, contents travel by stdin and stdout, and so does
+//! the script itself where stdin is free. The scripts use coreutils only and name no absolute path, so that a wrapper can map the parameters. Writes are
 //! durable when they return: temporary file 0600 of a name of its own (steps may write the same file at once), sync,
 //! rename, sync of the directory. The name ends in the writer's pid, so that the next write or removal can clear away
 //! what a killed one left. That a process has this pid says nothing: the number may be another's by now, or a zombie's. It
@@ -37,6 +37,7 @@ echo $kind $size $entries"#;
 const SHA256: &str = r#"[ -f "$1" ] || exit 44; sha256sum < "$1""#;
 const MOVE: &str = r#"set -eu; [ -e "$1" ] || exit 44
 [ ! -e "$2" ] || { echo "the target exists" >&2; exit 47; }
+[ ! -f "$1" ] || sync "$1"
 mv "$1" "$2"; sync "${2%/*}/""#;
 const COPY: &str = r#"set -eu; umask 077; [ -e "$1" ] || exit 44; tmp=$2.dssflow-new.$$
 trap 'rm -f "$tmp"' EXIT; trap 'exit 143' TERM HUP INT
@@ -79,18 +80,22 @@ impl dyn Host + '_ {
     async fn script(
         &self,
         user: &HostUser,
-        script: &str,
+        script: &'static str,
         arguments: &[&str],
         stdin: Option<&[u8]>,
     ) -> Result<Option<HostOutput>, HostError> {
         for path in arguments.iter().filter(|a| a.contains('/')) {
             check_path(path)?;
         }
-        let fixed = ["sh", "-c", script, "dssflow-file"];
-        let mut command = HostCommand::new(user.clone(), fixed.iter().chain(arguments).copied());
-        if let Some(bytes) = stdin {
-            command = command.stdin(bytes);
-        }
+        let all = arguments.iter().copied();
+        let command = match stdin {
+            None => HostCommand::script(user.clone(), script, all),
+            // Stdin belongs to the contents.
+            Some(bytes) => {
+                let fixed = ["sh", "-c", script, "dssflow-file"];
+                HostCommand::new(user.clone(), fixed.into_iter().chain(all)).stdin(bytes)
+            }
+        };
         let output = self.exec(command).await?;
         match output.status {
             0 => Ok(Some(output)),

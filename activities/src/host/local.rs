@@ -7,7 +7,9 @@
 use dssflow_engine::time::BoxFuture;
 use tokio::sync::OnceCell;
 
+use super::guard;
 use super::process::{self, Child};
+use super::sudo;
 use super::transport::{Host, HostCommand, HostError, HostOutput, HostUser};
 
 /// Where programs are looked for on a host. `sudo`'s own path often lacks `/usr/local/bin`.
@@ -35,6 +37,11 @@ impl Identity {
         let text = output.text();
         let (uid, name) = text.split_once('\n')?;
         Some(Self { uid: uid.trim().parse().ok()?, name: name.trim().to_owned() })
+    }
+
+    /// Whether a command of `user` goes through `sudo`.
+    pub(super) fn uses_sudo(&self, user: &HostUser) -> bool {
+        self.switch(user).first().is_some_and(|word| word == "sudo")
     }
 
     /// What to put before a command that runs as `user`.
@@ -81,7 +88,7 @@ impl LocalHost {
         self.identity
             .get_or_try_init(|| async {
                 let who = self.child(HostCommand::new(HostUser::Login, WHO), None);
-                let output = process::run(who).await?;
+                let output = process::run(who).await?.output;
                 Identity::parse(&output).ok_or_else(|| HostError::Failed {
                     command: "id".to_owned(),
                     status: output.status,
@@ -94,43 +101,47 @@ impl LocalHost {
     /// Lays out the argv and environment; `None` for the identity runs as ourselves.
     fn child(&self, command: HostCommand, identity: Option<&Identity>) -> Child {
         let name = command.name();
-        let HostCommand { argv, stdin, user, env, timeout } = command;
+        let nonce = guard::nonce();
+        let HostCommand { argv, stdin, user, env, timeout, lock } = command;
         let stdin_len = stdin.as_ref().map_or(0, |s| s.len());
+        let outer = guard::outer(&nonce, lock.as_deref(), timeout, &[]);
+        let (locked, inner) = (lock.is_some(), guard::inner(stdin_len));
+        let mark = guard::mark(&nonce);
         if !self.wrapper.is_empty() {
-            let user = match &user {
-                HostUser::Root => "root",
-                HostUser::Login => "login",
-                HostUser::Service(name) => name,
-            };
-            let tail = ["--user", user, "--"].map(str::to_owned);
-            let argv = self.wrapper.iter().cloned().chain(tail).chain(argv).collect();
             let mut whole = inherit(&["PATH", "HOME", "TMPDIR"]);
             whole.push(("LC_ALL".to_owned(), "C.UTF-8".to_owned()));
             whole.extend(env);
-            return Child { name, argv: process::guarded(argv, stdin_len), env: whole, stdin, timeout };
+            whole.push(mark);
+            let wrapped = wrap(&self.wrapper, &user, argv);
+            let argv = outer.into_iter().chain(inner).chain(wrapped).collect();
+            return Child { name, argv, env: whole, stdin, timeout, nonce, locked };
         }
-        let guarded = process::guarded(argv, stdin_len);
         let switch = identity.map(|i| i.switch(&user)).unwrap_or_default();
-        let env = with_base_env(env);
-        let inherited = inherit(&["HOME", "USER", "LOGNAME", "TMPDIR"]);
-        if switch.is_empty() {
-            return Child {
-                name,
-                argv: guarded,
-                env: inherited.into_iter().chain(env).collect(),
-                stdin,
-                timeout,
-            };
-        }
-        let argv = switch.into_iter().chain(env_prefix(env.clone())).chain(guarded).collect();
-        Child {
-            name,
-            argv,
-            env: inherited.into_iter().chain(with_base_env(Vec::new())).collect(),
-            stdin,
-            timeout,
-        }
+        let mut env = with_base_env(env);
+        env.push(mark);
+        let mut whole = inherit(&["HOME", "USER", "LOGNAME", "TMPDIR"]);
+        // Behind `sudo` and `su` the environment is given anew.
+        let carried = if switch.is_empty() {
+            whole.extend(env);
+            Vec::new()
+        } else {
+            whole.extend(with_base_env(Vec::new()));
+            env_prefix(env)
+        };
+        let argv = outer.into_iter().chain(switch).chain(carried).chain(inner).chain(argv).collect();
+        Child { name, argv, env: whole, stdin, timeout, nonce, locked }
     }
+}
+
+/// `WRAPPER... --user USER -- ARGV...`
+pub(super) fn wrap(wrapper: &[String], user: &HostUser, argv: Vec<String>) -> Vec<String> {
+    let user = match user {
+        HostUser::Root => "root",
+        HostUser::Login => "login",
+        HostUser::Service(name) => name,
+    };
+    let tail = ["--user", user, "--"].map(str::to_owned);
+    wrapper.iter().cloned().chain(tail).chain(argv).collect()
 }
 
 impl Host for LocalHost {
@@ -139,7 +150,12 @@ impl Host for LocalHost {
             command.check()?;
             let needs_identity = self.wrapper.is_empty() && command.user != HostUser::Login;
             let identity = if needs_identity { Some(self.identity().await?) } else { None };
-            process::run(self.child(command, identity)).await
+            let (name, user) = (command.name(), command.user.clone());
+            let output = process::run(self.child(command, identity)).await?.output;
+            match sudo::refusal(&output).filter(|_| identity.is_some_and(|i| i.uses_sudo(&user))) {
+                Some(detail) => Err(HostError::Sudo { command: name, detail }),
+                None => Ok(output),
+            }
         })
     }
 
@@ -193,8 +209,8 @@ mod tests {
         assert!(text.contains("DSS_X=1"));
         assert!(text.lines().all(|l| {
             let name = l.split('=').next().unwrap_or_default();
-            ["PATH", "LC_ALL", "HOME", "USER", "LOGNAME", "TMPDIR", "DSS_X", "PWD", "OLDPWD", "SHLVL", "_"]
-                .contains(&name)
+            let own = ["PATH", "LC_ALL", "HOME", "USER", "LOGNAME", "TMPDIR", "DSS_X", "DSSFLOW_CHILD"];
+            own.contains(&name) || ["PWD", "OLDPWD", "SHLVL", "_"].contains(&name)
         }));
     }
 

@@ -15,6 +15,9 @@ pub mod dss_start;
 pub mod env_site;
 pub mod facts;
 mod files;
+mod forward;
+mod guard;
+mod host_key;
 pub mod install_deps;
 pub mod install_dss;
 pub mod integration;
@@ -26,9 +29,12 @@ pub mod marker;
 mod owned_dir;
 pub mod packages;
 mod process;
+pub mod reachable;
 pub mod service_user;
 mod ssh;
+mod ssh_link;
 mod step;
+mod sudo;
 pub mod tool;
 mod transport;
 pub mod unpack;
@@ -37,8 +43,10 @@ pub mod user_isolation;
 use dssflow_engine::activity::{ActivityRegistry, RegistryError};
 
 pub use files::{FileKind, Stat, check_path};
+pub use forward::{Forward, HostRoute};
 pub use local::LocalHost;
-pub use ssh::{SshHost, SshTarget};
+pub use ssh::{SshHost, SshPlace, SshTarget};
+pub use sudo::sudo_ok;
 pub use transport::{
     DEFAULT_TIMEOUT, Host, HostCommand, HostError, HostHandle, HostOutput, HostUser, MAX_OUTPUT_BYTES,
     is_account_name,
@@ -49,6 +57,7 @@ pub use transport::{
 /// # Errors
 /// When a name is taken.
 pub fn register(registry: &mut ActivityRegistry) -> Result<(), RegistryError> {
+    registry.add(reachable::NAME, reachable::Reachable)?;
     registry.add("host.facts", facts::HostFacts)?;
     registry.add("host.packages", packages::Packages)?;
     registry.add("host.docker", docker::Docker)?;

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dssflow_engine::activity::{ActivityContext, ActivityError, ActivityResult, Probe, Recorded};
+use dssflow_engine::time::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
+use super::SshHost;
 use super::marker::{self, Marker};
 use super::transport::{Host, HostCommand, HostError, HostHandle, HostOutput, HostUser, is_account_name};
 
@@ -24,9 +26,46 @@ pub(super) fn scratch(tool: &str) -> String {
     format!("/var/lib/dssflow/scratch-{tool}")
 }
 
-/// The injected host.
+/// The injected host, its commands under the lock of this step: one at a time, also when an attempt that was cut off has
+/// left one running there.
 pub(super) fn host(ctx: &ActivityContext) -> ActivityResult<Arc<dyn Host>> {
+    Ok(Arc::new(StepHost { host: beside(ctx)?, lock: lock(ctx) }))
+}
+
+/// The injected host as it is, for a look while another command of the step runs.
+pub(super) fn beside(ctx: &ActivityContext) -> ActivityResult<Arc<dyn Host>> {
     Ok(Arc::clone(&ctx.resource::<HostHandle>()?.0))
+}
+
+/// The lock of a step: of its run too, so that whoever holds it is an older command of the same step.
+fn lock(ctx: &ActivityContext) -> String {
+    let marks = ctx.marks();
+    let hash = Sha256::digest(format!("{}\n{}\n{}", marks.store, marks.run, marks.step));
+    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
+    let step: String = marks.step.chars().take(60).map(plain).collect();
+    format!("{step}.{}", &hex::encode(hash)[..16])
+}
+
+/// A host on which every command has the lock of one step.
+#[derive(Debug)]
+struct StepHost {
+    host: Arc<dyn Host>,
+    lock: String,
+}
+
+impl Host for StepHost {
+    fn exec(&self, mut command: HostCommand) -> BoxFuture<'_, Result<HostOutput, HostError>> {
+        command.lock.get_or_insert_with(|| self.lock.clone());
+        self.host.exec(command)
+    }
+
+    fn describe(&self) -> String {
+        self.host.describe()
+    }
+
+    fn ssh(&self) -> Option<SshHost> {
+        self.host.ssh()
+    }
 }
 
 /// The service user, its name checked.
@@ -193,6 +232,7 @@ pub(super) async fn download(
     }
     let name = path.rsplit('/').next().unwrap_or(path);
     let part = format!("{path}.part");
+    let beside = beside(ctx)?;
     for fresh in [false, true] {
         if fresh || sha256.is_none() {
             host.remove_file(user, &part).await?;
@@ -208,7 +248,7 @@ pub(super) async fn download(
                 output = &mut transfer => break output?,
                 beat = ctx.sleep(DOWNLOAD_BEAT) => {
                     beat?;
-                    let size = host.stat(user, &part).await?.map_or(0, |s| s.size);
+                    let size = beside.stat(user, &part).await?.map_or(0, |s| s.size);
                     ctx.heartbeat(serde_json::json!({"file": name, "bytes": size}));
                 }
             }

@@ -12,6 +12,9 @@ use dssflow_engine::activity::ActivityError;
 use dssflow_engine::time::BoxFuture;
 use zeroize::Zeroizing;
 
+use super::ssh::SshHost;
+use super::sudo;
+
 /// The most a command may print on stdout, and again on stderr, in bytes.
 pub const MAX_OUTPUT_BYTES: usize = 16 * 1024 * 1024;
 /// How much of a failed command's stderr goes into an error, in characters.
@@ -43,6 +46,9 @@ pub struct HostCommand {
     pub env: Vec<(String, String)>,
     /// After this the command and its children are ended.
     pub timeout: Duration,
+    /// A name of letters, digits, `.`, `_` and `-`: of two commands with the same one the second waits for the first,
+    /// whoever started them. An activity's commands get that of their step.
+    pub lock: Option<String>,
 }
 
 impl HostCommand {
@@ -53,7 +59,18 @@ impl HostCommand {
         S: Into<String>,
     {
         let argv = argv.into_iter().map(Into::into).collect();
-        Self { argv, stdin: None, user, env: Vec::new(), timeout: DEFAULT_TIMEOUT }
+        Self { argv, stdin: None, user, env: Vec::new(), timeout: DEFAULT_TIMEOUT, lock: None }
+    }
+
+    /// A constant script with arguments. It goes in by stdin, so that no command line has it, and can read no stdin
+    /// itself.
+    pub fn script<I, S>(user: HostUser, script: &'static str, arguments: I) -> Self
+    where
+        I: IntoIterator<Item = S>,
+        S: Into<String>,
+    {
+        let fixed = ["sh", "-s", "--"].map(str::to_owned);
+        Self::new(user, fixed.into_iter().chain(arguments.into_iter().map(Into::into))).stdin(script)
     }
 
     /// Gives it bytes on stdin.
@@ -108,6 +125,12 @@ impl HostCommand {
             && !is_account_name(user)
         {
             return bad("the user name is not a valid account name");
+        }
+        if let Some(lock) = &self.lock {
+            let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+            if lock.is_empty() || lock.len() > 200 || lock.starts_with('.') || !lock.chars().all(plain) {
+                return bad("its lock has a name that is no plain file name");
+            }
         }
         Ok(())
     }
@@ -207,12 +230,55 @@ pub enum HostError {
         /// Its name.
         command: String,
     },
-    /// The connection to the host failed; whether the command ran is unknown.
+    /// An older command with the same lock still runs on the host; this one did not start.
+    #[error(
+        "{command} did not start: an older command of the same step still runs on the host{}",
+        pid_text(pid)
+    )]
+    Busy {
+        /// Its name.
+        command: String,
+        /// The process that holds the lock there.
+        pid: String,
+    },
+    /// The lock of the step is not to be had; the command did not start.
+    #[error("{command} did not start: {why}")]
+    Lock {
+        /// Its name.
+        command: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The host has no address yet; the command did not start.
+    #[error("{command} did not start: the address of the host is not known yet")]
+    NoAddress {
+        /// Its name.
+        command: String,
+    },
+    /// There is no connection to the host; the command did not start.
     #[error("no connection to {host}: {detail}")]
-    Connection {
+    Unreachable {
         /// The host.
         host: String,
         /// What ssh said.
+        detail: String,
+    },
+    /// The connection to the host failed while the command ran; whether it had its effect is unknown.
+    #[error("the connection to {host} was lost while {command} ran: {detail}")]
+    Connection {
+        /// The host.
+        host: String,
+        /// Its name.
+        command: String,
+        /// What ssh said.
+        detail: String,
+    },
+    /// `sudo` did not let us; the command did not start.
+    #[error("{command} did not start: {detail}")]
+    Sudo {
+        /// Its name.
+        command: String,
+        /// What sudo said.
         detail: String,
     },
     /// It ended with another status than 0.
@@ -227,6 +293,11 @@ pub enum HostError {
     },
 }
 
+/// Where the process is, for a message.
+fn pid_text(pid: &str) -> String {
+    if pid.is_empty() { String::new() } else { format!(" as process {}", printable(pid, 20)) }
+}
+
 impl From<HostError> for ActivityError {
     fn from(error: HostError) -> Self {
         let mut message = error.to_string();
@@ -236,12 +307,27 @@ impl From<HostError> for ActivityError {
         match error {
             HostError::BadCommand { .. } => Self::terminal("HostCommandRefused", message).no_effect(),
             HostError::Spawn { .. } => Self::terminal("HostProgramMissing", message).no_effect(),
-            HostError::Connection { .. } => Self::retryable("HostUnreachable", message)
-                .help("check that `ssh` reaches the host without a question (key, host key, agent)"),
-            HostError::Failed { ref complaint, .. } if complaint.contains("sudo: a password is required") => {
-                Self::needs_human("SudoRefused", message)
-                    .help("the login user needs passwordless sudo on the host for the time of the bootstrap")
-                    .no_effect()
+            HostError::NoAddress { .. } => Self::terminal("HostAddressUnknown", message)
+                .help("a step that needs the host must come after the one that launches and reaches it")
+                .no_effect(),
+            HostError::Lock { .. } => Self::needs_human("HostLock", message)
+                .help("put right on the host what the message names, then resume the run"),
+            HostError::Busy { ref pid, .. } => {
+                let help = if pid.is_empty() {
+                    "it is waited for again; a process that hangs can be ended on the host".to_owned()
+                } else {
+                    format!(
+                        "it is waited for again; `ps -o pid,etime,args -g {pid}` on the host shows it, and one that \
+                         hangs can be ended there"
+                    )
+                };
+                Self::retryable("HostBusy", message).help(help)
+            }
+            HostError::Unreachable { ref detail, .. } | HostError::Connection { ref detail, .. } => {
+                connection(detail, message)
+            }
+            HostError::Sudo { ref detail, .. } => {
+                Self::needs_human("SudoRefused", message).help(sudo::help(detail))
             }
             HostError::Pipe { .. } => Self::retryable("HostPipe", message),
             HostError::Timeout { .. } => Self::retryable("HostCommandTimeout", message),
@@ -249,6 +335,24 @@ impl From<HostError> for ActivityError {
             HostError::Failed { .. } => Self::retryable("HostCommandFailed", message),
         }
     }
+}
+
+/// Tells what a person must mend from what may pass.
+fn connection(detail: &str, message: String) -> ActivityError {
+    if detail.contains("IDENTIFICATION HAS CHANGED") || detail.contains("Host key verification failed") {
+        return ActivityError::needs_human("HostKeyUntrusted", message).help(
+            "compare the host's key with what you know of it (the EC2 console output has its fingerprint), then put it \
+             into known_hosts by logging in once by hand, and resume the run",
+        );
+    }
+    if detail.contains("Permission denied") || detail.contains("Too many authentication failures") {
+        return ActivityError::needs_human("HostLoginRefused", message).help(
+            "check `host.user` and the key: `ssh -o BatchMode=yes` to the host must log in without a question, by a key \
+             file of the ssh configuration, `host.identity_file`, or an agent that holds the key",
+        );
+    }
+    ActivityError::retryable("HostUnreachable", message)
+        .help("check that `ssh -o BatchMode=yes` reaches the host without a question (address, route, key, host key)")
 }
 
 /// A host that runs commands. Object-safe; shared as `Arc<dyn Host>`.
@@ -262,6 +366,11 @@ pub trait Host: Send + Sync + fmt::Debug {
 
     /// Names the host for people, as `this machine` or `ssh ec2-user@10.0.0.4`.
     fn describe(&self) -> String;
+
+    /// The ssh transport, where it is one: for its address, host key and forwards.
+    fn ssh(&self) -> Option<SshHost> {
+        None
+    }
 }
 
 impl dyn Host + '_ {

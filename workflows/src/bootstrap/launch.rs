@@ -1,10 +1,14 @@
 //! The host, when the site has none yet: machine image, key pair, launch, and the wait for it.
 
 use dssflow_activities::aws::{key_pair, launch, machine_image};
+use dssflow_activities::host::reachable;
 use dssflow_engine::id::StepName;
 
-use super::plan::{LAUNCH, LOOK, Plan, from_step};
-use crate::site::Launch;
+use super::plan::{LAUNCH, LOOK, Plan, REACH, from_step};
+use crate::site::{Launch, ReachBy, Transport};
+
+/// How long a launched machine may take to answer, in seconds.
+const REACHABLE_WITHIN_S: u64 = 600;
 
 /// Adds the steps that launch the host once the network was found to fit; gives the wait, whose output says the
 /// instance's id and addresses.
@@ -67,4 +71,25 @@ pub(super) fn steps(plan: &mut Plan<'_>, wanted: &Launch, network: &StepName) ->
     .title("the launched instance runs")
     .budget(LAUNCH)
     .add()
+}
+
+/// The wait until a launched machine answers over ssh, which makes its address and keys known; nothing where dssflow runs
+/// on the host itself.
+pub(super) fn reach(plan: &mut Plan<'_>, running: &StepName) -> Option<StepName> {
+    let host = &plan.site.host;
+    if host.transport != Transport::Ssh {
+        return None;
+    }
+    let pointer = match host.reach_by {
+        ReachBy::PrivateAddress => "/private_ip",
+        ReachBy::PublicAddress => "/public_ip",
+        ReachBy::InstanceId => "/instance_id",
+    };
+    let input = reachable::ReachableInput {
+        instance_id: from_step(running, "/instance_id"),
+        address: from_step(running, pointer),
+        within_s: REACHABLE_WITHIN_S,
+    };
+    let step = plan.step("host-reachable", reachable::NAME, &input);
+    Some(step.title("the launched instance answers over ssh; its host key is pinned").budget(REACH).add())
 }

@@ -78,6 +78,8 @@ const fn budget(typical_s: u64, limit_min: u64, attempts: u32) -> Budget {
 
 /// A look at something that is there.
 pub(super) const LOOK: Budget = budget(1, 2, 8);
+/// A launched machine coming up, as far as ssh.
+pub(super) const REACH: Budget = budget(90, 15, 5);
 /// A single small change by an API.
 pub(super) const WRITE: Budget = budget(2, 2, 5);
 /// EC2 launching or terminating an instance.

@@ -429,6 +429,36 @@ fn deletions_wait_for_what_hangs_on_them_and_failed_creates_are_replaced() {
 }
 
 #[test]
+fn a_launched_host_behind_ssh_is_reached_before_anything_is_on_it() {
+    let mut site = launching();
+    let names = |site: &Site| -> Vec<String> {
+        bootstrap(site).expect("a graph").graph.steps().iter().map(|s| s.name.to_string()).collect()
+    };
+    assert!(!names(&site).contains(&"host-reachable".to_owned()), "dssflow runs on it");
+    site.host.transport = crate::site::Transport::Ssh;
+    site.host.user = Some("ec2-user".to_owned());
+    for (by, pointer) in [
+        (crate::site::ReachBy::PrivateAddress, "/private_ip"),
+        (crate::site::ReachBy::PublicAddress, "/public_ip"),
+        (crate::site::ReachBy::InstanceId, "/instance_id"),
+    ] {
+        site.host.reach_by = by;
+        let workflow = bootstrap(&site).expect("a graph");
+        let graph = &workflow.graph;
+        let ix = graph.index_of(&plan::step_name("host-reachable")).expect("a step");
+        assert!(upstream(graph, ix).contains("host-running"));
+        let StepKind::Activity { input: Binding::Object { fields }, .. } = &graph.step(ix).kind else {
+            panic!("an activity with references")
+        };
+        assert_eq!(fields["address"], Binding::output(&plan::step_name("host-running"), pointer));
+        for then in ["host-facts", "packages", "service-user", "kit-dss", "dss-ready"] {
+            let before = upstream(graph, graph.index_of(&plan::step_name(then)).expect("a step"));
+            assert!(before.contains("host-reachable"), "{then} does not wait for the machine");
+        }
+    }
+}
+
+#[test]
 fn the_general_settings_are_written_by_one_at_a_time() {
     for (_, workflow) in both() {
         for name in ["container-config", "spark-config", "metastore", "default-cluster"] {

@@ -271,6 +271,16 @@ impl Rules<'_> {
         self.machine();
         let host = &self.site["host"];
         if host["transport"] == "ssh" {
+            // The address of a machine that is launched is an output of a step.
+            let launches = !host["launch"].is_null();
+            if launches && !host["address"].is_null() {
+                self.note(
+                    codes::UNSUPPORTED,
+                    "host.address",
+                    "stands beside host.launch: nobody knows the address before the machine is launched",
+                    "remove it; `reach_by` chooses the private address, the public one or the instance id",
+                );
+            }
             for (key, what) in
                 [("address", "the host's name or address"), ("user", "a user that is root or may sudo")]
             {
@@ -286,7 +296,7 @@ impl Rules<'_> {
                 }
             }
         } else {
-            for key in ["address", "user", "ssh_port", "identity_file"] {
+            for key in ["address", "user", "ssh_port", "identity_file", "ssh_config"] {
                 if !host[key].is_null() {
                     self.note(
                         codes::UNSUPPORTED,

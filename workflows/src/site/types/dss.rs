@@ -33,7 +33,7 @@ pub struct Dss {
     #[serde(default = "default_port")]
     #[schemars(schema_with = "formats::port")]
     pub port: u16,
-    /// The URL under which dssflow reaches DSS; by default http, the host and the port.
+    /// The URL under which dssflow reaches DSS; by default the port on the host itself, over ssh through a forward.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "formats::url")]
     pub url: Option<String>,

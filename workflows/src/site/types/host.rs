@@ -36,6 +36,19 @@ pub enum Transport {
     Ssh,
 }
 
+/// By what a launched machine is reached.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReachBy {
+    /// Its private address.
+    #[default]
+    PrivateAddress,
+    /// Its public address.
+    PublicAddress,
+    /// Its instance id, which a `ProxyCommand` of the ssh configuration understands.
+    InstanceId,
+}
+
 /// The machine DSS runs on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -59,6 +72,13 @@ pub struct Host {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "formats::plain")]
     pub identity_file: Option<String>,
+    /// With ssh: an ssh configuration file in place of the user's and the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "formats::plain")]
+    pub ssh_config: Option<String>,
+    /// With ssh and `launch`: by what the launched machine is reached.
+    #[serde(default)]
+    pub reach_by: ReachBy,
     /// The EC2 instance id of a machine that is there. Either this or `launch`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "formats::instance")]
