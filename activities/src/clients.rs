@@ -17,6 +17,7 @@ use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig, imds};
 use aws_credential_types::Credentials;
+use aws_credential_types::credential_feature::AwsCredentialFeature;
 use aws_credential_types::provider::{self, ProvideCredentials, SharedCredentialsProvider, future};
 use dssflow_engine::activity::{ActivityContext, ActivityError, ActivityResult};
 use secrecy::{ExposeSecret, SecretString};
@@ -119,8 +120,10 @@ struct Inner {
     eks: OnceLock<aws_sdk_eks::Client>,
     glue: OnceLock<aws_sdk_glue::Client>,
     iam: OnceLock<aws_sdk_iam::Client>,
+    lakeformation: OnceLock<aws_sdk_lakeformation::Client>,
     s3: OnceLock<aws_sdk_s3::Client>,
     secretsmanager: OnceLock<aws_sdk_secretsmanager::Client>,
+    servicequotas: OnceLock<aws_sdk_servicequotas::Client>,
     ssm: OnceLock<aws_sdk_ssm::Client>,
     sts: OnceLock<aws_sdk_sts::Client>,
 }
@@ -176,8 +179,10 @@ impl AwsClients {
                 eks: OnceLock::new(),
                 glue: OnceLock::new(),
                 iam: OnceLock::new(),
+                lakeformation: OnceLock::new(),
                 s3: OnceLock::new(),
                 secretsmanager: OnceLock::new(),
+                servicequotas: OnceLock::new(),
                 ssm: OnceLock::new(),
                 sts: OnceLock::new(),
             }),
@@ -236,8 +241,16 @@ impl AwsClients {
         iam: aws_sdk_iam::Client
     );
     client!(
+        /// AWS Lake Formation.
+        lakeformation: aws_sdk_lakeformation::Client
+    );
+    client!(
         /// AWS Secrets Manager.
         secretsmanager: aws_sdk_secretsmanager::Client
+    );
+    client!(
+        /// AWS Service Quotas.
+        servicequotas: aws_sdk_servicequotas::Client
     );
     client!(
         /// AWS Systems Manager, for its parameter store.
@@ -269,6 +282,23 @@ impl AwsClients {
         Ok(credentials.expiry())
     }
 
+    /// Where the credentials in use come from, in words, as `the profile of ~/.aws`.
+    ///
+    /// # Errors
+    /// A credentials error when there are none.
+    pub async fn credentials_source(&self) -> ActivityResult<String> {
+        let provider =
+            self.inner.config.credentials_provider().ok_or_else(|| no_credentials("none is configured"))?;
+        let credentials = provider.provide_credentials().await.map_err(|e| no_credentials(&e.to_string()))?;
+        let features = credentials.get_property::<Vec<AwsCredentialFeature>>();
+        let profile = self.inner.spec.profile.as_deref().map_or_else(String::new, |p| format!(" {p}"));
+        Ok(match features.and_then(|f| f.iter().find_map(|f| source_of(f, &profile))) {
+            Some(source) => source,
+            None if self.inner.spec.credentials.is_some() => "fixed credentials".to_owned(),
+            None => "the default chain".to_owned(),
+        })
+    }
+
     /// The id of the instance this process runs on, from the metadata service (`IMDSv2`).
     ///
     /// # Errors
@@ -284,6 +314,27 @@ impl AwsClients {
         })?;
         Ok(AsRef::<str>::as_ref(&id).trim().to_owned())
     }
+}
+
+/// The words for what the SDK notes about credentials; `None` for notes on something else.
+fn source_of(feature: &AwsCredentialFeature, profile: &str) -> Option<String> {
+    use AwsCredentialFeature as F;
+    Some(match feature {
+        F::CredentialsEnvVars => "environment variables".to_owned(),
+        F::CredentialsEnvVarsStsWebIdToken | F::CredentialsStsAssumeRoleWebId => {
+            "a web identity token".to_owned()
+        }
+        F::CredentialsProfile | F::CredentialsProfileSourceProfile | F::CredentialsProfileNamedProvider => {
+            format!("the profile{profile} of ~/.aws")
+        }
+        F::CredentialsProfileSso | F::CredentialsSso => format!("an SSO session of the profile{profile}"),
+        F::CredentialsProfileProcess | F::CredentialsProcess => {
+            format!("the process of the profile{profile}")
+        }
+        F::CredentialsHttp => "the container's endpoint".to_owned(),
+        F::CredentialsImds => "the instance's role".to_owned(),
+        _ => return None,
+    })
 }
 
 fn no_credentials(why: &str) -> ActivityError {

@@ -6,6 +6,7 @@ pub mod aws;
 pub mod clients;
 pub mod dss;
 pub mod host;
+pub mod preflight;
 pub mod secret;
 
 use dssflow_engine::activity::{ActivityRegistry, RegistryError};

@@ -1,6 +1,7 @@
 //! The command line. What stands in the documentation comments here is what `--help` prints.
 
 mod operate;
+mod preflight;
 mod store;
 
 use std::path::PathBuf;
@@ -11,6 +12,8 @@ pub(crate) use operate::{
     CompleteArgs, ForkArgs, GateArgs, MarkArgs, RerunArgs, RetryArgs, SignalArgs, SkipArgs, StepRef,
     TerminateArgs, UnpauseArgs,
 };
+
+pub(crate) use preflight::{PreflightArgs, ReportFormat};
 
 pub(crate) use store::{
     BackupArgs, ExportArgs, ImportArgs, PruneArgs, RestoreArgs, RunExportArgs, StoreCommand,
@@ -67,6 +70,13 @@ pub(crate) enum Command {
         after_help = "Examples:\n  dssflow run bootstrap -f site.yaml\n  dssflow run bootstrap --sandbox"
     )]
     Run(RunArgs),
+    /// Look whether the world fits a site, before anything is made; `run` does it by itself
+    #[command(
+        after_help = "Exit codes: 0 it fits, 4 there are no credentials, 5 something stands against the run. Nothing is changed. \
+                      A check that may not look says so and is no reason to stop.\n\n\
+                      Examples:\n  dssflow preflight -f site.yaml\n  dssflow preflight bootstrap --only P09 --only P20\n  dssflow preflight bootstrap --sandbox -o json"
+    )]
+    Preflight(PreflightArgs),
     /// Go on with a run where it is: after a crash, a pause or a failure
     #[command(after_help = "Examples:\n  dssflow resume @latest\n  dssflow resume bootstrap-lab --upgrade")]
     Resume(ResumeArgs),

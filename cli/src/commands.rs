@@ -7,6 +7,7 @@ mod decide;
 mod explain;
 mod init;
 mod pause;
+pub(crate) mod preflight;
 pub(crate) mod prune;
 mod restore;
 mod resume;
@@ -46,6 +47,7 @@ pub(crate) fn run(ui: &Ui, cli: Cli) -> CommandResult {
     match cli.command {
         Command::Version | Command::Explain(_) => Ok(Exit::Ok),
         Command::Run(args) => wait(run::run(ui, &settings, args)),
+        Command::Preflight(args) => wait(preflight::run(ui, &settings, &args)),
         Command::Resume(args) => wait(resume::run(ui, &settings, &args)),
         Command::Retry(args) => wait(again::retry(ui, &settings, args)),
         Command::Rerun(args) => wait(again::rerun(ui, &settings, args)),

@@ -1,25 +1,25 @@
 //! What a run works on: clients and host made from the site, the sandbox it may belong to, and the checks that come
 //! before anything is made.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dssflow_activities::aws::bucket::check_bucket;
 use dssflow_activities::aws::identity::{self, Identity, identify};
-use dssflow_activities::aws::instance::{InstanceInput, MIN_MEMORY_MIB, instance_facts};
-use dssflow_activities::aws::network::{NetworkInput, check_network};
 use dssflow_activities::clients::{AwsClients, ClientsConfig, StaticCredentials};
 use dssflow_activities::host::{HostHandle, LocalHost, SshHost, SshTarget};
+use dssflow_activities::preflight;
 use dssflow_activities::secret::{self, SecretClients, SecretRef};
-use dssflow_engine::activity::{ActivityError, ErrorClass};
+use dssflow_engine::activity::ActivityError;
+use dssflow_engine::graph::Graph;
 use dssflow_engine::id::RunId;
 use dssflow_engine::run::view::RunView;
 use dssflow_sandbox::World as Sandbox;
 use dssflow_workflows::Site;
-use dssflow_workflows::site::{ApiKey, Credentials, Transport};
+use dssflow_workflows::site::{Credentials, Transport};
 
+use crate::commands;
 use crate::error::{Code, CommandError, CommandResult, Exit};
+use crate::ui::Ui;
 
 /// The label that says to which sandbox a run belongs.
 pub(crate) const SANDBOX_LABEL: &str = "sandbox";
@@ -144,37 +144,6 @@ async fn with_credentials(site: &Site, plain: ClientsConfig, name: &str) -> Comm
     })
 }
 
-/// The references to this machine's environment and files that cannot be read: each once, never with a value.
-async fn unreadable_secrets(site: &Site) -> Vec<(String, String)> {
-    let mut references: Vec<(String, &SecretRef)> =
-        vec![("dss.admin_password".to_owned(), &site.dss.admin_password)];
-    if let Some(license) = &site.dss.license {
-        references.push(("dss.license".to_owned(), license));
-    }
-    if let ApiKey::Ref(key) = &site.dss.api_key {
-        references.push(("dss.api_key".to_owned(), key));
-    }
-    for (name, set) in &site.credentials {
-        if let Credentials::Static { access_key_id, secret_access_key } = set {
-            references.push((format!("credentials.{name}.access_key_id"), access_key_id));
-            references.push((format!("credentials.{name}.secret_access_key"), secret_access_key));
-        }
-    }
-    let mut problems = Vec::new();
-    for (path, reference) in references {
-        let help = match reference {
-            SecretRef::Env { env } => format!("set the variable {env} for this command"),
-            SecretRef::File { .. } => "name a file of mode 0600 with the secret in it".to_owned(),
-            // Those lie where the run's own credentials lead.
-            SecretRef::SecretsManager { .. } | SecretRef::Ssm { .. } => continue,
-        };
-        if let Err(error) = secret::resolve(reference, SecretClients::default()).await {
-            problems.push((format!("{path}: {error}"), help));
-        }
-    }
-    problems
-}
-
 async fn read_secret(reference: &SecretRef, clients: &AwsClients) -> CommandResult<secret::Secret> {
     let clients = SecretClients { secrets_manager: Some(clients.secretsmanager()), ssm: Some(clients.ssm()) };
     secret::resolve(reference, clients).await.map_err(|e| CommandError::from(ActivityError::from(e)))
@@ -247,75 +216,25 @@ impl World {
         }
     }
 
-    /// Looks at the secrets of this machine, the instance, the network and the buckets before anything is made.
+    /// The world as the checks of the preflight look at it.
+    pub(crate) fn look(&self, site: &Site, graph: &Graph, store: Option<String>) -> preflight::Look {
+        let spec = dssflow_workflows::preflight(site, graph, Vec::new(), store);
+        preflight::Look::new(spec, self.clients.clone(), self.host.clone())
+    }
+
+    /// Looks whether the world fits before anything is made. Warnings are said and no more.
     ///
     /// # Errors
-    /// Everything that does not fit.
-    pub(crate) async fn preflight(&self, site: &Site) -> CommandResult<()> {
-        let mut problems = unreadable_secrets(site).await;
-        let input =
-            InstanceInput { instance_id: Some(site.host.instance.clone()), min_memory_mib: MIN_MEMORY_MIB };
-        let vpc_id = match Box::pin(instance_facts(&self.clients, &input)).await {
-            Ok(facts) => {
-                let misfits = facts.misfits(MIN_MEMORY_MIB);
-                let help = "take an instance that fits, or correct host.instance";
-                problems.extend(
-                    misfits.into_iter().map(|m| (format!("{}: {m}", facts.instance_id), help.to_owned())),
-                );
-                Some(facts.vpc_id)
-            }
-            Err(error) if error.class == ErrorClass::Credentials => return Err(error.into()),
-            Err(error) => {
-                let help =
-                    error.help.clone().unwrap_or_else(|| "correct host.instance in the site file".to_owned());
-                problems.push((error.to_string(), help));
-                None
-            }
-        };
-        let lost = vpc_id.is_none();
-        let input = NetworkInput {
-            vpc_id,
-            subnets: site.cluster.subnets.clone(),
-            security_groups: site.cluster.security_groups.clone(),
-            public: !site.cluster.private,
-        };
-        if let Err(found) = Box::pin(check_network(&self.clients, &input)).await {
-            for problem in found {
-                match problem.error {
-                    Some(error) if error.class == ErrorClass::Credentials => return Err(error.into()),
-                    _ => {
-                        // Without the instance there is no VPC to look in.
-                        let help = if lost && problem.help.contains("Values=`") {
-                            "correct region, or the id in the site file".to_owned()
-                        } else {
-                            problem.help
-                        };
-                        let what = format!("[{}] {}: {}", problem.code, problem.subject, problem.message);
-                        problems.push((what, help));
-                    }
-                }
-            }
-        }
-        let buckets: BTreeSet<&str> = site.connections.iter().map(|c| c.bucket.as_str()).collect();
-        for bucket in buckets {
-            // What else may go wrong with the look, the run meets with its retries.
-            if let Err(error) = Box::pin(check_bucket(&self.clients, bucket)).await
-                && error.class == ErrorClass::Terminal
-            {
-                let help = error.help.clone().unwrap_or_else(|| "correct connections[].bucket".to_owned());
-                problems.push((error.to_string(), help));
-            }
-        }
-        if problems.is_empty() {
-            return Ok(());
-        }
-        let count = problems.len();
-        let plural = if count == 1 { "" } else { "s" };
-        let mut error = CommandError::new(
-            Code::Preflight,
-            format!("the world does not fit the site: {count} problem{plural}"),
-        );
-        error.why = problems.into_iter().map(|(what, help)| format!("{what}\n  help: {help}")).collect();
-        Err(error.hint("nothing was created; mend this and run the command again"))
+    /// Everything that stands against the run.
+    pub(crate) async fn preflight(
+        &self,
+        ui: &Ui,
+        site: &Site,
+        graph: &Graph,
+        store: Option<String>,
+    ) -> CommandResult<()> {
+        let look = self.look(site, graph, store);
+        let report = Box::pin(preflight::run(&look, &[])).await;
+        commands::preflight::judge(ui, &report)
     }
 }

@@ -4,5 +4,6 @@
 mod faults;
 mod kills;
 mod paths;
+mod preflight;
 mod support;
 mod wrong_input;

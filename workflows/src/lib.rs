@@ -14,6 +14,7 @@
 
 pub mod bootstrap;
 pub mod init;
+pub mod preflight;
 pub mod site;
 
 use dssflow_engine::graph::Graph;
@@ -22,6 +23,7 @@ use dssflow_engine::run::RunOptions;
 
 pub use bootstrap::{bootstrap, register_functions, required_account, summary, wired_not_exercised};
 pub use init::{InstanceFacts, SubnetFacts, init_template};
+pub use preflight::preflight;
 pub use site::{Site, SiteErrors, SiteProblem, parse, schema};
 
 /// A workflow with its parameters filled in, ready to be started.

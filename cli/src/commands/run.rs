@@ -61,7 +61,8 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandR
         return exit;
     }
     let identity = world.identify(&site).await?;
-    world.preflight(&site).await?;
+    let store = session.engine().store().id().to_string();
+    world.preflight(ui, &site, &workflow.graph, Some(store)).await?;
     banner(ui, &site, &identity.principal_arn, world.sandbox.as_ref(), settings);
     if !free {
         ui.confirm("Make this?")?;
@@ -116,7 +117,7 @@ fn unusable(dir: &Path, error: &std::io::Error) -> CommandError {
 }
 
 /// The sandbox of the store when the site leads into it: such a run costs nothing and belongs to that world.
-async fn sandbox_behind(settings: &Settings, site: &Site) -> CommandResult<Option<Sandbox>> {
+pub(crate) async fn sandbox_behind(settings: &Settings, site: &Site) -> CommandResult<Option<Sandbox>> {
     let Some(endpoint) = &site.aws.endpoint_url else { return Ok(None) };
     let living = dssflow_sandbox::find(&world::sandbox_dir(&settings.store)).await?;
     Ok(living.filter(|world| world.aws_endpoint == *endpoint))

@@ -8,7 +8,9 @@ pub mod record;
 mod eks;
 mod eks_access;
 mod eks_addons;
+mod iam;
 pub(crate) mod overlay;
+mod quotas;
 pub(crate) mod recognise;
 mod reply;
 mod stacks;
@@ -199,6 +201,8 @@ impl Proxy {
     async fn plain(&self, call: &Call, request: &Incoming) -> Reply {
         let upstream = &self.inner.upstream;
         match (call.service.as_str(), call.operation.as_str()) {
+            ("iam", "SimulatePrincipalPolicy") => iam::simulate(upstream, request).await,
+            ("servicequotas", "GetServiceQuota" | "GetAWSDefaultServiceQuota") => quotas::get(request),
             ("ecr", "PutImage") => upstream.forward(&with_digest(request)).await,
             ("athena", "StartQueryExecution") => {
                 if let Err(error) = crate::athena::queue_result(upstream.aws()).await {
