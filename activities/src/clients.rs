@@ -1,6 +1,6 @@
 //! The AWS clients the activities use, all made from one configuration.
 //!
-//! The engine owns retries, so the SDK's are off; every call has a connect, read, attempt and operation timeout,
+//! The engine owns retries, so the SDK's are off but for one second try of a call that only looks; every call has a connect, read, attempt and operation timeout,
 //! because the SDK by itself waits for a hung reply for ever. Credentials are looked up anew when the last answer is
 //! a minute old, so that a run that paused for expired ones goes on as soon as a person has renewed them.
 //!
@@ -21,6 +21,12 @@ use aws_credential_types::credential_feature::AwsCredentialFeature;
 use aws_credential_types::provider::{self, ProvideCredentials, SharedCredentialsProvider, future};
 use dssflow_engine::activity::{ActivityContext, ActivityError, ActivityResult};
 use secrecy::{ExposeSecret, SecretString};
+
+mod reads;
+
+pub use reads::READ_ATTEMPTS;
+
+use reads::ReadsTwice;
 
 /// How long a connection may take to be made.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -135,10 +141,13 @@ impl fmt::Debug for AwsClients {
 }
 
 macro_rules! client {
-    ($(#[$doc:meta])* $name:ident: $client:ty) => {
+    ($(#[$doc:meta])* $name:ident: $sdk:ident) => {
         $(#[$doc])*
-        pub fn $name(&self) -> &$client {
-            self.inner.$name.get_or_init(|| <$client>::new(&self.inner.config))
+        pub fn $name(&self) -> &$sdk::Client {
+            self.inner.$name.get_or_init(|| {
+                let config = $sdk::config::Builder::from(&self.inner.config).interceptor(ReadsTwice).build();
+                $sdk::Client::from_conf(config)
+            })
         }
     };
 }
@@ -214,51 +223,51 @@ impl AwsClients {
 
     client!(
         /// Amazon Athena.
-        athena: aws_sdk_athena::Client
+        athena: aws_sdk_athena
     );
     client!(
         /// AWS CloudFormation.
-        cloudformation: aws_sdk_cloudformation::Client
+        cloudformation: aws_sdk_cloudformation
     );
     client!(
         /// Amazon EC2.
-        ec2: aws_sdk_ec2::Client
+        ec2: aws_sdk_ec2
     );
     client!(
         /// Amazon ECR.
-        ecr: aws_sdk_ecr::Client
+        ecr: aws_sdk_ecr
     );
     client!(
         /// Amazon EKS.
-        eks: aws_sdk_eks::Client
+        eks: aws_sdk_eks
     );
     client!(
         /// AWS Glue.
-        glue: aws_sdk_glue::Client
+        glue: aws_sdk_glue
     );
     client!(
         /// AWS IAM.
-        iam: aws_sdk_iam::Client
+        iam: aws_sdk_iam
     );
     client!(
         /// AWS Lake Formation.
-        lakeformation: aws_sdk_lakeformation::Client
+        lakeformation: aws_sdk_lakeformation
     );
     client!(
         /// AWS Secrets Manager.
-        secretsmanager: aws_sdk_secretsmanager::Client
+        secretsmanager: aws_sdk_secretsmanager
     );
     client!(
         /// AWS Service Quotas.
-        servicequotas: aws_sdk_servicequotas::Client
+        servicequotas: aws_sdk_servicequotas
     );
     client!(
         /// AWS Systems Manager, for its parameter store.
-        ssm: aws_sdk_ssm::Client
+        ssm: aws_sdk_ssm
     );
     client!(
         /// AWS STS.
-        sts: aws_sdk_sts::Client
+        sts: aws_sdk_sts
     );
 
     /// Amazon S3. An endpoint of our own gets path-style requests: it has no DNS name for each bucket.
@@ -266,6 +275,7 @@ impl AwsClients {
         self.inner.s3.get_or_init(|| {
             let config = aws_sdk_s3::config::Builder::from(&self.inner.config)
                 .force_path_style(self.inner.spec.endpoint_url.is_some())
+                .interceptor(ReadsTwice)
                 .build();
             aws_sdk_s3::Client::from_conf(config)
         })

@@ -405,11 +405,17 @@ impl SecretSink {
         }
     }
 
-    /// Puts a secret here; durable when it returns.
+    /// Puts a secret here; durable when it returns. `token` makes a repeated write of the same secret one version in
+    /// Secrets Manager; it must be another one for another secret.
     ///
     /// # Errors
     /// When the file cannot be written and synced, or AWS refuses.
-    pub async fn write(&self, secret: &Secret, clients: SecretClients<'_>) -> Result<SecretRef, SecretError> {
+    pub async fn write(
+        &self,
+        secret: &Secret,
+        clients: SecretClients<'_>,
+        token: Option<&str>,
+    ) -> Result<SecretRef, SecretError> {
         let reference = self.reference();
         match self {
             Self::File { file } => write_secret_file(file, secret).map_err(|e| file_error(file, e))?,
@@ -417,11 +423,13 @@ impl SecretSink {
                 let client =
                     clients.secrets_manager.ok_or_else(|| SecretError::NoClient(reference.to_string()))?;
                 let put = client.put_secret_value().secret_id(secrets_manager).secret_string(secret.expose());
+                let put = put.set_client_request_token(token.map(str::to_owned));
                 match put.send().await.map_err(|e| aws_error(&reference, &e)) {
                     Ok(_) => {}
                     Err(SecretError::Aws { code, .. }) if code == "ResourceNotFoundException" => {
                         let create =
                             client.create_secret().name(secrets_manager).secret_string(secret.expose());
+                        let create = create.set_client_request_token(token.map(str::to_owned));
                         create.send().await.map_err(|e| aws_error(&reference, &e))?;
                     }
                     Err(error) => return Err(error),
@@ -477,7 +485,9 @@ impl SecretSink {
     pub(crate) async fn write_in(&self, ctx: &ActivityContext, secret: &Secret) -> ActivityResult<SecretRef> {
         let (manager, ssm) = injected(ctx);
         let clients = SecretClients { secrets_manager: manager.as_deref(), ssm: ssm.as_deref() };
-        Ok(self.write(secret, clients).await?)
+        // Of the secret as well: an attempt that makes another key must not be answered for the first one.
+        let token = ctx.token(&format!("put-secret-{}", secret.fingerprint()));
+        Ok(self.write(secret, clients, Some(token.as_str())).await?)
     }
 
     /// [`SecretSink::remove`] with the clients injected into the engine.
@@ -554,10 +564,10 @@ mod tests {
         let none = SecretClients::default();
         assert!(sink.read(none).await.unwrap().is_none());
         let secret = Secret::new("first");
-        let reference = sink.write(&secret, none).await.unwrap();
+        let reference = sink.write(&secret, none, None).await.unwrap();
         assert_eq!(resolve(&reference, none).await.unwrap().expose(), "first");
         assert_eq!(std::fs::metadata(dir.join("key")).unwrap().permissions().mode() & 0o777, 0o600);
-        sink.write(&Secret::new("second"), none).await.unwrap();
+        sink.write(&Secret::new("second"), none, None).await.unwrap();
         assert!(!sink.remove(&secret.fingerprint(), none).await.unwrap(), "somebody else's secret stays");
         assert!(sink.remove(&Secret::new("second").fingerprint(), none).await.unwrap());
         std::fs::write(dir.join("key"), "open").unwrap();

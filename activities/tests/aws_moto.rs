@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use dssflow_activities::aws::{
     access_entry, addon, athena_query, bucket, cluster, default_sg, eksctl, glue_database, identity, images,
-    instance, launch_template, network, node_group, repositories, role, service_linked_role, sweep,
+    instance, key_pair, launch, launch_template, machine_image, network, node_group, repositories, role,
+    service_linked_role, sweep, versions,
 };
 use dssflow_activities::clients::{AwsClients, ClientsConfig, StaticCredentials};
 use dssflow_engine::activity::{
@@ -176,6 +177,8 @@ async fn all() {
     case(&mut failed, "instance", the_instance(Arc::clone(&lab))).await;
     case(&mut failed, "default security group", the_default_group(Arc::clone(&lab))).await;
     case(&mut failed, "network", the_network(Arc::clone(&lab))).await;
+    case(&mut failed, "launch", the_launch(Arc::clone(&lab))).await;
+    case(&mut failed, "versions", the_versions(Arc::clone(&lab))).await;
     case(&mut failed, "repositories", the_repositories(Arc::clone(&lab))).await;
     case(&mut failed, "glue database", the_database(Arc::clone(&lab))).await;
     case(&mut failed, "buckets and queries", buckets_and_queries(Arc::clone(&lab))).await;
@@ -256,6 +259,7 @@ async fn the_network(lab: Arc<Lab>) {
         subnets: world.subnets[..2].to_vec(),
         security_groups: vec![world.default_security_group.clone()],
         public: true,
+        host_subnet: None,
     };
     let network = network::check_network(&lab.clients, &input).await.expect("it fits");
     assert_eq!(network.subnets.len(), 2);
@@ -267,6 +271,110 @@ async fn the_network(lab: Arc<Lab>) {
     let (ctx, _) = lab.ctx(1, "run-1", "network");
     let error = network::NetworkCheck.execute(&ctx, &input).await.expect_err("the same as a step");
     assert_eq!((error.class, error.code.as_str()), (ErrorClass::Terminal, network::SUBNETS_ONE_ZONE));
+}
+
+/// A key pair, and an instance that is launched once whatever happens to the answers.
+async fn the_launch(lab: Arc<Lab>) {
+    let key = key_pair::KeyPairInput { name: "dssflow-lab-host".into(), public_key: PUBLIC_KEY.into() };
+    let (_, key_ctx, key_ledger) = lab.make(&key_pair::KeyPair, &key).await;
+    let other = key_pair::KeyPairInput { public_key: PUBLIC_KEY.replace("AAAAI", "AAAAJ"), ..key.clone() };
+    let error = key_pair::KeyPair.probe(&key_ctx, &other).await.expect_err("another key");
+    assert_eq!((error.class, error.code.as_str()), (ErrorClass::NeedsHuman, "KeyPairDiffers"));
+
+    let (ctx, ledger) = lab.ctx(1, "run-1", "host-launch");
+    let mut wanted = machine_image::MachineImageInput {
+        id: None,
+        owner: lab.world.account.clone(),
+        name: "AlmaLinux OS 8*x86_64*".into(),
+    };
+    let image = machine_image::MachineImage.execute(&ctx, &wanted).await.expect("the seeded image");
+    assert!(image.name.starts_with("AlmaLinux OS 8"), "{image:?}");
+    wanted.name = "No Such OS*".into();
+    let error = machine_image::MachineImage.execute(&ctx, &wanted).await.expect_err("no such image");
+    assert_eq!((error.class, error.code.as_str()), (ErrorClass::Terminal, "ImageNotFound"));
+    wanted.id = Some("ami-0123456789abcdef0".into());
+    let error = machine_image::MachineImage.execute(&ctx, &wanted).await.expect_err("no such id");
+    assert_eq!(error.code, "ImageNotFound");
+
+    let input = launch::LaunchInput {
+        name: "dssflow-lab-host".into(),
+        image_id: image.id.clone(),
+        root_device: image.root_device,
+        instance_type: "m7i.2xlarge".into(),
+        subnet_id: lab.world.subnets[0].clone(),
+        vpc_id: lab.world.vpc_id.clone(),
+        security_groups: vec![lab.world.instance_security_group.clone()],
+        disk_gb: 200,
+        disk_type: "gp3".into(),
+        instance_profile: None,
+        key_name: Some(key.name.clone()),
+        user_data: Some("#!/bin/sh\nmkdir -p /data\n".into()),
+    };
+    assert_eq!(launch::Launch.probe(&ctx, &input).await, Ok(Probe::Absent));
+    // The answer is lost, and the call is made again before anybody looks: the token gives the same instance.
+    let fault = Fault::new(Target::Aws, "ec2:RunInstances", Action::Reset).after().times(1);
+    set_faults(&lab.world, &[fault]).await.expect("the fault is set");
+    let error = launch::Launch.execute(&ctx, &input).await.expect_err("the answer is lost");
+    assert_eq!((error.class, error.no_effect), (ErrorClass::Retryable, false), "{error}");
+    set_faults(&lab.world, &[]).await.expect("no more faults");
+    let made = launch::Launch.execute(&ctx, &input).await.expect("the same again");
+    let Ok(Probe::Present { output, owner: Owner::ThisRun }) = launch::Launch.probe(&ctx, &input).await
+    else {
+        panic!("one instance of this run")
+    };
+    assert_eq!((&output.instance_id, &output.image_id), (&made.instance_id, &image.id));
+    let wait = launch::running::InstanceRunningInput { instance_id: made.instance_id.clone() };
+    let running = launch::running::InstanceRunning.execute(&ctx, &wait).await.expect("it runs");
+    assert!(!running.private_ip.is_empty(), "{running:?}");
+    let facts = instance::InstanceInput { instance_id: Some(made.instance_id.clone()), min_memory_mib: 1 };
+    let facts = instance::instance_facts(&lab.clients, &facts).await.expect("its facts");
+    assert_eq!(facts.security_groups.len(), 2, "{facts:?}");
+    assert!(facts.security_groups.contains(&lab.world.default_security_group), "{facts:?}");
+    let left = lab.left().await;
+    assert!(left.iter().any(|l| l.starts_with("ec2:instance")), "the sweep sees it: {left:?}");
+
+    // Others leave it alone; a later run of the site takes it over.
+    let (later, _) = lab.ctx(1, "run-2", "host-launch");
+    let (stranger, _) = lab.ctx(2, "run-1", "host-launch");
+    let seen = launch::Launch.probe(&later, &input).await;
+    assert!(
+        matches!(&seen, Ok(Probe::Present { owner: Owner::ThisSite(run), .. }) if run == "run-1"),
+        "{seen:?}"
+    );
+    assert_eq!(launch::Launch.probe(&stranger, &input).await, Ok(Probe::Absent));
+    for other in [&later, &stranger] {
+        let undo = launch::Launch.compensate(other, &input, &ledger.recorded()).await;
+        assert_eq!(undo, Ok(Undo::NothingToDo));
+    }
+    assert_eq!(launch::Launch.compensate(&ctx, &input, &Recorded::default()).await, Ok(Undo::Undone));
+    assert_eq!(launch::Launch.compensate(&ctx, &input, &ledger.recorded()).await, Ok(Undo::NothingToDo));
+    let seen = launch::Launch.probe(&ctx, &input).await;
+    assert!(matches!(seen, Ok(Probe::Failed { owner: Owner::ThisRun, .. })), "{seen:?}");
+    let (second, _) = lab.ctx_at(2, 1, "run-1", "host-launch");
+    assert_eq!(launch::Launch.probe(&second, &input).await, Ok(Probe::Absent));
+
+    lab.unmake(&key_pair::KeyPair, &key, &key_ctx, &key_ledger).await;
+    assert_eq!(lab.left().await, Vec::<String>::new());
+}
+
+const PUBLIC_KEY: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsABgH5C9okWi0dh2l9GKJl lab@example";
+
+async fn the_versions(lab: Arc<Lab>) {
+    let (ctx, _) = lab.ctx(1, "run-1", "versions");
+    let verdict = async |version: &str| {
+        versions::check_version(&lab.clients, version, ctx.now()).await.expect("it answers")
+    };
+    assert_eq!(verdict("1.33").await, versions::Verdict::Good);
+    assert!(matches!(verdict("1.30").await, versions::Verdict::Warn { .. }));
+    assert!(matches!(verdict("1.28").await, versions::Verdict::Refuse { .. }));
+    assert!(matches!(verdict("1.11").await, versions::Verdict::Refuse { .. }));
+    // Where nobody knows the question there is no verdict: moto itself, without the proxy before it.
+    let mut spec = lab.clients.spec().clone();
+    spec.endpoint_url = Some(lab.world.moto_endpoint.clone());
+    let moto = AwsClients::connect(&spec).await;
+    let verdict = versions::check_version(&moto, "1.33", ctx.now()).await.expect("an answer of a kind");
+    assert!(matches!(verdict, versions::Verdict::Unknown { .. }), "{verdict:?}");
 }
 
 async fn push(lab: &Lab, repository: &str, tag: &str, digit: char) -> String {
@@ -387,6 +495,7 @@ async fn the_cluster(lab: Arc<Lab>) {
     let (node_role_made, ..) = lab.make(&role::Role, &node_role).await;
 
     let input = cluster_input(&lab, "lab-eks", &cluster_role_made.arn);
+    a_role_nobody_knows(&lab, &input).await;
     let (made, ctx, ledger) = lab.make(&cluster::CreateCluster, &input).await;
     let wait = cluster::wait::WaitClusterInput { name: made.name.clone() };
     let ready = cluster::wait::WaitCluster.execute(&ctx, &wait).await.expect("it becomes active");
@@ -444,6 +553,32 @@ async fn the_cluster(lab: Arc<Lab>) {
         cluster::CreateCluster.compensate(&ctx, &input, &ledger.recorded()).await.expect_err("it has nodes");
     assert_eq!((error.class, error.code.as_str()), (ErrorClass::Retryable, "ResourceInUseException"));
 
+    // A load balancer of the cluster is looked at before its nodes go.
+    let tag = aws_sdk_ec2::types::Tag::builder().key("kubernetes.io/cluster/lab-eks").value("owned").build();
+    let tags = aws_sdk_ec2::types::TagSpecification::builder()
+        .resource_type(aws_sdk_ec2::types::ResourceType::SecurityGroup)
+        .tags(tag)
+        .build();
+    let call = lab.clients.ec2().create_security_group().group_name("k8s-elb-1").description("of a Service");
+    let call = call.vpc_id(&world.vpc_id).tag_specifications(tags).send().await.expect("a group");
+    let group = call.group_id().expect("it has an id").to_owned();
+    let call = lab.clients.ec2().create_network_interface().subnet_id(&world.subnets[0]).groups(&group);
+    let made_of = call.description("ELB app/k8s-web/0123").send().await.expect("an interface");
+    let interface =
+        made_of.network_interface().and_then(|i| i.network_interface_id()).expect("an id").to_owned();
+    let error = node_group::NodeGroup
+        .compensate(&nodes_ctx, &nodes, &nodes_ledger.recorded())
+        .await
+        .expect_err("a load balancer is there");
+    assert_eq!((error.class, error.code.as_str()), (ErrorClass::Retryable, "StillInUse"), "{error}");
+    assert!(
+        error.message.contains(&interface) && error.message.contains("load balancer app/k8s-web"),
+        "{error}"
+    );
+    let call = lab.clients.ec2().delete_network_interface().network_interface_id(&interface);
+    call.send().await.expect("it goes");
+    lab.clients.ec2().delete_security_group().group_id(&group).send().await.expect("it goes");
+
     lab.unmake(&addon::Addon, &cni, &cni_ctx, &cni_ledger).await;
     lab.unmake(&node_group::NodeGroup, &nodes, &nodes_ctx, &nodes_ledger).await;
     lab.unmake(&launch_template::LaunchTemplate, &changed, &template_ctx, &template_ledger).await;
@@ -453,6 +588,28 @@ async fn the_cluster(lab: Arc<Lab>) {
     lab.unmake(&cluster::CreateCluster, &input, &ctx, &ledger).await;
     lab.unmake(&role::Role, &cluster_role, &role_ctx, &role_ledger).await;
     assert_eq!(role::Role.compensate(&role_ctx, &node_role, &Recorded::default()).await, Ok(Undo::Undone));
+}
+
+/// A role IAM has not spread yet is waited for while it is new; one that is not there is a person's business.
+async fn a_role_nobody_knows(lab: &Lab, input: &cluster::ClusterInput) {
+    let refused = Action::Error {
+        status: 400,
+        code: "InvalidParameterException".into(),
+        message: "Role with arn: r, could not be assumed because it does not exist or the trusted entity is not correct"
+            .into(),
+    };
+    let fault = Fault::new(Target::Aws, "eks:CreateCluster", refused).times(2);
+    set_faults(&lab.world, &[fault]).await.expect("the fault is set");
+    let (ctx, _) = lab.ctx(1, "run-1", "step");
+    let error = cluster::CreateCluster.execute(&ctx, input).await.expect_err("nobody knows the role");
+    assert_eq!((error.class, error.code.as_str()), (ErrorClass::Retryable, role::SPREADING), "{error}");
+    let missing = cluster::ClusterInput {
+        role_arn: format!("arn:aws:iam::{}:role/no-such-role", lab.world.account),
+        ..input.clone()
+    };
+    let error = cluster::CreateCluster.execute(&ctx, &missing).await.expect_err("there is no such role");
+    assert_eq!((error.class, error.code.as_str()), (ErrorClass::NeedsHuman, "RoleNotFound"), "{error}");
+    set_faults(&lab.world, &[]).await.expect("no more faults");
 }
 
 /// A cluster that fails is there and broken, says why, and is replaced by the next generation.

@@ -234,6 +234,7 @@ async fn record_dss(
         target: "dss".to_owned(),
         op,
         mutating: !reads,
+        marked: false,
         status: if dropped { 0 } else { response.status().as_u16() },
         replayed: false,
         fault: dropped.then(|| "reset".to_owned()),

@@ -61,6 +61,8 @@ impl Snapshots {
         let gateways = found("DescribeInternetGateways", "internetGatewaySet").await?;
         let addresses = found("DescribeAddresses", "addressesSet").await?;
         let templates = found("DescribeLaunchTemplates", "launchTemplates").await?;
+        let keys = found("DescribeKeyPairs", "keySet").await?;
+        let volumes = found("DescribeVolumes", "volumeSet").await?;
         let images = self.moto.query("ec2", "DescribeImages", &[("Owner.1", ACCOUNT)]).await?;
         let reservations = found("DescribeInstances", "reservationSet").await?;
         let instances: Vec<Value> = reservations
@@ -110,6 +112,10 @@ impl Snapshots {
             "addresses": each(&addresses, &["domain"]),
             "images": each(&list(&images, &["imagesSet"]).into_iter().cloned().collect::<Vec<_>>(), &["name"]),
             "launch_templates": sorted(lines),
+            "key_pairs": sorted(keys.iter().map(|it| json!({ "name": it["keyName"], "tags": tags(it) })).collect()),
+            "volumes": sorted(volumes.iter().map(|it| json!({
+                "size": it["size"], "type": it["volumeType"], "encrypted": it["encrypted"], "tags": tags(it),
+            })).collect()),
             "instances": instances.iter().map(|it| json!({
                 "instanceId": it["instanceId"], "type": it["instanceType"], "subnet": it["subnetId"],
                 "state": it["instanceState"]["name"], "tags": tags(it),

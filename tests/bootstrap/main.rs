@@ -1,8 +1,10 @@
 //! The main job, whole: the built command, the real workflow and the real SDKs against the sandbox. What is checked is
 //! the world and what the command printed, never the engine's own state.
 
+mod clusters;
 mod faults;
 mod kills;
+mod launch;
 mod paths;
 mod preflight;
 mod support;

@@ -10,6 +10,7 @@ mod cluster;
 mod data;
 mod dss;
 mod host;
+mod launch;
 mod names;
 mod plan;
 mod projects;
@@ -81,7 +82,7 @@ fn options(site: &Site) -> RunOptions {
 struct Start {
     /// Who acts; its undo is the final sweep.
     identity: StepName,
-    /// The EC2 facts of the host.
+    /// The EC2 facts of the host: its id, its addresses, its VPC.
     instance: StepName,
     /// Identity, host and network were found to fit: nothing is made before.
     checked: Vec<StepName>,
@@ -104,16 +105,26 @@ fn preflight(plan: &mut Plan<'_>) -> Start {
         .title(format!("AWS account {} in {}", site.expected_account, site.region))
         .budget(LOOK)
         .add();
+    // A machine that is still to be launched says nothing about the network: then the network is looked at first.
+    let launched = site.host.launch.as_ref().map(|launch| {
+        let network = network(plan, &identity, None, Some(&launch.subnet));
+        let running = launch::steps(plan, launch, &network);
+        (network, running)
+    });
+    let (id, title) = match (&launched, &site.host.instance) {
+        (Some((_, running)), _) => {
+            (from_step(running, "/instance_id"), "the launched EC2 instance fits DSS".to_owned())
+        }
+        (None, Some(id)) => (id.clone(), format!("EC2 instance {id} fits DSS")),
+        (None, None) => unreachable!("a site has host.instance or host.launch: site::rules"),
+    };
     let instance = plan
         .step(
             "instance",
             instance::NAME,
-            &instance::InstanceInput {
-                instance_id: Some(site.host.instance.clone()),
-                min_memory_mib: instance::MIN_MEMORY_MIB,
-            },
+            &instance::InstanceInput { instance_id: Some(id), min_memory_mib: instance::MIN_MEMORY_MIB },
         )
-        .title(format!("EC2 instance {} fits DSS", site.host.instance))
+        .title(title)
         .after([&identity])
         .budget(LOOK)
         .add();
@@ -129,23 +140,38 @@ fn preflight(plan: &mut Plan<'_>) -> Start {
         )
         .title("system, memory and disk of the host fit DSS")
         .after([&identity])
+        .after(launched.iter().map(|(_, running)| running))
         .budget(LOOK)
         .add();
-    let network = plan
-        .step(
-            "network",
-            network::NAME,
-            &network::NetworkInput {
-                vpc_id: Some(from_step(&instance, "/vpc_id")),
-                subnets: site.cluster.subnets.clone(),
-                security_groups: site.cluster.security_groups.clone(),
-                public: !site.cluster.private,
-            },
-        )
-        .title("subnets and security groups of the cluster fit the host's VPC")
-        .budget(LOOK)
-        .add();
+    let network = match launched {
+        Some((network, _)) => network,
+        None => network(plan, &identity, Some(&instance), None),
+    };
     Start { checked: vec![instance.clone(), facts, network], identity, instance }
+}
+
+fn network(
+    plan: &mut Plan<'_>,
+    identity: &StepName,
+    instance: Option<&StepName>,
+    host_subnet: Option<&String>,
+) -> StepName {
+    let site = plan.site;
+    plan.step(
+        "network",
+        network::NAME,
+        &network::NetworkInput {
+            vpc_id: instance.map(|step| from_step(step, "/vpc_id")),
+            subnets: site.cluster.subnets.clone(),
+            security_groups: site.cluster.security_groups.clone(),
+            public: !site.cluster.private,
+            host_subnet: host_subnet.cloned(),
+        },
+    )
+    .title("subnets and security groups of the cluster fit the host's VPC")
+    .after([identity])
+    .budget(LOOK)
+    .add()
 }
 
 /// Marks steps by `protect` and `adopt`.
@@ -215,10 +241,16 @@ pub fn required_account(site: &Site) -> &str {
 /// What a run starts that costs money, one line each.
 pub fn summary(site: &Site) -> Vec<String> {
     let pool = &site.cluster.node_pool;
-    let mut lines = vec![format!(
+    let mut lines: Vec<String> = site
+        .host
+        .launch
+        .iter()
+        .map(|l| format!("1 x {} with {} GB of disk, launched for DSS", l.instance_type, l.disk_gb))
+        .collect();
+    lines.push(format!(
         "{} x {} with {} GB disk each, as nodes of EKS cluster {}",
         pool.num_nodes, pool.machine_type, pool.disk_gb, site.cluster.name
-    )];
+    ));
     if pool.maximum() > pool.num_nodes {
         lines.push(format!("up to {} x {} when the node pool grows", pool.maximum(), pool.machine_type));
     }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cluster::{NOT_FOUND, join_issues};
 use super::error::{classify, incomplete, none_if};
-use super::poll::{Pace, until};
+use super::poll::{Pace, Seen, until, until_ready};
 use super::tags;
 use crate::clients::AwsClients;
 
@@ -185,7 +185,7 @@ impl Activity for Addon {
 pub mod wait {
     use super::{
         Activity, ActivityContext, ActivityError, ActivityResult, AddonStatus, AwsClients, Deserialize,
-        Effect, EksAddon, Pace, Serialize, find, issues, status, until,
+        Effect, EksAddon, Pace, Seen, Serialize, find, issues, status, until_ready,
     };
 
     /// The registered name.
@@ -267,12 +267,12 @@ pub mod wait {
             input: &WaitAddonInput,
         ) -> ActivityResult<WaitAddonOutput> {
             let clients = AwsClients::of(ctx)?;
-            let ready = until(ctx, Pace::SLOW, || async {
+            until_ready(ctx, Pace::SLOW, &format!("add-on {}", input.addon), || async {
                 let addon = find(&clients, &input.cluster, &input.addon).await?;
-                ctx.heartbeat(addon.as_ref().map_or("gone", status));
-                judge(input, addon.as_ref())
-            });
-            ready.await
+                let status = addon.as_ref().map_or("gone", status).to_owned();
+                Ok(judge(input, addon.as_ref())?.map_or(Seen::Still(status), Seen::Ready))
+            })
+            .await
         }
 
         fn describe(&self, input: &WaitAddonInput) -> String {

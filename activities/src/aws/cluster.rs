@@ -11,8 +11,10 @@ use dssflow_engine::activity::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::blockers::{blockers, no_load_balancers, still_in_use};
 use super::error::{classify, incomplete, none_if};
-use super::poll::{Pace, until};
+use super::poll::{Pace, Seen, until, until_ready};
+use super::role::{self, RoleKind};
 use super::tags;
 use crate::clients::AwsClients;
 
@@ -141,9 +143,12 @@ async fn delete(ctx: &ActivityContext, clients: &AwsClients, name: &str) -> Acti
             return Ok(false);
         }
         if asked && cluster.status() == Some(&ClusterStatus::Failed) {
-            return Err(ActivityError::retryable("DeleteFailed", format!("cluster {name}: {}", issues(&cluster)))
-                .help("remove what still hangs on it (node groups, load balancers), then `dssflow rollback RUN --retry`"));
+            let vpc = cluster.resources_vpc_config().and_then(|v| v.vpc_id());
+            let found = blockers(clients, name, vpc).await.unwrap_or_default();
+            return Err(still_in_use(&format!("cluster {name}"), &issues(&cluster), &found));
         }
+        let vpc = cluster.resources_vpc_config().and_then(|v| v.vpc_id());
+        no_load_balancers(clients, name, vpc).await?;
         let call = clients.eks().delete_cluster().name(name).send().await;
         none_if(call.map_err(|e| classify("eks:DeleteCluster", e)), NOT_FOUND)?;
         if asked {
@@ -162,7 +167,8 @@ async fn delete(ctx: &ActivityContext, clients: &AwsClients, name: &str) -> Acti
 /// generation asks anew.
 ///
 /// # Compensation
-/// Deletes the cluster if this run made it, whatever state it is in, and waits until it is gone.
+/// Deletes the cluster if this run made it, whatever state it is in, and waits until it is gone. Load balancers that
+/// Kubernetes made for it must have gone before: without the cluster nobody takes them down.
 ///
 /// Page: <https://docs.aws.amazon.com/eks/latest/APIReference/API_CreateCluster.html>
 #[derive(Debug, Clone, Copy, Default)]
@@ -215,7 +221,19 @@ impl Activity for CreateCluster {
             .set_version(input.version.clone())
             .client_request_token(ctx.token("create-cluster").as_str())
             .set_tags(Some(tags::map(&ctx.marks())));
-        let answer = call.send().await.map_err(|e| classify(ACTION, e))?;
+        let answer = match call.send().await.map_err(|e| classify(ACTION, e)) {
+            Ok(answer) => answer,
+            Err(error) => {
+                return Err(role::explain_refusal(
+                    ctx,
+                    &clients,
+                    &input.role_arn,
+                    RoleKind::EksCluster,
+                    error,
+                )
+                .await);
+            }
+        };
         ctx.record_resource(KIND, &input.name).await?;
         answer.cluster().map(ClusterOutput::of).ok_or_else(|| incomplete(ACTION, "cluster"))
     }
@@ -246,7 +264,7 @@ impl Activity for CreateCluster {
 pub mod wait {
     use super::{
         Activity, ActivityContext, ActivityError, ActivityResult, AwsClients, Cluster, ClusterStatus,
-        Deserialize, Effect, Pace, Serialize, find, issues, status, until,
+        Deserialize, Effect, Pace, Seen, Serialize, find, issues, status, until_ready,
     };
 
     /// The registered name.
@@ -337,12 +355,12 @@ pub mod wait {
             input: &WaitClusterInput,
         ) -> ActivityResult<WaitClusterOutput> {
             let clients = AwsClients::of(ctx)?;
-            let ready = until(ctx, Pace::SLOW, || async {
+            until_ready(ctx, Pace::SLOW, &format!("cluster {}", input.name), || async {
                 let cluster = find(&clients, &input.name).await?;
-                ctx.heartbeat(cluster.as_ref().map_or("gone", status));
-                judge(&input.name, cluster.as_ref())
-            });
-            ready.await
+                let status = cluster.as_ref().map_or("gone", status).to_owned();
+                Ok(judge(&input.name, cluster.as_ref())?.map_or(Seen::Still(status), Seen::Ready))
+            })
+            .await
         }
 
         fn describe(&self, input: &WaitClusterInput) -> String {

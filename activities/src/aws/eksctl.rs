@@ -1,18 +1,22 @@
 //! What eksctl leaves in the account: a cluster and its CloudFormation stacks `eksctl-CLUSTER-*`.
 //!
 //! In `cluster.mode: dss-plugin` DSS runs eksctl, which neither waits for its deletions nor cleans up after a
-//! failure. These functions tell the truth that AWS knows, wait for the end, and delete stacks left over, if they
-//! carry this run's marks: DSS passes them on as the cluster's tags. No activity is registered here.
+//! failure. These functions tell the truth that AWS knows, also while DSS is at work, wait for the end, and delete
+//! stacks left over, if they carry this run's marks: DSS passes them on as the cluster's tags. A stack that could not be
+//! deleted because something hangs on it is tried again by the step's policy, and the error says what hangs on it. No
+//! activity is registered here.
 //!
 //! Page: <https://eksctl.io/usage/creating-and-managing-clusters/>
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use aws_sdk_cloudformation::types::{Stack, StackStatus};
 use dssflow_engine::activity::{ActivityContext, ActivityError, ActivityResult, Marks, Owner};
 use serde::{Deserialize, Serialize};
 
-use super::error::classify;
+use super::blockers::{blockers, still_in_use};
+use super::error::{Trouble, classify, trouble_in};
 use super::poll::{Pace, until};
 use super::{cluster, tags};
 use crate::clients::AwsClients;
@@ -70,14 +74,14 @@ impl SeenStack {
         marks.owner_by(self.tags.iter().map(|(k, v)| (k.as_str(), v.as_str())))
     }
 
-    /// Whether CloudFormation still works on it.
+    /// Whether CloudFormation still works on it. A stack in review holds only a plan, and nobody works on it.
     pub fn in_progress(&self) -> bool {
-        self.status.ends_with("_IN_PROGRESS")
+        self.status.ends_with("_IN_PROGRESS") && self.status != "REVIEW_IN_PROGRESS"
     }
 
-    /// Whether it ended badly.
+    /// Whether it ended badly. An update that was rolled back leaves a stack that works.
     pub fn failed(&self) -> bool {
-        self.status.ends_with("_FAILED") || self.status.contains("ROLLBACK_COMPLETE")
+        self.status.ends_with("_FAILED") || self.status == "ROLLBACK_COMPLETE"
     }
 
     /// Whether it is of the cluster, by eksctl's tag, else by its name. A cluster `a` has no part in the stacks of
@@ -179,25 +183,71 @@ pub async fn eksctl_state(clients: &AwsClients, name: &str) -> ActivityResult<Ek
     Ok(EksctlState { cluster, stacks })
 }
 
+/// How often AWS is looked at while DSS is at work.
+const WATCH: Duration = Duration::from_secs(15);
+
+/// Does `work`, by which DSS makes or takes down the cluster, and meanwhile says in heartbeats what AWS has of it: DSS
+/// itself says nothing for a quarter of an hour.
+pub async fn watched<T>(
+    ctx: &ActivityContext,
+    clients: &AwsClients,
+    name: &str,
+    work: impl Future<Output = T>,
+) -> T {
+    let watch = async {
+        let mut told = String::new();
+        loop {
+            if ctx.sleep(WATCH).await.is_err() {
+                // The work sees it as well, and ends in its own way.
+                return std::future::pending::<()>().await;
+            }
+            match eksctl_state(clients, name).await {
+                Ok(state) => {
+                    let now = state.summary();
+                    ctx.heartbeat(serde_json::json!({ "cluster": name, "aws": now }));
+                    for line in state.failed().iter().filter(|_| now != told) {
+                        tracing::warn!(cluster = name, "{line}");
+                    }
+                    told = now;
+                }
+                Err(error) => tracing::debug!(cluster = name, %error, "the stacks were not looked at"),
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        done = work => done,
+        () = watch => unreachable!("the watch has no end of its own"),
+    }
+}
+
 /// Waits until the cluster and its stacks are gone. Asks for nothing.
 ///
 /// # Errors
-/// `StackDeleteFailed` when CloudFormation gave up on a stack, and the calls' own errors.
+/// `StillInUse` or `StackDeleteFailed` when CloudFormation gave up on a stack, and the calls' own errors.
 pub async fn wait_gone(ctx: &ActivityContext, clients: &AwsClients, name: &str) -> ActivityResult<()> {
-    until(ctx, Pace::SLOW, || async {
+    let failed = until(ctx, Pace::SLOW, || async {
         let state = eksctl_state(clients, name).await?;
         ctx.heartbeat(state.summary());
-        match state.stacks.iter().find(|s| s.status == "DELETE_FAILED") {
-            Some(stack) => Err(delete_failed(stack)),
-            None => Ok(state.is_gone().then_some(())),
-        }
-    })
-    .await
+        let gone = state.is_gone().then_some(None);
+        Ok(state.stacks.into_iter().find(|s| s.status == "DELETE_FAILED").map(Some).or(gone))
+    });
+    match failed.await? {
+        Some(stack) => Err(delete_failed(clients, name, &stack).await),
+        None => Ok(()),
+    }
 }
 
-fn delete_failed(stack: &SeenStack) -> ActivityError {
+/// What a stack that could not be deleted means. Something that hangs on it goes by itself in most cases, or a person
+/// has to see to it: the error names it.
+async fn delete_failed(clients: &AwsClients, name: &str, stack: &SeenStack) -> ActivityError {
     let reason = stack.reason.as_deref().unwrap_or("no reason given");
-    ActivityError::terminal("StackDeleteFailed", format!("stack {} could not be deleted: {reason}", stack.name))
+    let what = format!("stack {}", stack.name);
+    let found = blockers(clients, name, None).await.unwrap_or_default();
+    if !found.is_empty() || trouble_in(reason) == Some(Trouble::NotYet) {
+        return still_in_use(&what, reason, &found);
+    }
+    ActivityError::terminal("StackDeleteFailed", format!("{what} could not be deleted: {reason}"))
         .help("remove what the stack's events name (load balancers, interfaces, group rules), then `dssflow rollback RUN --retry`")
 }
 
@@ -207,7 +257,7 @@ fn delete_failed(stack: &SeenStack) -> ActivityError {
 /// A stack CloudFormation still works on is waited for first, and one that could not be deleted is tried once more.
 ///
 /// # Errors
-/// `StackDeleteFailed` when CloudFormation gave up on a stack, and the calls' own errors.
+/// `StillInUse` or `StackDeleteFailed` when CloudFormation gave up on a stack, and the calls' own errors.
 pub async fn delete_leftovers(
     ctx: &ActivityContext,
     clients: &AwsClients,
@@ -226,7 +276,7 @@ pub async fn delete_leftovers(
             return Ok(deleted);
         };
         if deleted.iter().filter(|d| **d == stack.name).count() > 1 {
-            return Err(delete_failed(stack));
+            return Err(delete_failed(clients, name, stack).await);
         }
         let call = clients.cloudformation().delete_stack().stack_name(&stack.id).client_request_token(
             ctx.token(&format!("delete-{}-{}-{}", stack.name, ctx.attempt(), deleted.len())).as_str(),
@@ -279,6 +329,9 @@ mod tests {
         assert!(state.in_progress());
         assert_eq!(state.owner(&marks), Some(Owner::Foreign));
         assert_eq!(EksctlState::default().owner(&marks), None);
+        assert!(!stack("s", "REVIEW_IN_PROGRESS", &[]).in_progress(), "nobody works on a plan");
+        assert!(!stack("s", "UPDATE_ROLLBACK_COMPLETE", &[]).failed(), "it works as before");
+        assert!(stack("s", "DELETE_FAILED", &[]).failed() && stack("s", "CREATE_FAILED", &[]).failed());
         assert_eq!(EksctlState::default().summary(), "gone");
     }
 }

@@ -15,6 +15,10 @@ use aws_smithy_types::error::display::DisplayErrorContext;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use dssflow_engine::activity::{ActivityError, ActivityResult, ErrorClass};
 
+pub use self::catalogue::{Trouble, help, trouble, trouble_in};
+
+mod catalogue;
+
 /// How far a call got before it failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach {
@@ -147,158 +151,35 @@ fn is_credentials_text(text: &str) -> bool {
     .any(|part| text.contains(part))
 }
 
-const CREDENTIALS: &[&str] = &[
-    "ExpiredToken",
-    "ExpiredTokenException",
-    "RequestExpired",
-    "InvalidClientTokenId",
-    "UnrecognizedClientException",
-    "InvalidAccessKeyId",
-    "AuthFailure",
-    "SignatureDoesNotMatch",
-    "InvalidSignatureException",
-    "IncompleteSignature",
-    "MissingAuthenticationToken",
-    "MissingAuthenticationTokenException",
-    "NoCredentials",
-    "InvalidToken",
-    "TokenRefreshRequired",
-];
-const THROTTLED: &[&str] = &[
-    "Throttling",
-    "ThrottlingException",
-    "ThrottledException",
-    "RequestThrottled",
-    "RequestThrottledException",
-    "RequestLimitExceeded",
-    "TooManyRequestsException",
-    "BandwidthLimitExceeded",
-    "PriorRequestNotComplete",
-    "ProvisionedThroughputExceededException",
-    "EC2ThrottledException",
-    "SlowDown",
-];
-const DENIED: &[&str] = &[
-    "AccessDenied",
-    "AccessDeniedException",
-    "UnauthorizedOperation",
-    "AuthorizationError",
-    "OptInRequired",
-];
-const QUOTA: &[&str] = &[
-    "LimitExceeded",
-    "LimitExceededException",
-    "ResourceLimitExceededException",
-    "ResourceNumberLimitExceededException",
-    "ServiceQuotaExceededException",
-    "AddressLimitExceeded",
-    "VpcLimitExceeded",
-    "VcpuLimitExceeded",
-    "InstanceLimitExceeded",
-    "SecurityGroupLimitExceeded",
-    "RulesPerSecurityGroupLimitExceeded",
-    "SecurityGroupsPerInterfaceLimitExceeded",
-    "MaxSpotInstanceCountExceeded",
-    "VolumeLimitExceeded",
-];
-/// Something of that name is there: the next attempt's probe tells whose it is.
-const EXISTS: &[&str] = &[
-    "ResourceInUseException",
-    "RepositoryAlreadyExistsException",
-    "AlreadyExistsException",
-    "EntityAlreadyExists",
-    "EntityAlreadyExistsException",
-    "InvalidLaunchTemplateName.AlreadyExistsException",
-    "InvalidGroup.Duplicate",
-];
-/// Not now: something still hangs on it or is on its way.
-const NOT_YET: &[&str] = &[
-    "DependencyViolation",
-    "ResourceInUse",
-    "DeleteConflict",
-    "DeleteConflictException",
-    "IncorrectState",
-    "IncorrectInstanceState",
-    "ConcurrentModification",
-    "ConcurrentModificationException",
-    "OperationInProgressException",
-    "EntityTemporarilyUnmodifiable",
-];
-/// Texts by which AWS says that a role made a moment ago is not known everywhere yet.
-const PROPAGATION: &[&str] = &[
-    "could not be assumed because it does not exist or the trusted entity is not correct",
-    "Error in role params",
-    "Role provided in the request does not exist",
-    "Invalid principal in policy",
-];
-
-fn is_quota(code: &str) -> bool {
-    QUOTA.contains(&code) || (code.ends_with("LimitExceeded") && !THROTTLED.contains(&code))
-}
-
 /// The table. Pure, so that the error catalogue can be tested on it.
 pub fn classify_failure(action: &str, failure: &Failure) -> ActivityError {
     let Failure { reach, status, code, message, request_id, retry_after_s } = failure;
     let code = code.rsplit('#').next().unwrap_or(code).split(':').next().unwrap_or(code);
-    let says = |texts: &[&str]| texts.iter().any(|part| message.contains(part));
-    let text = format!("{action}: {message}");
-    let new = |class| ActivityError::new(class, code, text.clone());
-    let retryable = || new(ErrorClass::Retryable);
-
-    let mut error = if CREDENTIALS.contains(&code) {
-        new(ErrorClass::Credentials)
-            .no_effect()
-            .help("renew the credentials (`aws sso login`, a new session, or the instance's role); the run goes on by itself")
-    } else if THROTTLED.contains(&code) || *status == Some(429) {
-        new(ErrorClass::Throttled).no_effect()
-    } else if says(PROPAGATION) {
-        retryable().no_effect().help(
-            "a role made a moment ago takes up to some minutes to be known everywhere; \
-             if it goes on, compare the role's trust policy with the service that uses it",
-        )
-    } else if says(&["Insufficient Lake Formation permission"]) {
-        new(ErrorClass::Terminal).no_effect().help(
-            "Lake Formation guards this catalog, IAM rights alone do not do: \
-             `aws lakeformation grant-permissions --principal DataLakePrincipalIdentifier=ARN \
-             --resource '{\"Catalog\":{}}' --permissions CREATE_DATABASE`",
-        )
-    } else if DENIED.contains(&code) {
-        new(ErrorClass::Terminal).no_effect().help(format!(
-            "allow {action} for the principal the message names; \
-             an explicit deny may come from a boundary or an organisation's policy"
-        ))
-    } else if is_quota(code) {
-        new(ErrorClass::NeedsHuman).no_effect().help(quota_help(code))
-    } else if EXISTS.contains(&code) {
+    let trouble = trouble_of(action, code, *status, message);
+    let (class, no_effect) = match trouble {
+        Trouble::Credentials => (ErrorClass::Credentials, true),
+        Trouble::Throttled => (ErrorClass::Throttled, true),
+        Trouble::Quota => (ErrorClass::NeedsHuman, true),
+        Trouble::EventualConsistency | Trouble::NotYet | Trouble::Capacity => (ErrorClass::Retryable, true),
         // Not "no effect": the thing may be this very step's, of a call whose answer was lost.
-        retryable().help("something of that name exists; its tags tell whose it is")
-    } else if NOT_YET.contains(&code)
-        || says(&["has some mapped public address", "has dependencies and cannot be deleted"])
-    {
-        retryable().no_effect().help("something still uses it: network interfaces and load balancers go some minutes after their owner")
-    } else if code == "UnsupportedAvailabilityZoneException" {
-        new(ErrorClass::Terminal)
-            .no_effect()
-            .help("swap the subnet for one in a zone the message names as valid")
-    } else if says(&["unsupported Kubernetes version"]) {
-        new(ErrorClass::Terminal)
-            .no_effect()
-            .help("`aws eks describe-cluster-versions` lists the versions on offer")
-    } else if code.starts_with("IdempotentParameterMismatch") || code == "IdempotencyException" {
-        new(ErrorClass::Terminal).no_effect().help(
-            "an earlier call of this step used the same token with other parameters; look at what it made",
-        )
-    } else if code == "RequestInvalid" {
-        new(ErrorClass::Terminal).no_effect()
-    } else {
-        match (reach, status) {
-            (Reach::NotSent, _) => retryable().no_effect(),
-            (Reach::Unknown, _) => retryable(),
-            (Reach::Answered, Some(status)) if *status >= 500 => retryable(),
-            (Reach::Answered, _) if is_server_side(code) => retryable(),
-            (Reach::Answered, _) => new(ErrorClass::Terminal).no_effect(),
-        }
+        Trouble::Exists | Trouble::Service => (ErrorClass::Retryable, false),
+        Trouble::LakeFormation
+        | Trouble::Denied
+        | Trouble::Zone
+        | Trouble::Version
+        | Trouble::Protected
+        | Trouble::TokenReused => (ErrorClass::Terminal, true),
+        Trouble::Other if code == "RequestInvalid" => (ErrorClass::Terminal, true),
+        Trouble::Other => match (reach, status) {
+            (Reach::NotSent, _) => (ErrorClass::Retryable, true),
+            (Reach::Unknown, _) => (ErrorClass::Retryable, false),
+            (Reach::Answered, Some(status)) if *status >= 500 => (ErrorClass::Retryable, false),
+            (Reach::Answered, _) => (ErrorClass::Terminal, true),
+        },
     };
+    let mut error = ActivityError::new(class, code, format!("{action}: {message}"));
+    error.no_effect = no_effect;
+    error.help = help(trouble, action, code);
     error.request_id.clone_from(request_id);
     if let Some(seconds) = retry_after_s {
         error = error.retry_after(Duration::from_secs(*seconds));
@@ -306,39 +187,40 @@ pub fn classify_failure(action: &str, failure: &Failure) -> ActivityError {
     error
 }
 
-fn is_server_side(code: &str) -> bool {
-    const CODES: &[&str] = &[
-        "InternalFailure",
-        "InternalError",
-        "InternalServerError",
-        "InternalServerException",
-        "InternalServiceException",
-        "ServerException",
-        "ServiceUnavailable",
-        "ServiceUnavailableException",
-        "ServiceFailureException",
-        "ServiceFailure",
-        "Unavailable",
-        "RequestTimeout",
-        "RequestTimeoutException",
-        "OperationTimeoutException",
-        "InsufficientInstanceCapacity",
-    ];
-    CODES.contains(&code)
+/// Whether an error of this code goes away when the AWS credentials of the caller are renewed.
+pub fn is_renewable(code: &str) -> bool {
+    trouble(code, None, "") == Trouble::Credentials
 }
 
-fn quota_help(code: &str) -> String {
-    let quota = match code {
-        "AddressLimitExceeded" => "EC2-VPC Elastic IPs, quota L-0263D0A3",
-        "VpcLimitExceeded" => "VPCs per region, quota L-F678F1CE",
-        "VcpuLimitExceeded" | "InstanceLimitExceeded" => {
-            "running on-demand standard instances (vCPU), quota L-1216C47A"
-        }
-        _ => "the quota the message names",
-    };
-    format!(
-        "raise {quota} at https://console.aws.amazon.com/servicequotas, or free some; then resume the run"
+/// Which trouble an error of the call `action` stands for.
+fn trouble_of(action: &str, code: &str, status: Option<u16>, message: &str) -> Trouble {
+    let deletes = action.split(':').next_back().is_some_and(|operation| operation.starts_with("Delete"));
+    match trouble(code, status, message) {
+        // "In use" by what still hangs on it: what is deleted cannot be in its own way.
+        Trouble::Exists if deletes => Trouble::NotYet,
+        trouble => trouble,
+    }
+}
+
+/// Whether an error says that IAM has not spread what it made a moment ago.
+pub(crate) fn is_propagation(error: &ActivityError) -> bool {
+    trouble(&error.code, None, &error.message) == Trouble::EventualConsistency
+}
+
+/// The code of [`slow_progress`].
+pub(crate) const SLOW_PROGRESS: &str = "SlowProgress";
+
+/// The end of one attempt at a wait that takes long: it goes on, and nothing is asked for again.
+pub(crate) fn slow_progress(what: &str, status: &str, waited: Duration) -> ActivityError {
+    ActivityError::retryable(
+        SLOW_PROGRESS,
+        format!("{what} is still {status} after {} minutes of this attempt", waited.as_secs() / 60),
     )
+    .help(
+        "AWS has been seen to take two and a half hours for a control plane that came up in the end: the wait goes on, \
+         and never asks for a second one; `dssflow why RUN` shows the last status",
+    )
+    .no_effect()
 }
 
 /// `Ok(None)` when the call failed with one of `codes`: the thing is not there.
@@ -359,160 +241,4 @@ pub(crate) fn incomplete(action: &str, what: &str) -> ActivityError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn answered(status: u16, code: &str, message: &str) -> Failure {
-        Failure {
-            reach: Reach::Answered,
-            status: Some(status),
-            code: code.into(),
-            message: message.into(),
-            request_id: Some("req-1".into()),
-            retry_after_s: None,
-        }
-    }
-
-    /// The error catalogue: texts seen in the wild.
-    #[test]
-    fn the_error_catalogue() {
-        use ErrorClass::{Credentials, NeedsHuman, Retryable, Terminal, Throttled};
-        let table = [
-            (409, "ResourceInUseException", "Cluster already exists with name: X", Retryable, false),
-            (
-                400,
-                "InvalidParameterException",
-                "Role with arn: arn:aws:iam::1:role/r, could not be assumed because it does not exist or the trusted entity is not correct",
-                Retryable,
-                true,
-            ),
-            (400, "InvalidRequestException", "Error in role params", Retryable, true),
-            (
-                400,
-                "InvalidParameterException",
-                "Role provided in the request does not exist.",
-                Retryable,
-                true,
-            ),
-            (400, "Throttling", "Rate exceeded", Throttled, true),
-            (429, "TooManyRequestsException", "Too many", Throttled, true),
-            (503, "RequestLimitExceeded", "Request limit exceeded.", Throttled, true),
-            (400, "ExpiredToken", "The security token included in the request is expired", Credentials, true),
-            (
-                400,
-                "ExpiredTokenException",
-                "The security token included in the request is expired",
-                Credentials,
-                true,
-            ),
-            (
-                403,
-                "UnrecognizedClientException",
-                "The security token included in the request is invalid.",
-                Credentials,
-                true,
-            ),
-            (
-                400,
-                "DependencyViolation",
-                "The subnet 'subnet-1' has dependencies and cannot be deleted.",
-                Retryable,
-                true,
-            ),
-            (
-                400,
-                "DependencyViolation",
-                "Network vpc-1 has some mapped public address(es).",
-                Retryable,
-                true,
-            ),
-            (
-                400,
-                "AddressLimitExceeded",
-                "The maximum number of addresses has been reached.",
-                NeedsHuman,
-                true,
-            ),
-            (400, "VpcLimitExceeded", "The maximum number of VPCs has been reached.", NeedsHuman, true),
-            (400, "InvalidParameterException", "unsupported Kubernetes version", Terminal, true),
-            (
-                400,
-                "UnsupportedAvailabilityZoneException",
-                "Cannot create cluster 'x' because us-east-1e ...",
-                Terminal,
-                true,
-            ),
-            (
-                400,
-                "AccessDeniedException",
-                "Insufficient Lake Formation permission(s): Required Create Database on Catalog",
-                Terminal,
-                true,
-            ),
-            (
-                403,
-                "AccessDenied",
-                "User: arn:aws:iam::1:user/u is not authorized to perform: eks:CreateCluster",
-                Terminal,
-                true,
-            ),
-            (400, "LimitExceededException", "You've reached your quota", NeedsHuman, true),
-            (500, "ServerException", "Internal", Retryable, false),
-            (503, "ServiceUnavailable", "busy", Retryable, false),
-            (400, "ValidationException", "bad", Terminal, true),
-            (400, "com.amazonaws.eks#ResourceNotFoundException", "no", Terminal, true),
-        ];
-        for (status, code, message, class, no_effect) in table {
-            let error = classify_failure("eks:CreateCluster", &answered(status, code, message));
-            assert_eq!((error.class, error.no_effect), (class, no_effect), "{code}: {message}");
-            assert_eq!(error.request_id.as_deref(), Some("req-1"));
-            assert!(error.message.contains(message));
-        }
-    }
-
-    #[test]
-    fn help_says_what_mends_it() {
-        let help = |code: &str, message: &str| {
-            classify_failure("glue:CreateDatabase", &answered(400, code, message)).help.unwrap_or_default()
-        };
-        assert!(help("AccessDeniedException", "no").contains("allow glue:CreateDatabase"));
-        assert!(
-            help("AccessDeniedException", "Insufficient Lake Formation permission(s): x")
-                .contains("grant-permissions")
-        );
-        assert!(help("AddressLimitExceeded", "x").contains("L-0263D0A3"));
-        assert!(help("ExpiredToken", "x").contains("aws sso login"));
-    }
-
-    #[test]
-    fn only_a_request_that_was_not_sent_surely_did_nothing() {
-        let lost = |reach| Failure {
-            reach,
-            status: None,
-            code: "ConnectionFailed".into(),
-            message: String::new(),
-            request_id: None,
-            retry_after_s: None,
-        };
-        let before = classify_failure("ec2:X", &lost(Reach::NotSent));
-        let after = classify_failure("ec2:X", &lost(Reach::Unknown));
-        assert_eq!((before.class, before.no_effect), (ErrorClass::Retryable, true));
-        assert_eq!((after.class, after.no_effect), (ErrorClass::Retryable, false));
-        assert!(surely_not_sent("dispatch failure: io error: error trying to connect: tcp connect error"));
-        assert!(!surely_not_sent("connection closed before message completed"));
-        assert!(!surely_not_sent("connection reset by peer"));
-    }
-
-    #[test]
-    fn the_services_wish_is_kept() {
-        let failure = Failure { retry_after_s: Some(7), ..answered(429, "ThrottlingException", "x") };
-        assert_eq!(classify_failure("eks:X", &failure).retry_after_ms, Some(7000));
-    }
-
-    #[test]
-    fn not_there_is_an_answer() {
-        let gone: ActivityResult<()> = Err(ActivityError::terminal("NoSuchEntity", "x"));
-        assert_eq!(none_if(gone.clone(), &["NoSuchEntity"]), Ok(None));
-        assert!(none_if(gone, &["Other"]).is_err());
-    }
-}
+mod tests;

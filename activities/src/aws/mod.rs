@@ -8,6 +8,7 @@
 pub mod access_entry;
 pub mod addon;
 pub mod athena_query;
+pub mod blockers;
 pub mod bucket;
 pub mod cluster;
 pub mod default_sg;
@@ -17,7 +18,10 @@ pub mod glue_database;
 pub mod identity;
 pub mod images;
 pub mod instance;
+pub mod key_pair;
+pub mod launch;
 pub mod launch_template;
+pub mod machine_image;
 pub mod network;
 pub mod node_group;
 pub mod poll;
@@ -26,6 +30,8 @@ pub mod role;
 pub mod service_linked_role;
 pub mod sweep;
 pub mod tags;
+mod verdict;
+pub mod versions;
 
 use dssflow_engine::activity::{ActivityRegistry, RegistryError};
 
@@ -35,6 +41,10 @@ use dssflow_engine::activity::{ActivityRegistry, RegistryError};
 /// When a name is taken.
 pub fn register(registry: &mut ActivityRegistry) -> Result<(), RegistryError> {
     registry.add(identity::NAME, identity::StsIdentity)?;
+    registry.add(machine_image::NAME, machine_image::MachineImage)?;
+    registry.add(key_pair::NAME, key_pair::KeyPair)?;
+    registry.add(launch::NAME, launch::Launch)?;
+    registry.add(launch::running::NAME, launch::running::InstanceRunning)?;
     registry.add(instance::NAME, instance::InstanceFactsActivity)?;
     registry.add(default_sg::NAME, default_sg::DefaultSecurityGroup)?;
     registry.add(network::NAME, network::NetworkCheck)?;

@@ -83,6 +83,9 @@ pub struct NetworkInput {
     /// Whether nodes stand in public subnets, as the reference architecture has it.
     #[serde(default = "yes")]
     pub public: bool,
+    /// The subnet a host is to be launched in: it must be of the same VPC, and may be one of the cluster's.
+    #[serde(default)]
+    pub host_subnet: Option<String>,
 }
 
 fn yes() -> bool {
@@ -185,7 +188,9 @@ pub struct Network {
 /// # Errors
 /// All problems found, at least one. A call that failed is one of them.
 pub async fn check_network(clients: &AwsClients, input: &NetworkInput) -> Result<Network, Vec<Problem>> {
-    let subnets = find_subnets(clients, &input.subnets).await.map_err(Problem::call)?;
+    let mut ids = input.subnets.clone();
+    ids.extend(input.host_subnet.iter().filter(|id| !input.subnets.contains(id)).cloned());
+    let subnets = find_subnets(clients, &ids).await.map_err(Problem::call)?;
     let groups = groups(clients, &input.security_groups).await.map_err(Problem::call)?;
     judge(input, &subnets, &groups)
 }
@@ -196,9 +201,14 @@ pub async fn check_network(clients: &AwsClients, input: &NetworkInput) -> Result
 /// All problems found, at least one.
 pub fn judge(input: &NetworkInput, subnets: &[Subnet], groups: &[Group]) -> Result<Network, Vec<Problem>> {
     let mut problems = Vec::new();
-    let vpc_id =
-        input.vpc_id.clone().or_else(|| subnets.first().map(|s| s.vpc_id.clone())).unwrap_or_default();
     let asked: BTreeSet<&str> = input.subnets.iter().map(String::as_str).collect();
+    // The host's subnet says where all of it stands, else the cluster's first.
+    let mut ids = input.host_subnet.iter().chain(&input.subnets);
+    let first = ids.find_map(|id| subnets.iter().find(|s| s.id == *id));
+    let vpc_id = input.vpc_id.clone().or_else(|| first.map(|s| s.vpc_id.clone())).unwrap_or_default();
+    if let Some(id) = &input.host_subnet {
+        judge_host_subnet(id, &vpc_id, subnets.iter().find(|s| s.id == *id), &mut problems);
+    }
     if asked.len() < 2 {
         problems.push(Problem::new(
             TOO_FEW_SUBNETS,
@@ -220,8 +230,9 @@ pub fn judge(input: &NetworkInput, subnets: &[Subnet], groups: &[Group]) -> Resu
             Some(subnet) => judge_subnet(input, &vpc_id, subnet, &mut problems),
         }
     }
-    let zones: BTreeSet<&str> = subnets.iter().map(|s| s.zone.as_str()).collect();
-    if subnets.len() > 1 && zones.len() < 2 {
+    let of_cluster = || subnets.iter().filter(|s| asked.contains(s.id.as_str()));
+    let zones: BTreeSet<&str> = of_cluster().map(|s| s.zone.as_str()).collect();
+    if of_cluster().count() > 1 && zones.len() < 2 {
         problems.push(Problem::new(
             SUBNETS_ONE_ZONE,
             "subnets",
@@ -252,6 +263,32 @@ pub fn judge(input: &NetworkInput, subnets: &[Subnet], groups: &[Group]) -> Resu
     let in_order =
         input.subnets.iter().filter_map(|id| subnets.iter().find(|s| s.id == *id)).cloned().collect();
     Ok(Network { vpc_id, subnets: in_order, security_groups: input.security_groups.clone() })
+}
+
+/// The subnet of a host that is to be launched; its default route is the business of whoever reaches it.
+fn judge_host_subnet(id: &str, vpc_id: &str, subnet: Option<&Subnet>, problems: &mut Vec<Problem>) {
+    let Some(subnet) = subnet else {
+        problems.push(Problem::new(
+            SUBNET_UNKNOWN,
+            id,
+            "there is no such subnet in this account and region",
+            "correct host.launch.subnet",
+        ));
+        return;
+    };
+    if subnet.vpc_id != vpc_id {
+        let message = format!("it is of VPC {}, the cluster is in {vpc_id}", subnet.vpc_id);
+        let help = "launch the host in a subnet of the cluster's VPC: pods must reach DSS";
+        problems.push(Problem::new(SUBNET_OTHER_VPC, id, message, help));
+    }
+    if subnet.free_addresses < 1 {
+        problems.push(Problem::new(
+            SUBNET_FULL,
+            id,
+            "it has no free address",
+            "free some, or name another subnet",
+        ));
+    }
 }
 
 fn judge_subnet(input: &NetworkInput, vpc_id: &str, subnet: &Subnet, problems: &mut Vec<Problem>) {
@@ -532,6 +569,7 @@ mod tests {
             subnets: subnets.iter().map(|s| (*s).to_owned()).collect(),
             security_groups: vec!["sg-1".into()],
             public: true,
+            host_subnet: None,
         }
     }
 
@@ -576,6 +614,27 @@ mod tests {
                 SUBNET_NO_INTERNET,
                 SUBNET_UNKNOWN
             ]
+        );
+    }
+
+    #[test]
+    fn a_host_to_be_launched_must_stand_beside_its_cluster() {
+        let found = [subnet("s-a", "a"), subnet("s-b", "b"), subnet("s-h", "a")];
+        let with = |host: &str| NetworkInput {
+            vpc_id: None,
+            host_subnet: Some(host.into()),
+            ..input(&["s-a", "s-b"])
+        };
+        let network = judge(&with("s-h"), &found, &[group("vpc-1")]).unwrap();
+        assert_eq!((network.vpc_id.as_str(), network.subnets.len()), ("vpc-1", 2));
+        assert!(judge(&with("s-a"), &found, &[group("vpc-1")]).is_ok(), "it may be one of the cluster's");
+        assert_eq!(codes(&with("s-x"), &found, &[group("vpc-1")]), [SUBNET_UNKNOWN]);
+        let elsewhere = Subnet { vpc_id: "vpc-2".into(), ..subnet("s-h", "a") };
+        let found = [subnet("s-a", "a"), subnet("s-b", "b"), elsewhere];
+        assert_eq!(
+            codes(&with("s-h"), &found, &[group("vpc-1")]),
+            [SUBNET_OTHER_VPC, SUBNET_OTHER_VPC, GROUP_OTHER_VPC],
+            "the host's subnet says where all of it stands"
         );
     }
 

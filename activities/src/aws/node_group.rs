@@ -12,10 +12,12 @@ use dssflow_engine::activity::{
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+use super::blockers::{blockers, no_load_balancers, still_in_use};
 use super::cluster::{NOT_FOUND, join_issues};
 use super::error::{classify, incomplete, none_if};
-use super::poll::{Pace, until};
-use super::tags;
+use super::poll::{Pace, Seen, until, until_ready};
+use super::role::{self, RoleKind};
+use super::{tags, verdict};
 use crate::clients::AwsClients;
 
 /// The registered name.
@@ -137,8 +139,8 @@ async fn delete(
         }
         if asked {
             if group.status() == Some(&NodegroupStatus::DeleteFailed) {
-                return Err(ActivityError::retryable("DeleteFailed", format!("node group {name}: {}", issues(&group)))
-                    .help("remove what EKS names (often a network interface or a security group in use), then `dssflow rollback RUN --retry`"));
+                let found = blockers(clients, cluster, None).await.unwrap_or_default();
+                return Err(still_in_use(&format!("node group {name}"), &issues(&group), &found));
             }
             // The state read lags behind the call; do not ask in a tight loop.
             ctx.sleep(Pace::SLOW.first).await?;
@@ -156,7 +158,8 @@ async fn delete(
 /// failed is deleted before the next generation asks anew.
 ///
 /// # Compensation
-/// Deletes the group with its nodes if this run made it, and waits until it is gone.
+/// Deletes the group with its nodes if this run made it, and waits until it is gone. Load balancers that Kubernetes
+/// made must have gone before: what takes them down may run on these nodes.
 ///
 /// Page: <https://docs.aws.amazon.com/eks/latest/APIReference/API_CreateNodegroup.html>
 #[derive(Debug, Clone, Copy, Default)]
@@ -215,7 +218,19 @@ impl Activity for NodeGroup {
             .set_labels(Some(labels))
             .client_request_token(ctx.token("create-node-group").as_str())
             .set_tags(Some(tags::map(&ctx.marks())));
-        let answer = call.send().await.map_err(|e| classify(ACTION, e))?;
+        let answer = match call.send().await.map_err(|e| classify(ACTION, e)) {
+            Ok(answer) => answer,
+            Err(error) => {
+                return Err(role::explain_refusal(
+                    ctx,
+                    &clients,
+                    &input.node_role_arn,
+                    RoleKind::EksNode,
+                    error,
+                )
+                .await);
+            }
+        };
         ctx.record_resource(KIND, format!("{}/{}", input.cluster, input.name)).await?;
         answer.nodegroup().map(NodeGroupOutput::of).ok_or_else(|| incomplete(ACTION, "nodegroup"))
     }
@@ -229,6 +244,8 @@ impl Activity for NodeGroup {
         let clients = AwsClients::of(ctx)?;
         match find(&clients, &input.cluster, &input.name).await? {
             Some(group) if tags::owner_of_map(&ctx.marks(), group.tags()) == Owner::ThisRun => {
+                // Before the nodes go: what takes load balancers down runs on them.
+                no_load_balancers(&clients, &input.cluster, None).await?;
                 Box::pin(delete(ctx, &clients, &input.cluster, &input.name)).await?;
                 Ok(Undo::Undone)
             }
@@ -246,7 +263,7 @@ impl Activity for NodeGroup {
 pub mod wait {
     use super::{
         Activity, ActivityContext, ActivityError, ActivityResult, AwsClients, Deserialize, Effect, Nodegroup,
-        NodegroupStatus, Pace, Serialize, find, issues, status, until,
+        NodegroupStatus, Pace, Seen, Serialize, find, issues, status, until_ready, verdict,
     };
 
     /// The registered name.
@@ -309,12 +326,7 @@ pub mod wait {
                 | NodegroupStatus::Deleting,
             ) => {
                 let text = format!("node group {name} is {}: {}", status(group), issues(group));
-                Err(ActivityError::terminal("NodeGroupFailed", text)
-                    .help(
-                        "nodes that do not join mostly lack a way to the API: check the subnets' public addresses and \
-                         routes, the security groups and the nodes' role; then run the step that creates the group again",
-                    )
-                    .no_effect())
+                Err(ActivityError::terminal("NodeGroupFailed", text).help(verdict::GENERAL).no_effect())
             }
             _ => Ok(None),
         }
@@ -346,12 +358,15 @@ pub mod wait {
             input: &WaitNodeGroupInput,
         ) -> ActivityResult<WaitNodeGroupOutput> {
             let clients = AwsClients::of(ctx)?;
-            let ready = until(ctx, Pace::SLOW, || async {
+            until_ready(ctx, Pace::SLOW, &format!("node group {}", input.name), || async {
                 let group = find(&clients, &input.cluster, &input.name).await?;
-                ctx.heartbeat(group.as_ref().map_or("gone", status));
-                judge(input, group.as_ref())
-            });
-            ready.await
+                let status = group.as_ref().map_or("gone", status).to_owned();
+                match (judge(input, group.as_ref()), &group) {
+                    (Err(error), Some(group)) => Err(verdict::explain(&clients, group, error).await),
+                    (judged, _) => Ok(judged?.map_or(Seen::Still(status), Seen::Ready)),
+                }
+            })
+            .await
         }
 
         fn describe(&self, input: &WaitNodeGroupInput) -> String {

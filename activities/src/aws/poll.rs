@@ -3,11 +3,14 @@
 //! The only place that uses the `backoff` crate, and only for its arithmetic: time is the engine's, and retries of
 //! attempts are the engine's durable ones.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff;
 use dssflow_engine::activity::{ActivityContext, ActivityError, ActivityResult, ErrorClass};
+
+use super::error::{SLOW_PROGRESS, slow_progress};
 
 /// How the time between two looks grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,8 +81,65 @@ where
 }
 
 fn may_go_away(error: &ActivityError) -> bool {
-    matches!(error.class, ErrorClass::Retryable | ErrorClass::Throttled)
+    matches!(error.class, ErrorClass::Retryable | ErrorClass::Throttled) && error.code != SLOW_PROGRESS
 }
+
+/// What one look at something slow saw.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen<T> {
+    /// It is ready.
+    Ready(T),
+    /// It is on its way, in this state, as `CREATING`.
+    Still(String),
+}
+
+/// Waits until something that takes minutes is ready, and says with every look in which state it is. Ends shortly
+/// before the attempt's timeout would, with an error that tells the state: the next attempt goes on waiting.
+///
+/// # Errors
+/// `SlowProgress`, the look's own error when it is for good or repeats, and [`ActivityError::cancelled`].
+pub async fn until_ready<T, F>(
+    ctx: &ActivityContext,
+    pace: Pace,
+    what: &str,
+    mut look: impl FnMut() -> F + Send,
+) -> ActivityResult<T>
+where
+    T: Send,
+    F: Future<Output = ActivityResult<Seen<T>>> + Send,
+{
+    let started = ctx.now();
+    let last = Mutex::new("not seen".to_owned());
+    let margin = pace.longest + MARGIN;
+    until(ctx, pace, || {
+        let (seen, last) = (look(), &last);
+        async move {
+            let waited = ctx.now().since(started);
+            let seen = match seen.await {
+                Ok(Seen::Ready(value)) => return Ok(Some(value)),
+                Ok(Seen::Still(status)) => {
+                    ctx.heartbeat(match waited.as_secs() / 60 {
+                        0 => status.clone(),
+                        minutes => format!("{status} for {minutes} min"),
+                    });
+                    *last.lock().unwrap_or_else(PoisonError::into_inner) = status;
+                    Ok(None)
+                }
+                Err(error) => Err(error),
+            };
+            let ends = ctx.deadline().is_some_and(|deadline| deadline.since(ctx.now()) < margin);
+            if ends && seen.is_ok() && waited > margin {
+                let status = last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                return Err(slow_progress(what, &status, waited));
+            }
+            seen
+        }
+    })
+    .await
+}
+
+/// How long before the attempt's end a wait gives up by itself.
+const MARGIN: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
@@ -99,6 +159,7 @@ mod tests {
         assert!(may_go_away(&ActivityError::retryable("x", "y")));
         assert!(may_go_away(&ActivityError::throttled("x", "y")));
         assert!(!may_go_away(&ActivityError::terminal("x", "y")));
+        assert!(!may_go_away(&slow_progress("x", "CREATING", Duration::ZERO)));
         assert!(!may_go_away(&ActivityError::credentials("x", "y")));
     }
 }

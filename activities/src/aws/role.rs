@@ -3,13 +3,15 @@
 //! Their permissions are AWS's managed policies, nothing of our own. A site that brings its roles gives their ARNs:
 //! such a role is checked to be there and otherwise left alone.
 
+use std::time::Duration;
+
 use aws_sdk_iam::types::Role as IamRole;
 use dssflow_engine::activity::{
     Activity, ActivityContext, ActivityError, ActivityResult, Effect, Owner, Probe, Recorded, Undo,
 };
 use serde::{Deserialize, Serialize};
 
-use super::error::{classify, incomplete, none_if};
+use super::error::{classify, incomplete, is_propagation, none_if};
 use super::tags;
 use crate::clients::AwsClients;
 
@@ -19,6 +21,13 @@ pub const NAME: &str = "aws.iam.role";
 pub const KIND: &str = "iam:role";
 
 const NOT_FOUND: &[&str] = &["NoSuchEntity", "NoSuchEntityException"];
+
+/// For so long after its making a role may be unknown to the services that use it.
+pub const SPREADS_WITHIN: Duration = Duration::from_mins(2);
+/// The code of an error that is due to a role made a moment ago; retried on a budget of its own.
+pub const SPREADING: &str = "RoleSpreading";
+/// When a call with a new role is tried again.
+const SPREADING_PAUSE: Duration = Duration::from_secs(5);
 
 /// What the role is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,6 +130,115 @@ impl RoleInput {
 pub(crate) async fn find(clients: &AwsClients, name: &str) -> ActivityResult<Option<IamRole>> {
     let call = clients.iam().get_role().role_name(name).send().await;
     Ok(none_if(call.map_err(|e| classify("iam:GetRole", e)), NOT_FOUND)?.and_then(|a| a.role))
+}
+
+/// Tells what a refused role means: made a moment ago, it is tried again; after that a person must look, and gets
+/// the difference between the trust policy it has and the one it needs. Other errors come back as they are.
+pub(crate) async fn explain_refusal(
+    ctx: &ActivityContext,
+    clients: &AwsClients,
+    arn: &str,
+    kind: RoleKind,
+    error: ActivityError,
+) -> ActivityError {
+    if !is_propagation(&error) {
+        return error;
+    }
+    let name = arn.rsplit('/').next().unwrap_or(arn);
+    let role = match find(clients, name).await {
+        Ok(role) => role,
+        Err(look) => {
+            tracing::debug!(role = name, error = %look, "the refused role was not looked at");
+            return error;
+        }
+    };
+    let age = role.as_ref().map(|role| {
+        let made = u64::try_from(role.create_date().secs()).unwrap_or_default();
+        ctx.now().since(dssflow_engine::time::Timestamp::from_millis(made.saturating_mul(1000)))
+    });
+    let trust = role.as_ref().and_then(IamRole::assume_role_policy_document).unwrap_or_default();
+    judge_refusal(name, age, &trust_gap(trust, kind.service()), error)
+}
+
+/// The verdict on a refused role of that age; `None` when there is no such role.
+fn judge_refusal(name: &str, age: Option<Duration>, gap: &str, error: ActivityError) -> ActivityError {
+    let Some(age) = age else {
+        return ActivityError::needs_human(
+            "RoleNotFound",
+            format!("there is no role {name}: {}", error.message),
+        )
+        .help("correct the role's ARN in the site file, or leave it out and dssflow makes one")
+        .no_effect();
+    };
+    if age < SPREADS_WITHIN {
+        return ActivityError::retryable(
+            SPREADING,
+            format!(
+                "role {name} was made {} s ago and is not known everywhere yet: {}",
+                age.as_secs(),
+                error.message
+            ),
+        )
+        .retry_after(SPREADING_PAUSE)
+        .no_effect();
+    }
+    ActivityError::needs_human("RoleUnusable", error.message).help(format!("role {name}: {gap}")).no_effect()
+}
+
+/// How the trust policy of a role differs from one that lets `service` assume it, for people.
+fn trust_gap(document: &str, service: &str) -> String {
+    let plain = if document.trim_start().starts_with('{') {
+        document.to_owned()
+    } else {
+        let form = format!("p={document}");
+        url::form_urlencoded::parse(form.as_bytes()).next().map(|(_, v)| v.into_owned()).unwrap_or_default()
+    };
+    let mend = format!("`aws iam update-assume-role-policy` must let {service} do sts:AssumeRole");
+    let Ok(policy) = serde_json::from_str::<serde_json::Value>(&plain) else {
+        return format!("its trust policy cannot be read; {mend}");
+    };
+    let one_or_many = |value: &serde_json::Value| -> Vec<String> {
+        match value {
+            serde_json::Value::String(text) => vec![text.clone()],
+            serde_json::Value::Array(items) => {
+                items.iter().filter_map(|i| i.as_str()).map(str::to_owned).collect()
+            }
+            _ => Vec::new(),
+        }
+    };
+    let statements = match &policy["Statement"] {
+        serde_json::Value::Array(all) => all.clone(),
+        one => vec![one.clone()],
+    };
+    let mut trusted = Vec::new();
+    for statement in &statements {
+        let services = one_or_many(&statement["Principal"]["Service"]);
+        let names_it = services.iter().any(|s| s == service);
+        let actions = one_or_many(&statement["Action"]);
+        let assumes = actions.iter().any(|a| matches!(a.as_str(), "sts:AssumeRole" | "sts:*" | "*"));
+        match (names_it, statement["Effect"] == "Allow") {
+            (true, false) => return format!("its trust policy denies {service}; {mend}"),
+            (true, true) if !assumes => {
+                return format!("its trust policy names {service} for {} only; {mend}", actions.join(", "));
+            }
+            (true, true) if !statement["Condition"].is_null() => {
+                return format!(
+                    "its trust policy names {service} under a condition ({}); see that it holds for this account and \
+                     cluster",
+                    statement["Condition"]
+                );
+            }
+            (true, true) => {
+                return format!(
+                    "its trust policy is right for {service}; the account's policies or a boundary of the role may \
+                     stand in the way"
+                );
+            }
+            (false, _) => trusted.extend(services),
+        }
+    }
+    let now = if trusted.is_empty() { "no service".to_owned() } else { trusted.join(", ") };
+    format!("its trust policy trusts {now}, wanted is {service}; {mend}")
 }
 
 async fn attached(clients: &AwsClients, name: &str) -> ActivityResult<Vec<String>> {
@@ -286,6 +404,48 @@ mod tests {
         assert_eq!(target(Some("dssflow-a"), None), Ok(("dssflow-a".into(), false)));
         assert_eq!(target(Some("other"), None), Err("RoleNameInvalid".into()));
         assert_eq!(target(None, None), Err("RoleNameInvalid".into()));
+    }
+
+    #[test]
+    fn a_refused_role_is_waited_for_while_it_is_new_and_then_shown_to_a_person() {
+        use dssflow_engine::activity::ErrorClass;
+        let refused =
+            || ActivityError::retryable("InvalidParameterException", "Role ... could not be assumed");
+        let gap = trust_gap(&RoleKind::EksNode.trust_policy(), RoleKind::EksCluster.service());
+        let at = |age| judge_refusal("r", age, &gap, refused());
+        let young = at(Some(Duration::from_secs(119)));
+        assert_eq!(
+            (young.class, young.code.as_str(), young.no_effect),
+            (ErrorClass::Retryable, SPREADING, true)
+        );
+        assert_eq!(young.retry_after_ms, Some(5000));
+        let old = at(Some(Duration::from_mins(2)));
+        assert_eq!((old.class, old.code.as_str()), (ErrorClass::NeedsHuman, "RoleUnusable"));
+        let help = old.help.unwrap_or_default();
+        assert!(help.contains("trusts ec2.amazonaws.com, wanted is eks.amazonaws.com"), "{help}");
+        assert_eq!(at(None).code, "RoleNotFound");
+    }
+
+    #[test]
+    fn the_difference_of_a_trust_policy_is_told() {
+        let gap = |document: &str| trust_gap(document, "eks.amazonaws.com");
+        let statement = |body: &str| format!("{{\"Statement\":[{{{body}}}]}}");
+        assert!(gap(&RoleKind::EksCluster.trust_policy()).contains("is right for eks.amazonaws.com"));
+        // As IAM gives it: with percent signs.
+        let encoded: String =
+            url::form_urlencoded::byte_serialize(RoleKind::EksNode.trust_policy().as_bytes()).collect();
+        assert!(gap(&encoded).contains("trusts ec2.amazonaws.com"), "{}", gap(&encoded));
+        let service = "\"Principal\":{\"Service\":[\"eks.amazonaws.com\"]},\"Action\":";
+        let denied = statement(&format!("\"Effect\":\"Deny\",{service}\"sts:AssumeRole\""));
+        assert!(gap(&denied).contains("denies"), "{}", gap(&denied));
+        let tags = statement(&format!("\"Effect\":\"Allow\",{service}\"sts:TagSession\""));
+        assert!(gap(&tags).contains("for sts:TagSession only"), "{}", gap(&tags));
+        let condition = statement(&format!(
+            "\"Effect\":\"Allow\",{service}\"sts:AssumeRole\",\"Condition\":{{\"StringEquals\":{{\"a\":\"b\"}}}}"
+        ));
+        assert!(gap(&condition).contains("under a condition"), "{}", gap(&condition));
+        assert!(gap("not json").contains("cannot be read"));
+        assert!(gap("{}").contains("trusts no service"));
     }
 
     #[test]

@@ -105,9 +105,13 @@ async fn ec2(clients: &AwsClients, marks: &Marks) -> ActivityResult<Vec<Leftover
         left.iter().filter(|l| l.kind == kind).map(|l| l.id.clone()).collect()
     };
     let (instances, templates) = (of_kind("ec2:instance"), of_kind("ec2:launch-template"));
+    let volumes = of_kind("ec2:volume");
     let mut ended = Vec::new();
     if !instances.is_empty() {
         ended = ended_instances(clients, &instances).await?;
+    }
+    if !volumes.is_empty() {
+        ended.extend(ended_volumes(clients, &volumes).await?);
     }
     for id in templates {
         if !launch_template::exists(clients, &id).await? {
@@ -172,6 +176,24 @@ async fn ended_instances(clients: &AwsClients, ids: &[String]) -> ActivityResult
             !matches!(i.state().and_then(|s| s.name()), Some(ShuttingDown | Terminated))
         })
         .filter_map(|i| i.instance_id())
+        .collect();
+    Ok(ids.iter().filter(|id| !live.contains(&id.as_str())).cloned().collect())
+}
+
+/// A disk that goes with its instance is on its way when the instance is.
+async fn ended_volumes(clients: &AwsClients, ids: &[String]) -> ActivityResult<Vec<String>> {
+    let filter =
+        aws_sdk_ec2::types::Filter::builder().name("volume-id").set_values(Some(ids.to_vec())).build();
+    let call = clients.ec2().describe_volumes().filters(filter).send().await;
+    let answer = call.map_err(|e| classify("ec2:DescribeVolumes", e))?;
+    let live: Vec<&str> = answer
+        .volumes()
+        .iter()
+        .filter(|v| {
+            use aws_sdk_ec2::types::VolumeState::{Deleted, Deleting};
+            !matches!(v.state(), Some(Deleted | Deleting))
+        })
+        .filter_map(|v| v.volume_id())
         .collect();
     Ok(ids.iter().filter(|id| !live.contains(&id.as_str())).cloned().collect())
 }

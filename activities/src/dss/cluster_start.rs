@@ -17,13 +17,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dssflow_engine::activity::{
-    Activity, ActivityContext, ActivityError, ActivityResult, Effect, Owner, Probe, Recorded, Undo,
+    Activity, ActivityContext, ActivityError, ActivityResult, Effect, ErrorClass, Owner, Probe, Recorded,
+    Undo,
 };
 use serde::{Deserialize, Serialize};
 
 use super::client::{DssClient, DssTarget};
 use super::clusters::{self, ClusterState, LongCall};
 use crate::aws::eksctl::{self, EksctlState};
+use crate::aws::error::{self as aws_error, Trouble};
 use crate::clients::AwsClients;
 
 /// The registered name.
@@ -66,17 +68,12 @@ impl View {
         eksctl::eksctl_state(&self.aws, id).await
     }
 
-    /// Forced stop, then AWS is waited for, then this run's stacks that are left are deleted.
+    /// Forced stop, then AWS is waited for, then this run's stacks that are left are deleted. When only stacks are left
+    /// there is nothing to stop: eksctl would find no cluster.
     async fn tear_down(&self, ctx: &ActivityContext, id: &str) -> ActivityResult<()> {
-        let query = [("terminate", "False"), ("forceStop", "True")];
-        match clusters::long_call(ctx, &self.client, id, "stop", &query).await? {
-            LongCall::Done => {}
-            // eksctl may fail on what it half made; the stacks below decide.
-            LongCall::Failed(error) => tracing::warn!(%error, cluster = id, "the forced stop failed"),
-            LongCall::Lost(error) => {
-                tracing::warn!(%error, cluster = id, "the reply to the forced stop was lost");
-                clusters::settled(ctx, &self.client, id).await?;
-            }
+        let left = self.in_aws(id).await?;
+        if left.cluster.is_some() || clusters::state(&self.client, id).await? != ClusterState::None {
+            self.stop(ctx, id).await?;
         }
         eksctl::delete_leftovers(ctx, &self.aws, id).await?;
         let left = self.in_aws(id).await?;
@@ -91,6 +88,40 @@ impl View {
         }
         eksctl::wait_gone(ctx, &self.aws, id).await
     }
+
+    async fn stop(&self, ctx: &ActivityContext, id: &str) -> ActivityResult<()> {
+        let query = [("terminate", "False"), ("forceStop", "True")];
+        let call = clusters::long_call(ctx, &self.client, id, "stop", &query);
+        match eksctl::watched(ctx, &self.aws, id, call).await? {
+            LongCall::Done => {}
+            // eksctl may fail on what it half made; the stacks below decide.
+            LongCall::Failed(error) => tracing::warn!(%error, cluster = id, "the forced stop failed"),
+            LongCall::Lost(error) => {
+                tracing::warn!(%error, cluster = id, "the reply to the forced stop was lost");
+                eksctl::watched(ctx, &self.aws, id, clusters::settled(ctx, &self.client, id)).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What eksctl said, with what CloudFormation says, and what mends it. A used-up quota waits for a person: the same
+/// start would end in the same way a quarter of an hour later.
+fn start_failed(mut error: ActivityError, failed: &[String]) -> ActivityError {
+    if !failed.is_empty() {
+        error.message = format!("{}; {}", error.message, failed.join("; "));
+    }
+    let trouble = aws_error::trouble_in(&error.message);
+    let quota =
+        error.message.split(|c: char| !c.is_ascii_alphanumeric()).find(|w| w.ends_with("LimitExceeded"));
+    if trouble == Some(Trouble::Quota) {
+        error.class = ErrorClass::NeedsHuman;
+    }
+    let help = trouble.and_then(|t| aws_error::help(t, "eks:CreateCluster", quota.unwrap_or_default()));
+    error.help(help.unwrap_or_else(|| {
+        "quotas, subnets without public addresses and missing IAM rights are the usual causes; the stack's events tell"
+            .to_owned()
+    }))
 }
 
 fn arn(state: &EksctlState) -> Option<String> {
@@ -139,23 +170,19 @@ impl Activity for ClusterStart {
             state = clusters::settled(ctx, &view.client, id).await?;
         }
         if state == ClusterState::None {
-            match clusters::long_call(ctx, &view.client, id, "start", &[]).await? {
+            let call = clusters::long_call(ctx, &view.client, id, "start", &[]);
+            match eksctl::watched(ctx, &view.aws, id, call).await? {
                 LongCall::Done => {}
                 LongCall::Failed(error) => {
-                    let failed =
-                        view.in_aws(id).await.map(|state| state.failed().join("; ")).unwrap_or_default();
-                    let mut error = error;
-                    if !failed.is_empty() {
-                        error.message = format!("{}; {failed}", error.message);
-                    }
-                    return Err(error.help("quotas, subnets without public addresses and missing IAM rights are the usual causes; the stack's events tell"));
+                    let failed = view.in_aws(id).await.map(|state| state.failed()).unwrap_or_default();
+                    return Err(start_failed(error, &failed));
                 }
                 LongCall::Lost(error) => {
                     tracing::warn!(%error, cluster = id, "the reply to the start was lost");
                 }
             }
         }
-        match clusters::settled(ctx, &view.client, id).await? {
+        match eksctl::watched(ctx, &view.aws, id, clusters::settled(ctx, &view.client, id)).await? {
             ClusterState::Running => {
                 Ok(ClusterStartOutput { id: id.to_owned(), arn: arn(&view.in_aws(id).await?) })
             }
@@ -236,5 +263,24 @@ impl Activity for ClusterStart {
 
     fn poll_interval(&self) -> Duration {
         Duration::from_secs(5)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_used_up_quota_waits_for_a_person_and_is_named() {
+        let error = ActivityError::retryable("DssError", "eksctl failed: exit status 1");
+        let stack = "stack eksctl-a-cluster is CREATE_FAILED: AddressLimitExceeded: The maximum number of addresses has \
+                     been reached."
+            .to_owned();
+        let failed = start_failed(error.clone(), &[stack]);
+        assert_eq!(failed.class, ErrorClass::NeedsHuman);
+        assert!(failed.help.as_ref().is_some_and(|h| h.contains("L-0263D0A3")), "{failed:?}");
+        let failed = start_failed(error, &[]);
+        assert_eq!(failed.class, ErrorClass::Retryable);
+        assert!(failed.help.is_some_and(|h| h.contains("usual causes")));
     }
 }

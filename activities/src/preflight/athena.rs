@@ -13,7 +13,7 @@ use dssflow_engine::activity::{ActivityError, ActivityResult};
 use futures::future::join_all;
 
 use super::Notes;
-use super::look::{Look, again};
+use super::look::Look;
 use super::permissions::may_write;
 use super::spec::{AthenaSpec, ConnectionSpec};
 use crate::aws::bucket::{BucketOutput, check_bucket};
@@ -71,12 +71,8 @@ fn pairs(look: &Look) -> impl Iterator<Item = (&ConnectionSpec, &AthenaSpec)> {
 /// Each workgroup of the site, asked once.
 async fn groups(look: &Look) -> Vec<(&str, ActivityResult<Option<Group>>)> {
     let names: BTreeSet<&str> = pairs(look).map(|(_, athena)| athena.workgroup.as_str()).collect();
-    join_all(
-        names
-            .into_iter()
-            .map(|name| async move { (name, again(|| Box::pin(read(&look.clients, name))).await) }),
-    )
-    .await
+    join_all(names.into_iter().map(|name| async move { (name, Box::pin(read(&look.clients, name)).await) }))
+        .await
 }
 
 /// Where results of a pair go in truth.
@@ -98,7 +94,7 @@ pub(super) async fn results(look: &Look, notes: &mut Notes) {
             let Some(location) = effective(athena, group) else { return (connection, athena, answer, None) };
             let bucket = bucket_of(&location).to_owned();
             let (place, right) = tokio::join!(
-                again(|| Box::pin(check_bucket(&look.clients, &bucket))),
+                Box::pin(check_bucket(&look.clients, &bucket)),
                 Box::pin(may_write(look, &connection.credentials, &location)),
             );
             (connection, athena, answer, Some((location, place, right)))

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use dssflow_engine::activity::ErrorClass;
 
 use super::Notes;
-use super::look::{Look, again};
+use super::look::Look;
 use crate::aws::bucket::check_bucket;
 use crate::aws::instance::InstanceFacts;
 use crate::secret::{self, SecretClients, SecretRef};
@@ -64,9 +64,7 @@ fn judge_instance(facts: &InstanceFacts, min_memory_mib: u64, notes: &mut Notes)
 /// B01: the buckets of the connections exist.
 pub(super) async fn buckets(look: &Look, notes: &mut Notes) {
     let names: BTreeSet<&str> = look.spec.connections.iter().map(|c| c.bucket.as_str()).collect();
-    let looks = names
-        .into_iter()
-        .map(|name| async move { (name, again(|| check_bucket(&look.clients, name)).await) });
+    let looks = names.into_iter().map(|name| async move { (name, check_bucket(&look.clients, name).await) });
     for (name, answer) in futures::future::join_all(looks).await {
         match answer {
             Ok(found) if found.accessible => notes.seen(format!("bucket {name} is there")),

@@ -11,7 +11,7 @@ use aws_sdk_lakeformation::types::{
 use dssflow_engine::activity::ActivityResult;
 
 use super::Notes;
-use super::look::{Look, again};
+use super::look::Look;
 use super::spec::Spec;
 use crate::aws::error::classify;
 use crate::clients::AwsClients;
@@ -81,7 +81,7 @@ pub(super) async fn rights(look: &Look, notes: &mut Notes) {
         Ok(identity) => look.policy_source(&identity.principal_arn).await,
         Err(error) => return notes.unanswered("principal", error),
     };
-    let grants = match again(|| Box::pin(read(&look.clients))).await {
+    let grants = match Box::pin(read(&look.clients)).await {
         Ok(grants) => grants,
         Err(error) => return notes.unanswered("Lake Formation", &error),
     };

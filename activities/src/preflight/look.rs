@@ -2,25 +2,21 @@
 //! for its answer. Reads only.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use dssflow_engine::activity::{ActivityError, ActivityResult, ErrorClass};
+use dssflow_engine::activity::{ActivityError, ActivityResult};
 use tokio::sync::OnceCell;
 
 use super::identity::Caller;
 use super::leftovers::ClusterFacts;
 use super::network::{GroupRules, NodeType};
 use super::spec::{CredentialSpec, Spec};
-use super::versions::Offer;
 use crate::aws::identity::identify;
 use crate::aws::instance::{InstanceFacts, InstanceInput, instance_facts};
 use crate::aws::network::{Subnet, find_subnets};
+use crate::aws::versions::{OfferedVersion, offered};
 use crate::clients::{AwsClients, ClientsConfig, StaticCredentials};
 use crate::host::{Host, HostHandle};
 use crate::secret::{self, SecretClients};
-
-/// How long to wait before a read that failed on the way is tried once more.
-const AGAIN_AFTER: Duration = Duration::from_millis(300);
 
 /// An answer that checks share.
 pub(super) type Asked<'a, T> = Result<&'a T, &'a ActivityError>;
@@ -46,10 +42,11 @@ pub struct Look {
     principals: BTreeMap<String, Cell<Principal>>,
     instance: Cell<InstanceFacts>,
     subnets: Cell<Vec<Subnet>>,
+    host_subnet: Cell<Vec<Subnet>>,
     groups: Cell<Vec<GroupRules>>,
     node_type: Cell<NodeType>,
     cluster: Cell<ClusterFacts>,
-    versions: Cell<Vec<Offer>>,
+    versions: Cell<Option<Vec<OfferedVersion>>>,
     root: Cell<()>,
 }
 
@@ -65,6 +62,7 @@ impl Look {
             principals,
             instance: Cell::new(),
             subnets: Cell::new(),
+            host_subnet: Cell::new(),
             groups: Cell::new(),
             node_type: Cell::new(),
             cluster: Cell::new(),
@@ -94,12 +92,23 @@ impl Look {
         {
             return Some(facts.vpc_id.clone());
         }
+        if let Ok(found) = self.host_subnet().await
+            && let Some(subnet) = found.first()
+        {
+            return Some(subnet.vpc_id.clone());
+        }
         self.subnets().await.ok()?.first().map(|s| s.vpc_id.clone())
     }
 
     /// The subnets of the cluster that are there.
     pub(super) async fn subnets(&self) -> Asked<'_, Vec<Subnet>> {
         once(&self.subnets, || Box::pin(find_subnets(&self.clients, &self.spec.cluster.subnets))).await
+    }
+
+    /// The subnet in which the run launches the instance, if it does and the subnet is there.
+    pub(super) async fn host_subnet(&self) -> Asked<'_, Vec<Subnet>> {
+        let ids: Vec<String> = self.spec.host_subnet.iter().cloned().collect();
+        once(&self.host_subnet, || Box::pin(find_subnets(&self.clients, &ids))).await
     }
 
     /// The security groups of cluster and instance that are there, with their rules.
@@ -128,9 +137,9 @@ impl Look {
         once(&self.cluster, || Box::pin(super::leftovers::read_cluster(&self.clients, name))).await
     }
 
-    /// The Kubernetes versions EKS offers.
-    pub(super) async fn versions(&self) -> Asked<'_, Vec<Offer>> {
-        once(&self.versions, || Box::pin(super::versions::read_offers(&self.clients))).await
+    /// The Kubernetes versions EKS offers; `None` when it does not answer that.
+    pub(super) async fn versions(&self) -> Asked<'_, Option<Vec<OfferedVersion>>> {
+        once(&self.versions, || Box::pin(offered(&self.clients))).await
     }
 
     /// The host, where the site has one that commands can reach before the run.
@@ -191,23 +200,9 @@ impl Look {
     }
 }
 
-async fn once<T, F>(cell: &Cell<T>, ask: impl Fn() -> F) -> Asked<'_, T>
+async fn once<T, F>(cell: &Cell<T>, ask: impl FnOnce() -> F) -> Asked<'_, T>
 where
     F: Future<Output = ActivityResult<T>>,
 {
-    cell.get_or_init(|| again(ask)).await.as_ref()
-}
-
-/// Asks, and once more when the question was lost on the way. Reads only.
-pub(super) async fn again<T, F>(ask: impl Fn() -> F) -> ActivityResult<T>
-where
-    F: Future<Output = ActivityResult<T>>,
-{
-    match ask().await {
-        Err(error) if matches!(error.class, ErrorClass::Retryable | ErrorClass::Throttled) => {
-            tokio::time::sleep(AGAIN_AFTER).await;
-            ask().await
-        }
-        answer => answer,
-    }
+    cell.get_or_init(ask).await.as_ref()
 }

@@ -53,8 +53,13 @@ async fn problems(look: &Look, notes: &mut Notes, codes: &[&str]) -> bool {
         subnets: cluster.subnets.clone(),
         security_groups: cluster.security_groups.clone(),
         public: !cluster.private_nodes,
+        host_subnet: look.spec.host_subnet.clone(),
     };
-    let found = judge(&input, subnets, &groups).err().unwrap_or_default();
+    let mut all = subnets.clone();
+    if let Ok(host) = look.host_subnet().await {
+        all.extend(host.iter().filter(|h| !subnets.iter().any(|s| s.id == h.id)).cloned());
+    }
+    let found = judge(&input, &all, &groups).err().unwrap_or_default();
     let before = notes.findings.len();
     for problem in found.into_iter().filter(|p| codes.contains(&p.code.as_str())) {
         // Without a VPC there is none to look in.

@@ -13,7 +13,8 @@ use dssflow_engine::activity::{ActivityError, ActivityResult};
 use futures::future::join_all;
 
 use super::Notes;
-use super::look::{Look, again};
+use super::look::Look;
+use super::network::read_node_type;
 use super::spec::Demand;
 use crate::aws::error::classify;
 
@@ -150,20 +151,26 @@ async fn ask(look: &Look, demand: Demand) -> ActivityResult<Option<Count>> {
     }
     // IAM tells its quotas itself, and in every region.
     if let Demand::Roles(wanted) = demand {
-        let (used, limit) = again(|| Box::pin(usage::roles(look))).await?;
+        let (used, limit) = Box::pin(usage::roles(look)).await?;
         let wanted = u64::from(wanted);
         return Ok(Some(Count { quota, limit, used, wanted, later: wanted }));
     }
-    let (limit, used) =
-        tokio::join!(again(|| limit(look, quota)), again(|| Box::pin(usage::used(look, demand))));
+    let (limit, used) = tokio::join!(Box::pin(limit(look, quota)), Box::pin(usage::used(look, demand)));
     let (limit, used) = (limit?, used?);
     let each = match demand {
         Demand::NodeVcpus(_) => u64::from(look.node_type().await.map_err(Clone::clone)?.vcpus),
         _ => 1,
     };
-    let wanted = u64::from(number) * each;
+    // The machine that the run launches for DSS counts with the nodes where both are of one family.
+    let host = match (demand, &look.spec.host_type) {
+        (Demand::NodeVcpus(_), Some(kind)) if vcpu_quota(kind).map(|(_, q)| q.code) == Some(quota.code) => {
+            u64::from(read_node_type(&look.clients, kind).await?.vcpus)
+        }
+        _ => 0,
+    };
+    let wanted = u64::from(number) * each + host;
     let later = match demand {
-        Demand::NodeVcpus(_) => u64::from(look.spec.cluster.max_nodes) * each,
+        Demand::NodeVcpus(_) => u64::from(look.spec.cluster.max_nodes) * each + host,
         _ => wanted,
     };
     Ok(Some(Count { quota, limit, used, wanted, later: later.max(wanted) }))

@@ -34,6 +34,10 @@ pub struct Spec {
     pub dry_runs: bool,
     /// The instance of DSS; `None` when the run launches it.
     pub instance: Option<String>,
+    /// The subnet in which the run launches the instance.
+    pub host_subnet: Option<String>,
+    /// The type of the instance that the run launches.
+    pub host_type: Option<String>,
     /// The least memory of the instance, in MiB.
     pub min_memory_mib: u64,
     /// The least memory of the host, in GB.

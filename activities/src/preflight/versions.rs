@@ -1,23 +1,17 @@
 //! Versions: of Kubernetes (P19), of the tools among each other (P17), and that the EKS plugin finds a pinned eksctl
 //! (P18).
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use aws_sdk_eks::types::{ClusterVersionInformation, ClusterVersionStatus, VersionStatus};
-use aws_smithy_types::DateTime;
-use aws_smithy_types::date_time::Format;
-use dssflow_engine::activity::ActivityResult;
+use dssflow_engine::time::Timestamp;
 
 use super::Notes;
 use super::look::Look;
 use super::spec::Spec;
 use super::version::{at_least, minor, numbers};
-use crate::aws::error::classify;
-use crate::clients::AwsClients;
+use crate::aws::versions::{self, OfferedVersion, Verdict};
 use crate::host::{HostCommand, HostUser};
 
-/// How long before its end of support a version is told.
-const SOON: Duration = Duration::from_hours(24 * 90);
 /// From this kubectl on, the token's API is v1beta1, which older tools do not speak.
 const NEW_TOKENS: &str = "1.24";
 /// The first aws-iam-authenticator that speaks it, as the plugin has it.
@@ -28,115 +22,30 @@ const AWS_CLI: &str = "2.7.0";
 /// The oldest Docker whose images and networks DSS is known to work with.
 const DOCKER: &str = "20.10";
 
-/// How EKS supports a version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Support {
-    Standard,
-    Extended,
-    None,
-}
-
-/// A version of Kubernetes as EKS offers it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Offer {
-    pub(super) version: String,
-    pub(super) support: Support,
-    pub(super) standard_until: Option<DateTime>,
-    pub(super) extended_until: Option<DateTime>,
-}
-
-/// Reads what EKS offers, versions out of support included.
-pub(super) async fn read_offers(clients: &AwsClients) -> ActivityResult<Vec<Offer>> {
-    let (mut offers, mut next) = (Vec::new(), None);
-    loop {
-        let call =
-            clients.eks().describe_cluster_versions().include_all(true).set_next_token(next).send().await;
-        let page = call.map_err(|e| classify("eks:DescribeClusterVersions", e))?;
-        offers.extend(page.cluster_versions().iter().map(offer));
-        next = page.next_token().filter(|t| !t.is_empty()).map(str::to_owned);
-        if next.is_none() {
-            return Ok(offers);
-        }
-    }
-}
-
-fn offer(info: &ClusterVersionInformation) -> Offer {
-    let support =
-        match (info.version_status(), info.status()) {
-            (Some(VersionStatus::StandardSupport), _)
-            | (None, Some(ClusterVersionStatus::StandardSupport)) => Support::Standard,
-            (Some(VersionStatus::ExtendedSupport), _)
-            | (None, Some(ClusterVersionStatus::ExtendedSupport)) => Support::Extended,
-            _ => Support::None,
-        };
-    Offer {
-        version: info.cluster_version().unwrap_or_default().to_owned(),
-        support,
-        standard_until: info.end_of_standard_support_date().copied(),
-        extended_until: info.end_of_extended_support_date().copied(),
-    }
-}
-
 /// P19: the version of Kubernetes is supported, and not at six times the price.
 pub(super) async fn kubernetes(look: &Look, notes: &mut Notes) {
+    let wanted = &look.spec.cluster.k8s_version;
     match look.versions().await {
-        Ok(offers) => judge_kubernetes(&look.spec.cluster.k8s_version, offers, SystemTime::now(), notes),
-        Err(error) => notes.unanswered(&look.spec.cluster.k8s_version, error),
+        Ok(offered) => {
+            let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            let now = Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+            judge_kubernetes(wanted, offered.as_deref().unwrap_or_default(), now, notes);
+        }
+        Err(error) => notes.unanswered(wanted, error),
     }
 }
 
-fn day(date: Option<DateTime>) -> String {
-    let text = date.and_then(|d| d.fmt(Format::DateTime).ok());
-    text.map_or_else(|| "an unknown day".to_owned(), |t| t.chars().take(10).collect())
-}
-
-fn judge_kubernetes(version: &str, offers: &[Offer], now: SystemTime, notes: &mut Notes) {
-    let mut good: Vec<&str> =
-        offers.iter().filter(|o| o.support == Support::Standard).map(|o| o.version.as_str()).collect();
-    good.sort_by_key(|v| std::cmp::Reverse(numbers(v)));
-    let fix = format!("set cluster.k8s_version to one of {}; DSS has to support it as well", good.join(", "));
-    let Some(offer) = offers.iter().find(|o| o.version == version) else {
-        return notes.error(
-            version,
-            format!(
-                "EKS does not offer Kubernetes {version}: it would say \"unsupported Kubernetes version\""
-            ),
-            fix,
-        );
-    };
-    match offer.support {
-        Support::None => notes.error(
-            version,
-            format!(
-                "Kubernetes {version} is out of support since {}: EKS would say \"unsupported Kubernetes version\"",
-                day(offer.extended_until)
-            ),
-            fix,
+fn judge_kubernetes(wanted: &str, offered: &[OfferedVersion], now: Timestamp, notes: &mut Notes) {
+    match versions::judge(wanted, offered, now) {
+        Verdict::Good => notes.seen(format!("Kubernetes {wanted} is supported")),
+        Verdict::Warn { message, help } => notes.warning(wanted, message, help),
+        Verdict::Refuse { message, help } => notes.error(
+            wanted,
+            format!("{message}: it would say \"unsupported Kubernetes version\""),
+            format!("{help}; DSS has to support it as well"),
         ),
-        Support::Extended => notes.warning(
-            version,
-            format!(
-                "Kubernetes {version} is in extended support until {}: the control plane costs $0.60 an hour instead of $0.10, six times as much",
-                day(offer.extended_until)
-            ),
-            fix,
-        ),
-        Support::Standard => {
-            let end = offer.standard_until.and_then(|d| SystemTime::try_from(d).ok());
-            let left = end.map(|end| end.duration_since(now).unwrap_or_default());
-            match left {
-                Some(left) if left < SOON => notes.warning(
-                    version,
-                    format!(
-                        "standard support of Kubernetes {version} ends on {}, in {} days; then it costs six times as much",
-                        day(offer.standard_until),
-                        left.as_secs() / 86_400
-                    ),
-                    fix,
-                ),
-                Some(_) => notes.seen(format!("Kubernetes {version}, supported until {}", day(offer.standard_until))),
-                None => notes.seen(format!("Kubernetes {version}, supported")),
-            }
+        Verdict::Unknown { reason } => {
+            notes.skipped(wanted, reason, "allow eks:DescribeClusterVersions to have it checked");
         }
     }
 }
@@ -317,31 +226,35 @@ mod tests {
 
     #[test]
     fn p19_versions_by_support_and_end() {
-        let at = |days: i64| DateTime::from_secs(1_700_000_000 + days * 86_400);
-        let now = SystemTime::try_from(at(0)).unwrap();
-        let offer = |version: &str, support, days| Offer {
+        use crate::aws::versions::Support;
+
+        let day = |n: u64| Timestamp::from_millis(1_700_000_000_000 + n * 86_400_000);
+        let offer = |version: &str, support, until| OfferedVersion {
             version: version.into(),
-            support,
-            standard_until: Some(at(days)),
-            extended_until: Some(at(days + 365)),
+            support: Some(support),
+            is_default: false,
+            standard_until: Some(day(until)),
+            extended_until: Some(day(until + 365)),
         };
         let offers = [
-            offer("1.34", Support::Standard, 400),
-            offer("1.33", Support::Standard, 60),
-            offer("1.30", Support::Extended, -30),
-            offer("1.22", Support::None, -900),
+            offer("1.34", Support::Standard, 1400),
+            offer("1.33", Support::Standard, 1060),
+            offer("1.30", Support::Extended, 970),
+            offer("1.22", Support::Unsupported, 100),
         ];
-        let judge = |version: &str| found(|n| judge_kubernetes(version, &offers, now, n)).pop();
+        let judge = |version: &str| found(|n| judge_kubernetes(version, &offers, day(1000), n)).pop();
         assert_eq!(judge("1.34"), None);
         let soon = judge("1.33").unwrap();
-        assert!(soon.severity == Severity::Warning && soon.evidence.contains("in 60 days"), "{soon:?}");
+        assert!(soon.severity == Severity::Warning && soon.evidence.contains("six times"), "{soon:?}");
         let dear = judge("1.30").unwrap();
         assert!(dear.severity == Severity::Warning && dear.evidence.contains("$0.60"), "{dear:?}");
         for version in ["1.22", "1.99"] {
             let gone = judge(version).unwrap();
             assert_eq!(gone.severity, Severity::Error);
             assert!(gone.evidence.contains("unsupported Kubernetes version"), "{gone:?}");
-            assert!(gone.fix.contains("1.34, 1.33"), "{gone:?}");
+            assert!(gone.fix.contains("\"1.34\""), "{gone:?}");
         }
+        let unknown = found(|n| judge_kubernetes("1.34", &[], day(1000), n)).remove(0);
+        assert_eq!(unknown.severity, Severity::Skipped, "no answer is no trouble");
     }
 }

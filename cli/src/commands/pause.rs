@@ -57,7 +57,7 @@ pub(crate) async fn unpause(ui: &Ui, settings: &Settings, args: UnpauseArgs) -> 
         ));
         return Ok(Exit::Ok);
     }
-    resume::go_on(ui, settings, run.as_str(), "unpause", None, args.output.output).await
+    Box::pin(resume::go_on(ui, settings, run.as_str(), "unpause", None, args.output.output)).await
 }
 
 /// Ends the run, with what it made kept or taken back.

@@ -19,7 +19,7 @@ use crate::ui::Ui;
 /// Resumes, then follows.
 pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &ResumeArgs) -> CommandResult {
     let upgrade = args.upgrade.then_some(args.yes);
-    go_on(ui, settings, &args.run, "resume", upgrade, args.output.output).await
+    Box::pin(go_on(ui, settings, &args.run, "resume", upgrade, args.output.output)).await
 }
 
 /// Goes on with a run. `upgrade` is set when it is to be brought to the workflow of this version; true when nobody need

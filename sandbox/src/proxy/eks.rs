@@ -11,8 +11,14 @@ use super::reply::Reply;
 use super::upstream::{Incoming, Upstream};
 use super::{eks_access, eks_addons};
 
-/// Versions the fake service knows, the default first.
+/// Versions the fake service makes clusters with, the default first.
 const VERSIONS: [&str; 6] = ["1.33", "1.34", "1.32", "1.31", "1.30", "1.29"];
+/// Those of them that cost more.
+const EXTENDED: [&str; 2] = ["1.30", "1.29"];
+/// Versions it no longer makes clusters with, and still tells of.
+const UNSUPPORTED: [&str; 2] = ["1.28", "1.27"];
+/// Seconds of a year.
+const YEAR_S: i64 = 365 * 86_400;
 
 /// Usual durations at scale 1, in milliseconds.
 const CLUSTER_MS: u64 = 6_000;
@@ -126,15 +132,8 @@ pub(super) async fn handle(context: &mut Context<'_>, call: &Call, request: &Inc
             Reply::json(&json!({ "updateIds": ids }))
         }
         "DescribeClusterVersions" => {
-            let versions: Vec<Value> = VERSIONS
-                .iter()
-                .enumerate()
-                .map(|(at, version)| {
-                    json!({ "clusterVersion": version, "clusterType": "eks", "defaultVersion": at == 0,
-                            "status": "STANDARD_SUPPORT", "versionStatus": "STANDARD_SUPPORT" })
-                })
-                .collect();
-            Reply::json(&json!({ "clusterVersions": versions }))
+            let all = super::recognise::query_value(&request.uri, "includeAll");
+            Reply::json(&json!({ "clusterVersions": versions(all.as_deref() == Some("true")) }))
         }
         operation if operation.contains("Access") => eks_access::handle(context, call, request),
         operation if operation.contains("Addon") => eks_addons::handle(context, call, request),
@@ -147,6 +146,26 @@ pub(super) async fn handle(context: &mut Context<'_>, call: &Call, request: &Inc
         }
         _ => context.upstream.forward(request).await,
     }
+}
+
+/// What `DescribeClusterVersions` tells; unsupported versions only when all are asked for, as AWS has it.
+fn versions(all: bool) -> Vec<Value> {
+    let now = i64::try_from(overlay::now_ms() / 1000).unwrap_or_default();
+    let unsupported = UNSUPPORTED.iter().filter(|_| all);
+    VERSIONS
+        .iter()
+        .chain(unsupported)
+        .map(|version| {
+            let (status, standard_ends) = match version {
+                v if UNSUPPORTED.contains(v) => ("UNSUPPORTED", now - 2 * YEAR_S),
+                v if EXTENDED.contains(v) => ("EXTENDED_SUPPORT", now - YEAR_S / 2),
+                _ => ("STANDARD_SUPPORT", now + YEAR_S),
+            };
+            json!({ "clusterVersion": version, "clusterType": "eks", "defaultVersion": *version == VERSIONS[0],
+                    "versionStatus": status, "status": status.to_lowercase(),
+                    "endOfStandardSupportDate": standard_ends, "endOfExtendedSupportDate": standard_ends + YEAR_S })
+        })
+        .collect()
 }
 
 /// Drops what is deleted and was seen so for long enough.

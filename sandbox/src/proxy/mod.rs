@@ -98,6 +98,7 @@ impl Proxy {
             target: "aws".to_owned(),
             op: name.clone(),
             mutating: call.mutating,
+            marked: call.mutating && recognise::is_marked(&request.body),
             status: 0,
             replayed: false,
             fault: None,

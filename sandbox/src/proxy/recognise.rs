@@ -64,6 +64,15 @@ pub(crate) fn recognise(method: &Method, uri: &Uri, headers: &HeaderMap, body: &
     Call { service, operation, access_key, path, mutating, token }
 }
 
+/// Whether a request carries every mark by which its maker can be told later. Looks at the text only: the marks stand in
+/// it as keys, in a form with its signs encoded.
+pub(crate) fn is_marked(body: &[u8]) -> bool {
+    let text = decode(&String::from_utf8_lossy(body));
+    ["store", "site", "run", "step", "generation"]
+        .iter()
+        .all(|mark| text.contains(&format!("dssflow:{mark}")))
+}
+
 fn scope(uri: &Uri, headers: &HeaderMap) -> (String, String) {
     let header = headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let credential = header
@@ -240,6 +249,16 @@ mod tests {
         }
         let method = Method::from_bytes(method.as_bytes()).expect("a method");
         recognise(&method, &uri.parse().expect("a uri"), &map, body.as_bytes())
+    }
+
+    #[test]
+    fn marks_are_seen_in_forms_and_in_json() {
+        let keys = ["store", "site", "run", "step", "generation"];
+        let json = keys.map(|k| format!("\"dssflow:{k}\":\"x\"")).join(",");
+        assert!(is_marked(json.as_bytes()));
+        let form = keys.map(|k| format!("Tag.1.Key=dssflow%3A{k}&Tag.1.Value=x")).join("&");
+        assert!(is_marked(form.as_bytes()));
+        assert!(!is_marked(json.replace("dssflow:step", "step").as_bytes()), "one is missing");
     }
 
     #[test]

@@ -19,6 +19,9 @@ pub struct CallRecord {
     pub op: String,
     /// Whether it is of a kind that changes something.
     pub mutating: bool,
+    /// Whether the request carries the five ownership marks, as tags or in another form.
+    #[serde(default)]
+    pub marked: bool,
     /// Status of the reply that was made; 0 when the call never reached the server.
     pub status: u16,
     /// Whether the reply was one kept for the call's token.

@@ -257,6 +257,7 @@ fn control_plane(plan: &mut Plan<'_>, start: &Start) -> StepName {
         .title(format!("EKS cluster {}, Kubernetes {}", site.cluster.name, site.cluster.k8s_version))
         .after(&linked)
         .budget(CONTROL_PLANE)
+        .with_new_role()
         .stubborn()
         .add();
     plan.step(
@@ -349,6 +350,7 @@ fn nodes(plan: &mut Plan<'_>, start: &Start, active: &StepName) -> StepName {
         )
         .title(format!("node group: {} x {}", pool.num_nodes, pool.machine_type))
         .budget(NODES)
+        .with_new_role()
         .stubborn()
         .add();
     plan.step(

@@ -7,9 +7,10 @@
 
 use std::time::Duration;
 
+use dssflow_activities::aws::{blockers, role};
 use dssflow_engine::graph::{Binding, LockMode, LockUse, Step, StepKind, Timeouts};
 use dssflow_engine::id::{ActivityName, LockName, StepName};
-use dssflow_engine::retry::RetryPolicy;
+use dssflow_engine::retry::{RetryPolicy, RetryRule};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -79,6 +80,8 @@ const fn budget(typical_s: u64, limit_min: u64, attempts: u32) -> Budget {
 pub(super) const LOOK: Budget = budget(1, 2, 8);
 /// A single small change by an API.
 pub(super) const WRITE: Budget = budget(2, 2, 5);
+/// EC2 launching or terminating an instance.
+pub(super) const LAUNCH: Budget = budget(60, 15, 5);
 /// A small change on the host.
 pub(super) const HOST: Budget = budget(3, 10, 5);
 /// Packages from a repository.
@@ -111,6 +114,25 @@ pub(super) const ADDON: Budget = budget(60, 30, 3);
 pub(super) const CHECK: Budget = budget(10, 10, 8);
 /// Attempts to take a cluster down: it is safe to repeat, and what blocks it often goes away by itself.
 const TAKE_DOWN_ATTEMPTS: u32 = 5;
+/// Codes of errors that say that something still hangs on what is to be deleted.
+const IN_USE: [&str; 3] = [blockers::STILL_IN_USE, "DependencyViolation", "ResourceInUse*"];
+
+/// What still hangs on a thing is waited for about eighteen minutes: interfaces and load balancers go by themselves.
+fn in_use(site: &Site) -> RetryRule {
+    // An emulator is not waited for.
+    let scale = if site.aws.endpoint_url.is_some() { 1000 } else { 1 };
+    let policy = RetryPolicy {
+        initial_interval_ms: 15_000 / scale,
+        maximum_interval_ms: 60_000 / scale,
+        ..RetryPolicy::attempts(20).without_jitter()
+    };
+    RetryRule { class: None, codes: IN_USE.map(str::to_owned).to_vec(), policy }
+}
+
+/// A role made a moment ago is asked for with again every few seconds; the error itself says for how long that is.
+fn spreading() -> RetryRule {
+    RetryRule::for_code(role::SPREADING, RetryPolicy::attempts(60))
+}
 
 /// The graph being made.
 pub(super) struct Plan<'a> {
@@ -197,14 +219,21 @@ impl Draft<'_, '_> {
         self
     }
 
-    /// The undo is tried as often as it is for a cluster that does not want to go.
-    pub(super) fn stubborn(mut self) -> Self {
-        self.step.undo_retry =
-            Some(RetryPolicy::attempts(TAKE_DOWN_ATTEMPTS.max(2 * self.step.retry.maximum_attempts)));
+    /// The step hands a role to a service that may not know it yet. Call it after the budget.
+    pub(super) fn with_new_role(mut self) -> Self {
+        self.step.retry.rules.push(spreading());
         self
     }
 
-    /// Holds a lock alone. Locks are of one instance, so that sites do not wait for each other.
+    /// The undo is tried as often as it is for a cluster that does not want to go, and what still hangs on it is
+    /// waited for.
+    pub(super) fn stubborn(mut self) -> Self {
+        let attempts = TAKE_DOWN_ATTEMPTS.max(2 * self.step.retry.maximum_attempts);
+        self.step.undo_retry = Some(RetryPolicy::attempts(attempts).rule(in_use(self.plan.site)));
+        self
+    }
+
+    /// Holds a lock alone. Locks are of one host, so that sites do not wait for each other.
     pub(super) fn lock(self, name: &str) -> Self {
         self.hold(name, LockMode::Exclusive)
     }
@@ -220,7 +249,9 @@ impl Draft<'_, '_> {
     }
 
     fn hold(mut self, name: &str, mode: LockMode) -> Self {
-        let name = format!("{name}:{}", self.plan.site.host.instance);
+        // A machine that is still to be launched has no id, and no other site can mean it.
+        let site = self.plan.site;
+        let name = format!("{name}:{}", site.host.instance.as_deref().unwrap_or(&site.name));
         let name = LockName::new(name).expect("locks are made of checked parts");
         self.step.locks.push(LockUse { name, mode, key: None });
         self

@@ -23,6 +23,18 @@ fn both() -> [(&'static str, Workflow); 2] {
     ]
 }
 
+/// The example with a host that is still to be launched.
+fn launching() -> Site {
+    let instance = "instance: i-0a1b2c3d4e5f60718";
+    assert!(PLUGIN.contains(instance));
+    site(&PLUGIN.replacen(
+        instance,
+        "launch:\n    subnet: subnet-0a1b2c3d4e5f60718\n    public_key: ssh-ed25519 \
+         AAAAC3NzaC1lZDI1NTE5AAAAIPXh0Zk3mWm5c0zY9bq1a2b3c4d5e6f7a8b9c0d1e2f3 me@here",
+        1,
+    ))
+}
+
 fn registry() -> ActivityRegistry {
     let mut registry = ActivityRegistry::new();
     dssflow_activities::register_all(&mut registry).expect("all activities can be registered");
@@ -84,7 +96,8 @@ fn every_step_names_a_registered_activity_and_its_input_fits() {
     let mut functions = FunctionRegistry::default();
     register_functions(&mut functions);
     let mut wrong = Vec::new();
-    for (mode, workflow) in both() {
+    let launching = ("launch", bootstrap(&launching()).expect("a graph"));
+    for (mode, workflow) in both().into_iter().chain([launching]) {
         for step in workflow.graph.steps() {
             let StepKind::Activity { activity, input } = &step.kind else {
                 panic!("{} is no activity", step.name)
@@ -293,6 +306,35 @@ fn the_order_that_works() {
     let [_, (_, sdk)] = both();
     let ix = sdk.graph.index_of(&plan::step_name("eks-cluster-active")).expect("a step");
     assert!(!upstream(&sdk.graph, ix).contains("install-dss"));
+}
+
+#[test]
+fn a_host_is_launched_after_the_network_was_looked_at_and_before_anything_is_on_it() {
+    let workflow = bootstrap(&launching()).expect("a graph");
+    let graph = &workflow.graph;
+    let before = |name: &str| upstream(graph, graph.index_of(&plan::step_name(name)).expect("a step"));
+    let launch = before("host-launch");
+    for first in ["identity", "network", "host-image", "host-key-pair"] {
+        assert!(launch.contains(first), "host-launch does not wait for {first}");
+    }
+    assert!(!before("network").contains("instance"), "there is no instance yet");
+    for then in ["instance", "host-facts", "packages", "default-security-group", "cluster-start"] {
+        assert!(before(then).contains("host-running"), "{then} does not wait for the machine");
+    }
+    assert!(
+        summary(&launching())[0].contains("1 x m7i.2xlarge with 200 GB"),
+        "it costs money, so it is told"
+    );
+    let StepKind::Activity { input, .. } =
+        &graph.step(graph.index_of(&plan::step_name("host-launch")).expect("a step")).kind
+    else {
+        panic!("an activity")
+    };
+    let input = serde_json::to_string(input).expect("plain data");
+    assert!(
+        input.contains("host-image") && input.contains("/root_device"),
+        "the image is another step's: {input}"
+    );
 }
 
 #[test]

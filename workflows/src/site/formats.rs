@@ -42,6 +42,11 @@ text_formats! {
     repository_prefix "repository-prefix" "^[a-z0-9]+([._/-][a-z0-9]+)*$" "a repository prefix: a-z 0-9 . _ - /, no / at either end";
     subnet "subnet-id" "^subnet-[0-9a-f]{8,17}$" "a subnet id, as subnet-0123456789abcdef0";
     security_group "security-group-id" "^sg-[0-9a-f]{8,17}$" "a security group id, as sg-0123456789abcdef0";
+    image "ec2-image" "^ami-[0-9a-f]{8,17}$" "a machine image id, as ami-0123456789abcdef0";
+    image_owner "ec2-image-owner" "^([0-9]{12}|self|amazon)$" "an AWS account id of 12 digits, quoted, or `self` or `amazon`";
+    iam_name "iam-name" "^[A-Za-z0-9+=,.@_-]{1,128}$" "a name in IAM, no ARN";
+    public_key "ssh-public-key" "^ssh-(ed25519|rsa) [A-Za-z0-9+/=]+( .*)?$" "one line that begins with ssh-ed25519 or ssh-rsa, as in ~/.ssh/id_ed25519.pub; never a private key";
+    user_data "user-data" "" "a script or cloud-config of at most 4096 bytes, without a secret in it";
     plain "text" "^\\S(.*\\S)?$" "a text that is not empty";
     any_text "any-text" "" "a text";
 }
@@ -59,6 +64,35 @@ pub(super) fn subnets(generator: &mut SchemaGenerator) -> Schema {
 /// At least one security group.
 pub(super) fn security_groups(generator: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "array", "minItems": 1, "uniqueItems": true, "items": security_group(generator) })
+}
+
+/// Security groups, perhaps none.
+pub(super) fn more_security_groups(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "uniqueItems": true, "items": security_group(generator) })
+}
+
+/// The longest user data. EC2 takes 16 KiB; what is longer belongs into a step that can be looked at.
+const MAX_USER_DATA: usize = 4096;
+
+/// Whether a text looks as if a secret stood in it. Meant for user data, which anybody who may describe the instance
+/// reads.
+fn holds_a_secret(text: &str) -> bool {
+    let lower = text.to_lowercase();
+    let named = [
+        "private key-----",
+        "aws_secret_access_key",
+        "aws_session_token",
+        "dkuaps-",
+        "password=",
+        "password:",
+    ];
+    let key_id = |word: &str| {
+        word.len() == 20
+            && (word.starts_with("AKIA") || word.starts_with("ASIA"))
+            && word.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit())
+    };
+    named.iter().any(|mark| lower.contains(mark))
+        || text.split(|c: char| !c.is_ascii_alphanumeric()).any(key_id)
 }
 
 /// Any JSON object.
@@ -132,6 +166,21 @@ pub(super) fn holds(format: &str, text: &str) -> bool {
                 && holds("aws-account", parts[4])
                 && parts[5].strip_prefix("role/").is_some_and(|name| !name.is_empty())
         }
+        "ec2-image" => hex_id(text, "ami-"),
+        "ec2-image-owner" => matches!(text, "self" | "amazon") || holds("aws-account", text),
+        "iam-name" => {
+            matches!(text.len(), 1..=128)
+                && text.chars().all(|c| c.is_ascii_alphanumeric() || "+=,.@_-".contains(c))
+        }
+        "ssh-public-key" => {
+            let mut words = text.split(' ');
+            matches!(words.next(), Some("ssh-ed25519" | "ssh-rsa"))
+                && words.next().is_some_and(|key| {
+                    key.len() > 40 && key.chars().all(|c| c.is_ascii_alphanumeric() || "+/=".contains(c))
+                })
+                && !text.chars().any(char::is_control)
+        }
+        "user-data" => !text.trim().is_empty() && text.len() <= MAX_USER_DATA && !holds_a_secret(text),
         "sha256" => text.len() == 64 && text.chars().all(|c| c.is_ascii_hexdigit()),
         "http-url" => {
             let known = text.starts_with("http://") || text.starts_with("https://");
@@ -220,6 +269,24 @@ mod tests {
             ("kubernetes-version", &["1.33"], &["1.3", "1.33.1", "133"]),
             ("ec2-instance-type", &["m7i.4xlarge"], &["large", "m7i."]),
             ("absolute-path", &["/data/dss"], &["data", "/a/../b"]),
+            ("ec2-image", &["ami-0123456789abcdef0"], &["AlmaLinux", "ami-"]),
+            ("ec2-image-owner", &["764336703387", "self"], &["almalinux", "7643"]),
+            ("iam-name", &["dss-host"], &["arn:aws:iam::1:instance-profile/x", "a b", ""]),
+            (
+                "ssh-public-key",
+                &["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPXh0Zk3mWm5c0zY9bq1a2b3c4d5e6f7a8b9c0d1e2f3 me@here"],
+                &["-----BEGIN OPENSSH PRIVATE KEY-----", "ssh-dss AAAA", "ssh-rsa"],
+            ),
+            (
+                "user-data",
+                &["#!/bin/sh\nmkdir -p /data\n"],
+                &[
+                    "",
+                    "export AWS_SECRET_ACCESS_KEY=x",
+                    "KEY=AKIAIOSFODNN7EXAMPLE",
+                    "-----BEGIN RSA PRIVATE KEY-----",
+                ],
+            ),
         ];
         for (format, good, bad) in cases {
             for text in *good {

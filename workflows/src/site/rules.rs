@@ -104,7 +104,40 @@ impl Rules<'_> {
         }
     }
 
+    /// Which machine: one that is there, or one to launch.
+    fn machine(&mut self) {
+        // One that is there and wrong has been spoken of already.
+        let given =
+            |key: &str| !self.site["host"][key].is_null() || self.lines.contains_key(&below("host", key));
+        let (instance, launch) = (given("instance"), given("launch"));
+        if instance && launch {
+            self.note(
+                codes::UNSUPPORTED,
+                "host.launch",
+                "stands beside host.instance: DSS lives on one machine",
+                "keep `instance` for a machine that is there, or `launch` for one that the run makes",
+            );
+        } else if !instance && !launch && self.site["host"].is_object() {
+            self.note(
+                codes::MISSING_KEY,
+                "host.instance",
+                "is missing, and there is no host.launch",
+                "add `instance:` (the id of a machine that is there), or `launch:` with at least `subnet:`",
+            );
+        }
+        let host = &self.site["host"];
+        if !host["launch"]["key_name"].is_null() && !host["launch"]["public_key"].is_null() {
+            self.note(
+                codes::UNSUPPORTED,
+                "host.launch.public_key",
+                "stands beside key_name: an instance takes one key pair",
+                "keep `key_name` for a key pair that is there, or `public_key` for one to import",
+            );
+        }
+    }
+
     fn host(&mut self) {
+        self.machine();
         let host = &self.site["host"];
         if host["transport"] == "ssh" {
             for (key, what) in

@@ -102,6 +102,37 @@ fn single_problems() {
         ),
         (&[("num_nodes: 3", "num_nodes: 9")], codes::WRONG_VALUE, "cluster.node_pool.max_nodes"),
         (&[("transport: local", "transport: ssh\n  user: ec2-user")], codes::MISSING_KEY, "host.address"),
+        (&[("  instance: i-0a1b2c3d4e5f60718\n", "")], codes::MISSING_KEY, "host.instance"),
+        (
+            &[(
+                "instance: i-0a1b2c3d4e5f60718",
+                "instance: i-0a1b2c3d4e5f60718\n  launch: { subnet: subnet-0a1b2c3d }",
+            )],
+            codes::UNSUPPORTED,
+            "host.launch",
+        ),
+        (
+            &[("instance: i-0a1b2c3d4e5f60718", "launch: { disk_gb: 200 }")],
+            codes::MISSING_KEY,
+            "host.launch.subnet",
+        ),
+        (
+            &[(
+                "instance: i-0a1b2c3d4e5f60718",
+                "launch: { subnet: subnet-0a1b2c3d, key_name: k, public_key: ssh-ed25519 \
+                 AAAAC3NzaC1lZDI1NTE5AAAAIPXh0Zk3mWm5c0zY9bq1a2b3c4d5e6f7a8b9c0d1e2f3 }",
+            )],
+            codes::UNSUPPORTED,
+            "host.launch.public_key",
+        ),
+        (
+            &[(
+                "instance: i-0a1b2c3d4e5f60718",
+                "launch: { subnet: subnet-0a1b2c3d, user_data: \"export AWS_SECRET_ACCESS_KEY=hush\" }",
+            )],
+            codes::WRONG_VALUE,
+            "host.launch.user_data",
+        ),
         (
             &[("api_key: { sink: { file: /etc/dssflow/dss-api-key } }", "api_key: dkuaps-XYZ")],
             codes::PLAINTEXT_SECRET,

@@ -5,6 +5,7 @@ mod cluster;
 mod data;
 mod dss;
 mod host;
+mod launch;
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,7 @@ pub use cluster::*;
 pub use data::*;
 pub use dss::*;
 pub use host::*;
+pub use launch::*;
 
 use super::formats;
 

@@ -11,7 +11,7 @@ use aws_sdk_iam::types::{
 use dssflow_engine::activity::ActivityResult;
 use futures::future::try_join_all;
 
-use super::super::look::{Look, again};
+use super::super::look::Look;
 use super::super::spec::Need;
 use crate::aws::error::classify;
 
@@ -43,7 +43,7 @@ pub(super) async fn simulate(look: &Look, principal: &str, needs: &[Need]) -> Ac
     let source = look.policy_source(principal).await;
     let calls = calls(needs).into_iter().map(|call| {
         let source = source.clone();
-        async move { again(|| ask(look, &source, &call)).await }
+        async move { ask(look, &source, &call).await }
     });
     let answers = try_join_all(calls).await?;
     let mut denied: BTreeMap<String, Decision> = BTreeMap::new();

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use dssflow_activities::aws::{addon, cluster, instance, launch_template, node_group, role};
+use dssflow_activities::aws::{
+    addon, cluster, instance, key_pair, launch, launch_template, machine_image, network, node_group, role,
+};
 use dssflow_activities::dss;
 use dssflow_activities::host::{aws_credentials, base_image, boot, install_dss, kit, service_user, unpack};
 use serde::Serialize;
@@ -34,6 +36,38 @@ pub(super) fn all() -> BTreeMap<&'static str, Value> {
             security_groups: vec![text("sg-0a1b2c3d")],
             default_security_group: text("sg-0a1b2c3d"),
         }),
+    );
+    let launched = launch::LaunchOutput {
+        instance_id: text("i-0a1b2c3d4e5f60718"),
+        image_id: text("ami-0a1b2c3d"),
+        vpc_id: text("vpc-0a1b2c3d"),
+        subnet_id: text("subnet-0a1b2c3d"),
+        private_ip: text("10.0.0.10"),
+        public_ip: None,
+    };
+    add(launch::NAME, value(launched.clone()));
+    add(launch::running::NAME, value(launched));
+    add(
+        machine_image::NAME,
+        value(machine_image::MachineImageOutput {
+            id: text("ami-0a1b2c3d"),
+            name: text("AlmaLinux OS 8.10.20240528 x86_64"),
+            owner: text("764336703387"),
+            created: text("2024-05-28T00:00:00.000Z"),
+            root_device: text("/dev/sda1"),
+        }),
+    );
+    add(
+        key_pair::NAME,
+        value(key_pair::KeyPairOutput {
+            name: text("dssflow-lab-host"),
+            id: text("key-0a1b2c3d"),
+            fingerprint: text("ab:cd"),
+        }),
+    );
+    add(
+        network::NAME,
+        value(network::Network { vpc_id: text("vpc-0a1b2c3d"), subnets: vec![], security_groups: vec![] }),
     );
     add(
         names::SERVICE_USER,

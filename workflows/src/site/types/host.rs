@@ -4,6 +4,7 @@ use dssflow_activities::secret::SecretRef;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Launch;
 use crate::site::formats;
 
 /// How dssflow itself reaches AWS. Without any of it: the usual chain of environment, profile and instance role.
@@ -58,9 +59,13 @@ pub struct Host {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "formats::plain")]
     pub identity_file: Option<String>,
-    /// The EC2 instance id.
+    /// The EC2 instance id of a machine that is there. Either this or `launch`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "formats::instance")]
-    pub instance: String,
+    pub instance: Option<String>,
+    /// A machine to launch, in place of `instance`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub launch: Option<Launch>,
     /// A command put before every host command, for tests.
     #[serde(default)]
     pub wrapper: Vec<String>,
