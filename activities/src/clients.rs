@@ -1,26 +1,28 @@
 //! The AWS clients the activities use, all made from one configuration.
 //!
-//! The engine owns retries, so the SDK's are off but for one second try of a call that only looks; every call has a connect, read, attempt and operation timeout,
-//! because the SDK by itself waits for a hung reply for ever. Credentials are looked up anew when the last answer is
-//! a minute old, so that a run that paused for expired ones goes on as soon as a person has renewed them.
+//! The engine owns retries, so the SDK's are off but for one second try of a call that only looks; every call has a
+//! connect, read, attempt and operation timeout, because the SDK by itself waits for a hung reply for ever. Where
+//! credentials come from and when they are looked up again is told in [`crate::credentials`].
 //!
 //! It decides nothing: which call is made when, and what its answer means, is the activities' business.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
-use aws_config::default_provider::credentials::DefaultCredentialsChain;
 use aws_config::identity::IdentityCache;
 use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig, imds};
-use aws_credential_types::Credentials;
 use aws_credential_types::credential_feature::AwsCredentialFeature;
-use aws_credential_types::provider::{self, ProvideCredentials, SharedCredentialsProvider, future};
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
+use aws_smithy_types::error::display::DisplayErrorContext;
 use dssflow_engine::activity::{ActivityContext, ActivityError, ActivityResult};
-use secrecy::{ExposeSecret, SecretString};
+
+pub use crate::credentials::{CredentialSource, Ending, StaticCredentials};
+
+use crate::credentials::Renewing;
 
 mod reads;
 
@@ -34,52 +36,8 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long one call may take in all.
 pub const OPERATION_TIMEOUT: Duration = Duration::from_mins(1);
-/// How old credentials without an expiry may become before they are looked up again.
-pub const CREDENTIALS_MAX_AGE: Duration = Duration::from_mins(1);
-/// How long before their end credentials are looked up anew.
-const EXPIRY_MARGIN: Duration = Duration::from_mins(2);
 /// How long a response body may stand still.
 const STALL_GRACE: Duration = Duration::from_secs(20);
-
-/// A fixed set of credentials, as of the sandbox or of a second account. Cannot be printed.
-#[derive(Clone)]
-pub struct StaticCredentials {
-    /// The access key id, which is no secret.
-    pub access_key_id: String,
-    /// The secret access key.
-    pub secret_access_key: SecretString,
-    /// The session token of temporary credentials.
-    pub session_token: Option<SecretString>,
-}
-
-impl fmt::Debug for StaticCredentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StaticCredentials")
-            .field("access_key_id", &self.access_key_id)
-            .finish_non_exhaustive()
-    }
-}
-
-impl StaticCredentials {
-    /// Credentials without a session token.
-    pub fn new(access_key_id: impl Into<String>, secret_access_key: impl Into<SecretString>) -> Self {
-        Self {
-            access_key_id: access_key_id.into(),
-            secret_access_key: secret_access_key.into(),
-            session_token: None,
-        }
-    }
-
-    fn provider(&self) -> SharedCredentialsProvider {
-        SharedCredentialsProvider::new(Credentials::new(
-            self.access_key_id.clone(),
-            self.secret_access_key.expose_secret(),
-            self.session_token.as_ref().map(|t| t.expose_secret().to_owned()),
-            None,
-            "dssflow",
-        ))
-    }
-}
 
 /// Where the clients call and as whom.
 #[derive(Debug, Clone)]
@@ -92,8 +50,10 @@ pub struct ClientsConfig {
     pub imds_endpoint: Option<String>,
     /// The profile of `~/.aws`, when it is not the default one.
     pub profile: Option<String>,
-    /// Fixed credentials; without them the default chain is asked.
+    /// Fixed credentials; they win over [`ClientsConfig::source`].
     pub credentials: Option<StaticCredentials>,
+    /// Where credentials come from; without it the usual chain is asked.
+    pub source: Option<CredentialSource>,
 }
 
 impl ClientsConfig {
@@ -105,6 +65,16 @@ impl ClientsConfig {
             imds_endpoint: None,
             profile: None,
             credentials: None,
+            source: None,
+        }
+    }
+
+    /// Where credentials come from.
+    pub fn source(&self) -> CredentialSource {
+        match (&self.credentials, &self.source) {
+            (Some(fixed), _) => CredentialSource::Fixed(fixed.clone()),
+            (None, Some(source)) => source.clone(),
+            (None, None) => CredentialSource::Chain { profile: self.profile.clone() },
         }
     }
 }
@@ -118,6 +88,7 @@ pub struct AwsClients {
 struct Inner {
     spec: ClientsConfig,
     config: SdkConfig,
+    provider: Arc<Renewing>,
     imds: imds::Client,
     athena: OnceLock<aws_sdk_athena::Client>,
     cloudformation: OnceLock<aws_sdk_cloudformation::Client>,
@@ -156,30 +127,14 @@ impl AwsClients {
     /// Makes the clients. Calls nothing: credentials are looked up with the first call.
     pub async fn connect(spec: &ClientsConfig) -> Self {
         let imds = metadata_client(spec);
-        let mut loader = aws_config::defaults(BehaviorVersion::latest())
-            .region(Region::new(spec.region.clone()))
-            .retry_config(RetryConfig::standard().with_max_attempts(1))
-            .timeout_config(timeouts())
-            // Cached by `FreshChain`: the SDK's cache keeps credentials without an expiry for 15 minutes or more.
-            .identity_cache(IdentityCache::no_cache())
-            .stalled_stream_protection(
-                StalledStreamProtectionConfig::enabled().grace_period(STALL_GRACE).build(),
-            )
-            .credentials_provider(match &spec.credentials {
-                Some(fixed) => fixed.provider(),
-                None => SharedCredentialsProvider::new(FreshChain::new(spec, &imds)),
-            });
-        if let Some(profile) = &spec.profile {
-            loader = loader.profile_name(profile);
-        }
-        if let Some(url) = &spec.endpoint_url {
-            loader = loader.endpoint_url(url);
-        }
-        let config = Box::pin(loader.load()).await;
+        let provider = Arc::new(Renewing::new(spec, &imds));
+        let shared: Arc<dyn ProvideCredentials> = Arc::clone(&provider) as _;
+        let config = load(spec, SharedCredentialsProvider::new(shared)).await;
         Self {
             inner: Arc::new(Inner {
                 spec: spec.clone(),
                 config,
+                provider,
                 imds,
                 athena: OnceLock::new(),
                 cloudformation: OnceLock::new(),
@@ -281,32 +236,32 @@ impl AwsClients {
         })
     }
 
-    /// When the credentials in use end; `None` when they do not, or do not say.
+    /// When the credentials that somebody gave end; `None` when they do not, or do not say. Those of an assumed role are
+    /// renewed with those of its source, so the source's end counts.
     ///
     /// # Errors
     /// A credentials error when there are none.
-    pub async fn credentials_expiry(&self) -> ActivityResult<Option<SystemTime>> {
-        let provider =
-            self.inner.config.credentials_provider().ok_or_else(|| no_credentials("none is configured"))?;
-        let credentials = provider.provide_credentials().await.map_err(|e| no_credentials(&e.to_string()))?;
-        Ok(credentials.expiry())
+    pub async fn credentials_ending(&self) -> ActivityResult<Option<Ending>> {
+        let ending = self.inner.provider.ending().await;
+        ending.map_err(|e| no_credentials(&DisplayErrorContext(&e).to_string()))
     }
 
-    /// Where the credentials in use come from, in words, as `the profile of ~/.aws`.
+    /// Where the credentials in use come from, in words: the source, and of the usual chain what answered in it.
     ///
     /// # Errors
     /// A credentials error when there are none.
-    pub async fn credentials_source(&self) -> ActivityResult<String> {
-        let provider =
-            self.inner.config.credentials_provider().ok_or_else(|| no_credentials("none is configured"))?;
-        let credentials = provider.provide_credentials().await.map_err(|e| no_credentials(&e.to_string()))?;
-        let features = credentials.get_property::<Vec<AwsCredentialFeature>>();
-        let profile = self.inner.spec.profile.as_deref().map_or_else(String::new, |p| format!(" {p}"));
-        Ok(match features.and_then(|f| f.iter().find_map(|f| source_of(f, &profile))) {
-            Some(source) => source,
-            None if self.inner.spec.credentials.is_some() => "fixed credentials".to_owned(),
-            None => "the default chain".to_owned(),
-        })
+    pub async fn credentials_from(&self) -> ActivityResult<String> {
+        let found = self.inner.provider.provide_credentials().await;
+        let found = found.map_err(|e| no_credentials(&DisplayErrorContext(&e).to_string()))?;
+        let source = self.inner.spec.source().to_string();
+        let features = found.get_property::<Vec<AwsCredentialFeature>>();
+        let answered = features.and_then(|all| all.iter().find_map(in_chain));
+        Ok(answered.map_or(source.clone(), |who| format!("{source}: {who}")))
+    }
+
+    /// Forgets the credentials of the last look-up: the next call sees what somebody has renewed.
+    pub async fn renew_credentials(&self) {
+        self.inner.provider.forget().await;
     }
 
     /// The id of the instance this process runs on, from the metadata service (`IMDSv2`).
@@ -326,23 +281,38 @@ impl AwsClients {
     }
 }
 
-/// The words for what the SDK notes about credentials; `None` for notes on something else.
-fn source_of(feature: &AwsCredentialFeature, profile: &str) -> Option<String> {
+/// The configuration of the SDKs with these credentials.
+pub(crate) async fn load(spec: &ClientsConfig, provider: SharedCredentialsProvider) -> SdkConfig {
+    let mut loader = aws_config::defaults(BehaviorVersion::latest())
+        .region(Region::new(spec.region.clone()))
+        .retry_config(RetryConfig::standard().with_max_attempts(1))
+        .timeout_config(timeouts())
+        // Cached by `Renewing`: the SDK's cache keeps credentials without an expiry for 15 minutes or more.
+        .identity_cache(IdentityCache::no_cache())
+        .stalled_stream_protection(StalledStreamProtectionConfig::enabled().grace_period(STALL_GRACE).build())
+        .credentials_provider(provider);
+    if let Some(profile) = &spec.profile {
+        loader = loader.profile_name(profile);
+    }
+    if let Some(url) = &spec.endpoint_url {
+        loader = loader.endpoint_url(url);
+    }
+    Box::pin(loader.load()).await
+}
+
+/// What of the usual chain gave credentials; `None` for notes of the SDK on something else.
+fn in_chain(feature: &AwsCredentialFeature) -> Option<&'static str> {
     use AwsCredentialFeature as F;
     Some(match feature {
-        F::CredentialsEnvVars => "environment variables".to_owned(),
-        F::CredentialsEnvVarsStsWebIdToken | F::CredentialsStsAssumeRoleWebId => {
-            "a web identity token".to_owned()
-        }
+        F::CredentialsEnvVars => "environment variables",
+        F::CredentialsEnvVarsStsWebIdToken | F::CredentialsStsAssumeRoleWebId => "a web identity token",
         F::CredentialsProfile | F::CredentialsProfileSourceProfile | F::CredentialsProfileNamedProvider => {
-            format!("the profile{profile} of ~/.aws")
+            "a profile of ~/.aws"
         }
-        F::CredentialsProfileSso | F::CredentialsSso => format!("an SSO session of the profile{profile}"),
-        F::CredentialsProfileProcess | F::CredentialsProcess => {
-            format!("the process of the profile{profile}")
-        }
-        F::CredentialsHttp => "the container's endpoint".to_owned(),
-        F::CredentialsImds => "the instance's role".to_owned(),
+        F::CredentialsProfileSso | F::CredentialsSso => "an SSO session",
+        F::CredentialsProfileProcess | F::CredentialsProcess => "a process that a profile names",
+        F::CredentialsHttp => "the container's endpoint",
+        F::CredentialsImds => "the instance's role",
         _ => return None,
     })
 }
@@ -379,85 +349,9 @@ fn metadata_client(spec: &ClientsConfig) -> imds::Client {
     }
 }
 
-/// The default chain, built anew for every look-up: the SDK's own reads the profile files once and for ever.
-struct FreshChain {
-    spec: ClientsConfig,
-    imds: imds::Client,
-    /// The last answer and when it came. Held over a look-up, so that many calls at once ask once.
-    last: tokio::sync::Mutex<Option<(Instant, Credentials)>>,
-}
-
-impl fmt::Debug for FreshChain {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("FreshChain")
-    }
-}
-
-impl FreshChain {
-    fn new(spec: &ClientsConfig, imds: &imds::Client) -> Self {
-        Self { spec: spec.clone(), imds: imds.clone(), last: tokio::sync::Mutex::new(None) }
-    }
-
-    async fn provide(&self) -> provider::Result {
-        let mut last = self.last.lock().await;
-        if let Some((asked, credentials)) = last.as_ref()
-            && still_good(asked.elapsed(), credentials.expiry().map(left))
-        {
-            return Ok(credentials.clone());
-        }
-        let credentials = self.look_up().await?;
-        *last = Some((Instant::now(), credentials.clone()));
-        Ok(credentials)
-    }
-
-    async fn look_up(&self) -> provider::Result {
-        let mut chain = DefaultCredentialsChain::builder()
-            .region(Region::new(self.spec.region.clone()))
-            .imds_client(self.imds.clone());
-        if let Some(profile) = &self.spec.profile {
-            chain = chain.profile_name(profile);
-        }
-        let chain = Box::pin(chain.build()).await;
-        chain.provide_credentials().await
-    }
-}
-
-fn left(expiry: SystemTime) -> Duration {
-    expiry.duration_since(SystemTime::now()).unwrap_or_default()
-}
-
-/// Whether credentials of that age are used again: those with an expiry until shortly before it, others for a minute.
-fn still_good(age: Duration, left: Option<Duration>) -> bool {
-    left.map_or(age < CREDENTIALS_MAX_AGE, |left| left > EXPIRY_MARGIN)
-}
-
-impl ProvideCredentials for FreshChain {
-    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
-    where
-        Self: 'a,
-    {
-        future::ProvideCredentials::new(Box::pin(self.provide()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn secrets_are_not_printed() {
-        let mut spec = ClientsConfig::new("eu-west-1");
-        spec.credentials = Some(StaticCredentials::new("AKIAEXAMPLE", "hush-hush"));
-        let text = format!("{spec:?}");
-        assert!(text.contains("AKIAEXAMPLE") && !text.contains("hush"), "{text}");
-    }
-
-    #[test]
-    fn credentials_without_an_expiry_are_used_for_a_minute() {
-        let seconds = Duration::from_secs;
-        assert!(still_good(seconds(59), None) && !still_good(seconds(60), None));
-        assert!(still_good(seconds(3000), Some(seconds(121))) && !still_good(seconds(1), Some(seconds(120))));
-    }
 
     #[tokio::test]
     async fn clients_are_made_without_a_call() {
@@ -467,6 +361,6 @@ mod tests {
         let clients = AwsClients::connect(&spec).await;
         assert_eq!(clients.region(), "eu-west-1");
         assert_eq!(clients.eks().config().retry_config().map(RetryConfig::max_attempts), Some(1));
-        assert_eq!(clients.credentials_expiry().await.unwrap(), None);
+        assert_eq!(clients.credentials_ending().await.unwrap(), None);
     }
 }

@@ -3,6 +3,7 @@
 use std::pin::pin;
 use std::sync::Arc;
 
+use dssflow_activities::clients::AwsClients;
 use dssflow_engine::event::{EventKind, PauseKind, Request};
 use dssflow_engine::id::RunId;
 use dssflow_engine::run::resolve::FunctionRegistry;
@@ -24,6 +25,7 @@ use crate::describe;
 use crate::error::{Code, CommandError, CommandResult, Exit};
 use crate::owner;
 use crate::progress::Progress;
+use crate::renewal::{self, Answer, Renewal};
 use crate::ui::{Style, Ui, one_line};
 use crate::world::{self, World};
 
@@ -38,6 +40,8 @@ pub(crate) struct Session<'a> {
     /// An engine that knows every activity, without anything injected.
     engine: Engine,
     server: Option<ControlServer>,
+    /// The AWS clients of the world that runs are driven in, and how its time is scaled; once there is a world.
+    acting: std::sync::OnceLock<(AwsClients, f64)>,
 }
 
 /// What a command wants of the run it follows.
@@ -81,10 +85,12 @@ impl<'a> Session<'a> {
         command: &str,
         create: bool,
     ) -> CommandResult<Self> {
+        // Before anything is driven: a wrong setting must not end a command that drives a run.
+        renewal::limit()?;
         let store = owner::open_to_drive(&settings.store, command, create).await?;
         let engine = engine_on(&store)?;
         let server = server::start(&engine, &store);
-        Ok(Self { ui, settings, store, engine, server })
+        Ok(Self { ui, settings, store, engine, server, acting: std::sync::OnceLock::new() })
     }
 
     /// Takes the store to drive a run that is there, and makes its world: the same sandbox or none, the same principal.
@@ -127,6 +133,9 @@ impl<'a> Session<'a> {
         resources.insert(world.clients.secretsmanager().clone());
         resources.insert(world.clients.ssm().clone());
         let engine = self.engine.with_resources(resources);
+        let scale = world.sandbox.as_ref().map_or(1.0, |sandbox| SANDBOX_PATIENCE * sandbox.latency);
+        // A session works in one world; whoever asked first has it.
+        let _ours = self.acting.set((world.clients.clone(), scale));
         match &world.sandbox {
             // The sandbox is consistent at once and its durations are scaled; waiting is scaled with them.
             Some(sandbox) => engine.with_patience(SANDBOX_PATIENCE * sandbox.latency),
@@ -175,7 +184,7 @@ impl<'a> Session<'a> {
     pub(crate) async fn follow(
         &self,
         engine: &Engine,
-        handle: RunHandle,
+        mut handle: RunHandle,
         mut stream: Stream,
         aim: Aim,
         site: &Site,
@@ -192,33 +201,53 @@ impl<'a> Session<'a> {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut signals = Signals::new()?;
         let mut stopped: Option<Exit> = None;
-        let mut end = pin!(handle.wait());
+        let mut renewal = match self.acting.get() {
+            Some((clients, scale)) => Some(Renewal::new(clients, *scale)?),
+            None => None,
+        };
         let view = loop {
-            tokio::select! {
-                result = &mut end => break result,
-                got = news.recv() => match got {
-                    Ok((of, _)) if of != run => {}
-                    Ok(_) | Err(RecvError::Lagged(_)) => stream.catch_up(engine, &run, self.ui, &mut progress).await?,
-                    Err(RecvError::Closed) => {}
-                },
-                _ = tick.tick() => if let Ok(view) = engine.view(&run).await {
-                    progress.tick(self.ui, &view);
-                },
-                exit = signals.next() => {
-                    if stopped.is_some() {
-                        progress.note(self.ui, &format!("stopped at once; go on with: {} resume {run}", self.settings.command()));
-                        leave(exit);
+            let ended = {
+                let mut end = pin!(handle.wait());
+                loop {
+                    tokio::select! {
+                        result = &mut end => break result,
+                        got = news.recv() => match got {
+                            Ok((of, _)) if of != run => {}
+                            Ok(_) | Err(RecvError::Lagged(_)) => stream.catch_up(engine, &run, self.ui, &mut progress).await?,
+                            Err(RecvError::Closed) => {}
+                        },
+                        _ = tick.tick() => if let Ok(view) = engine.view(&run).await {
+                            progress.tick(self.ui, &view);
+                        },
+                        exit = signals.next() => {
+                            if stopped.is_some() {
+                                progress.note(self.ui, &format!("stopped at once; go on with: {} resume {run}", self.settings.command()));
+                                leave(exit);
+                            }
+                            stopped = Some(exit);
+                            progress.note(self.ui, "pausing: no new step starts, what runs is saved; once more stops at once");
+                            let reason = if exit == Exit::Interrupted { "Ctrl-C" } else { "SIGTERM" };
+                            let request = Request { by: config::user(), reason: reason.to_owned() };
+                            // A run that has just ended has nothing to pause.
+                            drop(engine.pause(&run, request).await);
+                        }
                     }
-                    stopped = Some(exit);
-                    progress.note(self.ui, "pausing: no new step starts, what runs is saved; once more stops at once");
-                    let reason = if exit == Exit::Interrupted { "Ctrl-C" } else { "SIGTERM" };
-                    let request = Request { by: config::user(), reason: reason.to_owned() };
-                    // A run that has just ended has nothing to pause.
-                    drop(engine.pause(&run, request).await);
                 }
+            };
+            stream.catch_up(engine, &run, self.ui, &mut progress).await?;
+            let (Ok(view), None, Some(renewal)) = (&ended, stopped, &mut renewal) else { break ended };
+            if !renewal.may_wait(view) {
+                break ended;
+            }
+            match self.until_renewed(renewal, view, site, &mut progress, &mut signals).await {
+                Waited::Renewed(request) => handle = engine.resume(&run, request).await?,
+                Waited::Stopped(exit) => {
+                    stopped = Some(exit);
+                    break ended;
+                }
+                Waited::TooLong => break ended,
             }
         };
-        stream.catch_up(engine, &run, self.ui, &mut progress).await?;
         let view = match view {
             Ok(view) => view,
             Err(error) => {
@@ -247,6 +276,59 @@ impl<'a> Session<'a> {
     }
 }
 
+/// How a wait for credentials ended.
+enum Waited {
+    /// They are the same user's or role's again.
+    Renewed(Request),
+    /// A signal ended it.
+    Stopped(Exit),
+    /// Nobody renewed them in time.
+    TooLong,
+}
+
+impl Session<'_> {
+    /// Asks until the credentials of the paused run answer again as who it belongs to, and says so.
+    async fn until_renewed(
+        &self,
+        renewal: &Renewal,
+        view: &RunView,
+        site: &Site,
+        progress: &mut Progress,
+        signals: &mut Signals,
+    ) -> Waited {
+        progress.note(self.ui, &renewal.begins(view));
+        let deadline = tokio::time::Instant::now() + renewal.limit();
+        let mut told = None;
+        let mut asked = 0;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(renewal.pause(asked)) => {}
+                exit = signals.next() => return Waited::Stopped(exit),
+            }
+            asked += 1;
+            match renewal.ask(view, site).await {
+                Answer::Same(principal) => {
+                    let principal = one_line(&principal);
+                    progress.note(self.ui, &format!("the credentials answer again as {principal}: going on"));
+                    let reason = format!("the credentials answer again as {principal}");
+                    return Waited::Renewed(Request { by: "dssflow".to_owned(), reason });
+                }
+                Answer::Other(why) => {
+                    if told.as_ref() != Some(&why) {
+                        progress.note(self.ui, &format!("still waiting: {}", one_line(&why)));
+                        told = Some(why);
+                    }
+                }
+                Answer::Nobody(why) => tracing::debug!(why, "the credentials do not answer yet"),
+            }
+            if tokio::time::Instant::now() >= deadline {
+                progress.note(self.ui, "nobody has renewed the credentials in time; the run stays paused");
+                return Waited::TooLong;
+            }
+        }
+    }
+}
+
 /// What became of the run, as data on stdout. `turned` is when its rollback began.
 pub(crate) fn summary(
     ui: &Ui,
@@ -258,6 +340,11 @@ pub(crate) fn summary(
 ) {
     let mut lines = vec![headline(ui, view, turned)];
     if let Some(site) = site.filter(|_| view.status == RunStatus::Succeeded) {
+        let open = dssflow_workflows::security_notes(site);
+        if !open.is_empty() {
+            lines.push("not private to the service user:".to_owned());
+            lines.extend(open.into_iter().map(|l| format!("  {}", one_line(&l))));
+        }
         lines.push("wired, not exercised:".to_owned());
         lines.extend(
             dssflow_workflows::wired_not_exercised(site).into_iter().map(|l| format!("  {}", one_line(&l))),

@@ -197,6 +197,7 @@ codes! {
     /// The site file is wrong.
     WrongSite = "DF0100", Config, Usage;
     => pages only: "DF0101" "DF0102" "DF0103" "DF0104" "DF0105" "DF0106" "DF0107" "DF0108" "DF0109" "DF0110"
+    "DF0160"
 }
 
 /// Why a command did not do as asked.

@@ -25,6 +25,7 @@ mod moment;
 mod outfile;
 mod owner;
 mod progress;
+mod renewal;
 mod suggest;
 mod ui;
 mod why;

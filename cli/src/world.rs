@@ -5,17 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dssflow_activities::aws::identity::{self, Identity, identify};
-use dssflow_activities::clients::{AwsClients, ClientsConfig, StaticCredentials};
+use dssflow_activities::clients::{AwsClients, ClientsConfig};
 use dssflow_activities::host::{HostHandle, LocalHost, SshHost, SshTarget};
 use dssflow_activities::preflight;
-use dssflow_activities::secret::{self, SecretClients, SecretRef};
-use dssflow_engine::activity::ActivityError;
 use dssflow_engine::graph::Graph;
 use dssflow_engine::id::RunId;
 use dssflow_engine::run::view::RunView;
 use dssflow_sandbox::World as Sandbox;
 use dssflow_workflows::Site;
-use dssflow_workflows::site::{Credentials, Transport};
+use dssflow_workflows::site::Transport;
 
 use crate::commands;
 use crate::error::{Code, CommandError, CommandResult, Exit};
@@ -91,7 +89,10 @@ pub(crate) async fn connect(site: &Site, sandbox: Option<Sandbox>) -> CommandRes
     config.endpoint_url.clone_from(&site.aws.endpoint_url);
     config.imds_endpoint.clone_from(&site.aws.imds_endpoint);
     if let Some(name) = &site.aws.credentials {
-        config = with_credentials(site, config, name).await?;
+        let source = site.credential_source(name).ok_or_else(|| {
+            CommandError::new(Code::WrongSite, format!("there are no usable credentials named {name:?}"))
+        })?;
+        config.source = Some(source);
     }
     let clients = AwsClients::connect(&config).await;
     let host: Arc<dyn dssflow_activities::host::Host> = match site.host.transport {
@@ -107,46 +108,6 @@ pub(crate) async fn connect(site: &Site, sandbox: Option<Sandbox>) -> CommandRes
         }
     };
     Ok(World { clients, host: HostHandle(host), sandbox })
-}
-
-/// The configuration as the named set of credentials; a role is assumed with what the environment gives.
-async fn with_credentials(site: &Site, plain: ClientsConfig, name: &str) -> CommandResult<ClientsConfig> {
-    let Some(set) = site.credentials.get(name) else {
-        return Err(CommandError::new(Code::WrongSite, format!("there are no credentials named {name:?}")));
-    };
-    Ok(match set {
-        Credentials::Environment {} | Credentials::InstanceRole {} => plain,
-        Credentials::Profile { profile } => ClientsConfig { profile: Some(profile.clone()), ..plain },
-        Credentials::Static { access_key_id, secret_access_key } => {
-            let around = AwsClients::connect(&plain).await;
-            let id = read_secret(access_key_id, &around).await?;
-            let key = read_secret(secret_access_key, &around).await?;
-            let fixed = StaticCredentials::new(id.expose(), key.expose().to_owned());
-            ClientsConfig { credentials: Some(fixed), ..plain }
-        }
-        Credentials::AssumeRole { role_arn, .. } => {
-            let clients = AwsClients::connect(&plain).await;
-            let call = clients.sts().assume_role().role_arn(role_arn).role_session_name("dssflow");
-            let answer = call.send().await.map_err(|e| {
-                CommandError::from(dssflow_activities::aws::error::classify("sts:AssumeRole", e))
-            })?;
-            let given = answer.credentials().ok_or_else(|| {
-                CommandError::new(
-                    Code::Credentials,
-                    format!("sts:AssumeRole of {role_arn} gave no credentials"),
-                )
-            })?;
-            let mut fixed =
-                StaticCredentials::new(given.access_key_id(), given.secret_access_key().to_owned());
-            fixed.session_token = Some(given.session_token().to_owned().into());
-            ClientsConfig { credentials: Some(fixed), ..plain }
-        }
-    })
-}
-
-async fn read_secret(reference: &SecretRef, clients: &AwsClients) -> CommandResult<secret::Secret> {
-    let clients = SecretClients { secrets_manager: Some(clients.secretsmanager()), ssm: Some(clients.ssm()) };
-    secret::resolve(reference, clients).await.map_err(|e| CommandError::from(ActivityError::from(e)))
 }
 
 impl World {
@@ -218,8 +179,11 @@ impl World {
 
     /// The world as the checks of the preflight look at it.
     pub(crate) fn look(&self, site: &Site, graph: &Graph, store: Option<String>) -> preflight::Look {
-        let spec = dssflow_workflows::preflight(site, graph, Vec::new(), store);
-        preflight::Look::new(spec, self.clients.clone(), self.host.clone())
+        preflight::Look::new(
+            dssflow_workflows::preflight(site, graph, store),
+            self.clients.clone(),
+            self.host.clone(),
+        )
     }
 
     /// Looks whether the world fits before anything is made. Warnings are said and no more.

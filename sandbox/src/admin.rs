@@ -233,6 +233,7 @@ async fn record_dss(
         seq: 0,
         target: "dss".to_owned(),
         op,
+        caller: String::new(),
         mutating: !reads,
         marked: false,
         status: if dropped { 0 } else { response.status().as_u16() },

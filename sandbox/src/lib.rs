@@ -44,6 +44,7 @@ pub use faults::{Action, Fault, FaultCount, FaultEngine, Phase, Target};
 pub use options::SandboxOptions;
 pub use proxy::record::{CallRecord, CallReport};
 pub use up::up;
+pub use venv::python_with;
 pub use world::World;
 
 /// Serves the hidden `__sandbox` subcommands; `args` is what follows that word.

@@ -34,8 +34,8 @@ pub async fn up(options: &SandboxOptions, progress: Progress<'_>) -> Result<Worl
         return Ok(world);
     }
     sweep(&layout).await?;
-    let place = options.venv_cache.clone().unwrap_or_else(venv::default_place);
-    let python = venv::ensure(&place, progress).await?;
+    let place = options.venv_cache.clone().unwrap_or_else(|| venv::default_place(venv::MOTO));
+    let python = venv::ensure(&place, venv::MOTO, progress).await?;
     progress("starting the sandbox");
     files::private_dir(&layout.log())?;
     let log_path = layout.log().join("daemon.log");

@@ -1,4 +1,5 @@
-//! The Python environment with the pinned moto server, made once and kept in the user's cache.
+//! Python environments with pinned packages, made once and kept in the user's cache: the sandbox's with the moto server,
+//! and those of whoever else needs one.
 //!
 //! It is made beside its final place and renamed when complete, under a lock, so that a broken or interrupted
 //! installation is never taken for a good one and two sandboxes never install at the same time.
@@ -14,27 +15,40 @@ use tokio::process::Command;
 use crate::error::SandboxError;
 use crate::files;
 
-/// What pip installs. The version is pinned because the overlay follows what this moto lacks.
-const PACKAGE: &str =
-    "moto[athena,cloudformation,ec2,ecr,eks,glue,iam,s3,secretsmanager,ssm,sts,server]==5.2.5";
+/// What pip installs for the sandbox. The version is pinned because the overlay follows what this moto lacks.
+pub(crate) const MOTO: &[&str] =
+    &["moto[athena,cloudformation,ec2,ecr,eks,glue,iam,s3,secretsmanager,ssm,sts,server]==5.2.5"];
 const OLDEST_PYTHON: &str = "3.9";
 
 /// Reports one line of progress.
 pub(crate) type Progress<'a> = &'a (dyn Fn(&str) + Sync);
 
-/// Where the environment is kept when the options do not say.
-pub(crate) fn default_place() -> PathBuf {
+/// The interpreter of an environment with these packages, each pinned as `name==1.2.3`. It is made if the user's cache has
+/// none; `progress` is given a line for each thing it waits for.
+///
+/// # Errors
+/// [`SandboxError`] with what is missing; [`SandboxError::help`] says how to mend it.
+pub async fn python_with(packages: &[&str], progress: Progress<'_>) -> Result<PathBuf, SandboxError> {
+    ensure(&default_place(packages), packages, progress).await
+}
+
+/// Where the environment with these packages is kept when the options do not say.
+pub(crate) fn default_place(packages: &[&str]) -> PathBuf {
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .filter(|path| path.is_absolute())
         .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))
         .unwrap_or_else(std::env::temp_dir);
-    let hash = hex::encode(Sha256::digest(PACKAGE.as_bytes()));
+    let hash = hex::encode(Sha256::digest(packages.join(" ")));
     cache.join("dssflow").join(format!("venv-{}", &hash[..12]))
 }
 
 /// The interpreter of a complete environment, which is made if it is not there.
-pub(crate) async fn ensure(place: &Path, progress: Progress<'_>) -> Result<PathBuf, SandboxError> {
+pub(crate) async fn ensure(
+    place: &Path,
+    packages: &[&str],
+    progress: Progress<'_>,
+) -> Result<PathBuf, SandboxError> {
     if let Some(python) = complete(place) {
         return Ok(python);
     }
@@ -45,7 +59,7 @@ pub(crate) async fn ensure(place: &Path, progress: Progress<'_>) -> Result<PathB
         return Ok(python);
     }
     check_python().await?;
-    progress("making a Python environment for the sandbox (once; it is cached)");
+    progress(&format!("making a Python environment with {} (once; it is cached)", names(packages)));
     let building = place.with_extension("building");
     files::remove(&building)?;
     let made =
@@ -56,13 +70,13 @@ pub(crate) async fn ensure(place: &Path, progress: Progress<'_>) -> Result<PathB
         let text = [made.stdout, made.stderr].concat();
         return Err(SandboxError::NoVenv { detail: last_line(&String::from_utf8_lossy(&text)) });
     }
-    install(&building, progress).await?;
+    install(&building, packages, progress).await?;
     // Scripts name the building place in their first line; the interpreter and its modules do not, and only they are
     // used.
     files::remove(place)?;
     std::fs::rename(&building, place).map_err(SandboxError::io("could not move", &building))?;
     complete(place).ok_or_else(|| SandboxError::Packages {
-        package: PACKAGE.to_owned(),
+        package: packages.join(" "),
         detail: "the environment is incomplete after the installation".to_owned(),
     })
 }
@@ -108,11 +122,11 @@ async fn check_python() -> Result<(), SandboxError> {
     Ok(())
 }
 
-async fn install(building: &Path, progress: Progress<'_>) -> Result<(), SandboxError> {
-    let failed = |detail: String| SandboxError::Packages { package: PACKAGE.to_owned(), detail };
+async fn install(building: &Path, packages: &[&str], progress: Progress<'_>) -> Result<(), SandboxError> {
+    let failed = |detail: String| SandboxError::Packages { package: packages.join(" "), detail };
     let mut pip = Command::new(building.join("bin").join("python3"))
         .args(["-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--progress-bar", "off"])
-        .arg(PACKAGE)
+        .args(packages)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -147,7 +161,13 @@ async fn install(building: &Path, progress: Progress<'_>) -> Result<(), SandboxE
     if !status.success() {
         return Err(failed(errors.first().map_or_else(|| status.to_string(), |line| strip(line))));
     }
-    files::write_private(&building.join("dssflow.complete"), PACKAGE.as_bytes())
+    files::write_private(&building.join("dssflow.complete"), packages.join(" ").as_bytes())
+}
+
+/// The packages without versions and extras, for people.
+fn names(packages: &[&str]) -> String {
+    let bare = |package: &&str| package.split(['[', '=', '<', '>']).next().unwrap_or_default().to_owned();
+    packages.iter().map(bare).collect::<Vec<_>>().join(" and ")
 }
 
 /// pip's error without its prefix.
@@ -157,4 +177,15 @@ fn strip(line: &str) -> String {
 
 fn last_line(text: &str) -> String {
     text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no output").trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_packages_are_another_environment() {
+        assert_ne!(default_place(MOTO), default_place(&["ministack==1.5.33"]));
+        assert_eq!(names(&["moto[ec2,s3]==5.2.5", "duckdb==2.0.1"]), "moto and duckdb");
+    }
 }

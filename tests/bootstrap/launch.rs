@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::rights;
 use crate::support::{Home, differences, kept_by_rule};
 
 const PUBLIC_KEY: &str =
@@ -73,4 +74,5 @@ fn a_host_is_launched_once_and_terminated_again() {
         differences(&before, &home.snapshot()).into_iter().filter(|d| !kept_by_rule(d)).collect();
     assert!(left.is_empty(), "{}", left.join("\n"));
     home.run(&["rollback", "bootstrap-sandbox"]).expect(0).says("nothing to do");
+    rights::are_what_was_called(&home, "launch");
 }

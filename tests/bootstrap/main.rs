@@ -2,10 +2,12 @@
 //! the world and what the command printed, never the engine's own state.
 
 mod clusters;
+mod credentials;
 mod faults;
 mod kills;
 mod launch;
 mod paths;
 mod preflight;
+mod rights;
 mod support;
 mod wrong_input;

@@ -1,5 +1,6 @@
 //! The straight path in both cluster modes, and back.
 
+use crate::rights;
 use crate::support::{Home, differences, kept_by_rule};
 
 const MODES: [&str; 2] = ["dss-plugin", "sdk"];
@@ -34,6 +35,7 @@ fn there_and_back(mode: &str) {
     home.run(&["rollback", "bootstrap-sandbox"]).expect(0).says("nothing to do");
     assert_eq!(home.mutating_calls(), calls, "a second rollback called something that changes the world");
     home.run(&["store", "verify"]).expect(0);
+    rights::are_what_was_called(&home, mode);
 }
 
 #[test]

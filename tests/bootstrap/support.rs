@@ -67,7 +67,7 @@ impl Home {
         self.dir.path().join("store")
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(program());
         command
             .args(args)
@@ -81,7 +81,14 @@ impl Home {
 
     /// Runs a command to its end.
     pub(crate) fn run(&self, args: &[&str]) -> Ran {
-        let Output { status, stdout, stderr } = self.command(args).output().expect("the command starts");
+        self.run_with(args, &[])
+    }
+
+    /// Runs a command to its end, with these variables.
+    pub(crate) fn run_with(&self, args: &[&str], env: &[(&str, PathBuf)]) -> Ran {
+        let mut command = self.command(args);
+        command.envs(env.iter().map(|(name, value)| (name, value)));
+        let Output { status, stdout, stderr } = command.output().expect("the command starts");
         Ran {
             code: status.code().unwrap_or(-1),
             stdout: String::from_utf8_lossy(&stdout).into_owned(),

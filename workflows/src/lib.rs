@@ -13,8 +13,12 @@
 //! ```
 
 pub mod bootstrap;
+mod expected;
+pub mod image;
 pub mod init;
+pub mod permissions;
 pub mod preflight;
+mod security;
 pub mod site;
 
 use dssflow_engine::graph::Graph;
@@ -22,8 +26,11 @@ use dssflow_engine::id::WorkflowName;
 use dssflow_engine::run::RunOptions;
 
 pub use bootstrap::{bootstrap, register_functions, required_account, summary, wired_not_exercised};
+pub use expected::expected_duration;
+pub use image::{ImageSpec, image};
 pub use init::{InstanceFacts, SubnetFacts, init_template};
 pub use preflight::preflight;
+pub use security::security_notes;
 pub use site::{Site, SiteErrors, SiteProblem, parse, schema};
 
 /// A workflow with its parameters filled in, ready to be started.

@@ -1,33 +1,36 @@
 //! What a site wants of the world, for the checks that come before a run: [`dssflow_activities::preflight`]. Pure.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
-
 use dssflow_activities::aws::instance::MIN_MEMORY_MIB;
 use dssflow_activities::preflight::{
-    AthenaSpec, ClusterSpec, ConnectionSpec, CredentialSpec, Demand, Endpoint, Need, Pinned, Spec,
+    AthenaSpec, ClusterSpec, ConnectionSpec, Demand, Endpoint, Need, Pinned, Spec, Who,
 };
 use dssflow_activities::secret::SecretRef;
-use dssflow_engine::graph::{Graph, StepIx};
+use dssflow_engine::graph::Graph;
 
 use crate::bootstrap::{MIN_DISK_GB, MIN_MEMORY_GB};
-use crate::site::{ApiKey, ClusterMode, Connection, Credentials, Site, Tool, Transport};
+use crate::expected::expected_duration;
+use crate::permissions::{self, Permission, Principal};
+use crate::site::{ApiKey, ClusterMode, Connection, Site, Tool, Transport};
 
-/// What the checks compare the world with before this site is built. `graph` tells how long that usually takes; `needs`
-/// are the permissions it asks for; `store` is the id of the store whose runs are ours, once there is one.
-pub fn preflight(site: &Site, graph: &Graph, needs: Vec<Need>, store: Option<String>) -> Spec {
+/// What the checks compare the world with before this site is built. `graph` tells how long that usually takes; `store`
+/// is the id of the store whose runs are ours, once there is one.
+pub fn preflight(site: &Site, graph: &Graph, store: Option<String>) -> Spec {
     let region = site.region.clone();
     Spec {
         site: site.name.clone(),
         store,
         region,
         expected_account: site.expected_account.clone(),
-        typical: typical(graph),
+        typical: expected_duration(graph),
         credentials_set: site.aws.credentials.clone(),
-        credentials: site.credentials.iter().map(|(name, set)| (name.clone(), credentials(set))).collect(),
+        credentials: site
+            .credentials
+            .keys()
+            .filter_map(|name| Some((name.clone(), site.credential_source(name)?)))
+            .collect(),
         service_credentials: site.service_credentials.clone(),
         secrets: secrets(site),
-        needs,
+        needs: needs(site),
         demands: demands(site),
         dry_runs: site.aws.endpoint_url.is_none(),
         instance: site.host.instance.clone(),
@@ -52,26 +55,78 @@ pub fn preflight(site: &Site, graph: &Graph, needs: Vec<Need>, store: Option<Str
     }
 }
 
-/// How long a run usually takes: the longest way through the graph, by what each step usually takes.
-fn typical(graph: &Graph) -> Duration {
-    let mut ends: BTreeMap<StepIx, u64> = BTreeMap::new();
-    for ix in graph.order() {
-        let begin = graph.dependencies(*ix).iter().filter_map(|d| ends.get(d)).max().copied().unwrap_or(0);
-        ends.insert(*ix, begin + graph.step(*ix).expected_ms.unwrap_or(0));
-    }
-    Duration::from_millis(ends.into_values().max().unwrap_or(0))
+/// What the principals of a site must be allowed to do, as far as that can be asked about.
+fn needs(site: &Site) -> Vec<Need> {
+    permissions::needed(site).into_iter().filter_map(|p| need(site, p)).collect()
 }
 
-fn credentials(set: &Credentials) -> CredentialSpec {
-    match set {
-        Credentials::Static { access_key_id, secret_access_key } => CredentialSpec::Static {
-            access_key_id: access_key_id.clone(),
-            secret_access_key: secret_access_key.clone(),
-        },
-        Credentials::AssumeRole { role_arn } => CredentialSpec::Role { arn: role_arn.clone() },
-        Credentials::Profile { profile } => CredentialSpec::Profile { name: profile.clone() },
-        Credentials::Environment {} | Credentials::InstanceRole {} => CredentialSpec::Ambient,
-    }
+fn need(site: &Site, permission: Permission) -> Option<Need> {
+    let who = match &permission.principal {
+        Principal::Dssflow => Who::Operator,
+        Principal::ServiceUser => Who::Service,
+        Principal::Connection(name) => {
+            Who::Set(site.connections.iter().find(|c| c.name == *name)?.credentials.clone())
+        }
+        // What it does has happened when the checks run: without it there are no credentials to ask with.
+        Principal::Source => return None,
+    };
+    let of_connection = matches!(who, Who::Set(_));
+    let actions: Vec<String> = permission
+        .actions
+        .iter()
+        // What connections do with Glue has a check of its own.
+        .filter(|action| !(of_connection && action.starts_with("glue:")))
+        .flat_map(|action| concrete(action))
+        .collect();
+    let plain = |value: &String| value.replace('*', "dssflow");
+    let context = permission
+        .conditions
+        .values()
+        .flatten()
+        .filter_map(|(key, values)| Some((key.clone(), plain(values.first()?))))
+        .collect();
+    let condition = (!permission.conditions.is_empty())
+        .then(|| serde_json::to_value(&permission.conditions).expect("conditions are plain data"));
+    (!actions.is_empty()).then(|| Need {
+        actions,
+        resources: permission.resources,
+        context,
+        condition,
+        why: permission.why,
+        who,
+    })
+}
+
+/// IAM is asked about single actions: of a whole service, those that making a cluster cannot do without.
+fn concrete(action: &str) -> Vec<String> {
+    let some: &[&str] = match action {
+        "ec2:*" => &[
+            "ec2:AuthorizeSecurityGroupIngress",
+            "ec2:CreateLaunchTemplate",
+            "ec2:CreateSecurityGroup",
+            "ec2:CreateTags",
+            "ec2:DescribeSubnets",
+            "ec2:RunInstances",
+        ],
+        "eks:*" => &[
+            "eks:CreateAddon",
+            "eks:CreateCluster",
+            "eks:CreateNodegroup",
+            "eks:DeleteCluster",
+            "eks:DeleteNodegroup",
+            "eks:DescribeCluster",
+            "eks:TagResource",
+        ],
+        "cloudformation:*" => &[
+            "cloudformation:CreateStack",
+            "cloudformation:DeleteStack",
+            "cloudformation:DescribeStackEvents",
+            "cloudformation:DescribeStacks",
+        ],
+        other if other.contains('*') => &[],
+        other => return vec![other.to_owned()],
+    };
+    some.iter().map(|a| (*a).to_owned()).collect()
 }
 
 /// Every reference to a secret, with where it stands.
@@ -84,10 +139,8 @@ fn secrets(site: &Site) -> Vec<(String, SecretRef)> {
         secrets.push(("dss.api_key".to_owned(), key.clone()));
     }
     for (name, set) in &site.credentials {
-        if let Credentials::Static { access_key_id, secret_access_key } = set {
-            secrets.push((format!("credentials.{name}.access_key_id"), access_key_id.clone()));
-            secrets.push((format!("credentials.{name}.secret_access_key"), secret_access_key.clone()));
-        }
+        let of_set = set.secrets().into_iter();
+        secrets.extend(of_set.map(|(key, secret)| (format!("credentials.{name}.{key}"), secret.clone())));
     }
     secrets
 }
@@ -155,12 +208,14 @@ fn connection(connection: &Connection) -> ConnectionSpec {
 
 #[cfg(test)]
 mod tests {
+    use dssflow_activities::clients::CredentialSource;
+
     use super::*;
 
     fn spec(text: &str) -> Spec {
         let site = crate::parse(text, "site.yaml").unwrap();
         let graph = crate::bootstrap(&site).unwrap().graph;
-        preflight(&site, &graph, Vec::new(), None)
+        preflight(&site, &graph, None)
     }
 
     #[test]
@@ -171,7 +226,13 @@ mod tests {
         let minutes = spec.typical.as_secs() / 60;
         assert!((30..120).contains(&minutes), "{minutes} min");
         assert!(spec.secrets.iter().any(|(path, _)| path == "credentials.ops.secret_access_key"));
-        assert!(matches!(spec.credentials["marketing"], CredentialSpec::Role { .. }));
+        assert!(matches!(spec.credentials["marketing"], CredentialSource::Role { .. }));
+        let wants = |who: &Who, action: &str| {
+            spec.needs.iter().any(|n| n.who == *who && n.actions.iter().any(|a| a == action))
+        };
+        assert!(wants(&Who::Service, "eks:CreateCluster") && wants(&Who::Operator, "ecr:CreateRepository"));
+        assert!(wants(&Who::Set("sales".to_owned()), "s3:PutObject"));
+        assert!(spec.needs.iter().flat_map(|n| &n.actions).all(|a| !a.contains('*')));
         assert!(spec.demands.contains(&Demand::Stacks(2)) && spec.cluster.by_plugin);
         assert!(!spec.cluster.adopt && spec.dry_runs);
         assert_eq!(spec.connections.len(), 2);

@@ -4,14 +4,18 @@
 //! must fit together, and only then turned into a [`Site`]. Nothing here looks at the world: that a subnet exists
 //! is the preflight's business. No value of a secret can stand in a site, and none is ever repeated in a problem.
 
-mod formats;
+pub(crate) mod formats;
 mod node;
 mod rules;
 mod shape;
 mod types;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::LazyLock;
+
+use dssflow_activities::credentials::CredentialSource;
+use serde::de::DeserializeOwned;
 
 pub(crate) use shape::{FILL_IN, nearest};
 pub use types::*;
@@ -41,9 +45,11 @@ pub mod codes {
     pub const UNFILLED: &str = "DF0109";
     /// A combination that DSS or AWS cannot serve.
     pub const UNSUPPORTED: &str = "DF0110";
+    /// Credentials that are to be private serve two purposes.
+    pub const SHARED_CREDENTIALS: &str = "DF0160";
 
     /// All of them, each with its title.
-    pub const ALL: [(&str, &str); 10] = [
+    pub const ALL: [(&str, &str); 11] = [
         (UNREADABLE, "the site file cannot be read"),
         (UNKNOWN_KEY, "unknown key in the site file"),
         (MISSING_KEY, "missing key in the site file"),
@@ -54,6 +60,7 @@ pub mod codes {
         (TOO_FEW_SUBNETS, "the cluster has fewer than two subnets"),
         (UNFILLED, "the site file is not filled in"),
         (UNSUPPORTED, "the site file asks for what DSS or AWS cannot do"),
+        (SHARED_CREDENTIALS, "private credentials are given to others as well"),
     ];
 }
 
@@ -119,6 +126,20 @@ impl fmt::Display for SiteErrors {
 /// # Errors
 /// Everything that is wrong with it, not only the first.
 pub fn parse(text: &str, source_name: &str) -> Result<Site, SiteErrors> {
+    read(text, source_name, "bootstrap", &SCHEMA, rules::check)
+}
+
+/// What must fit together: the file as JSON, the lines of its paths, and where problems go.
+type Rules = fn(&serde_json::Value, &BTreeMap<String, u32>, &mut Vec<SiteProblem>);
+
+/// Reads a file of the shape that `schema` tells, checks it by `rules`, and turns it into its type.
+pub(crate) fn read<T: DeserializeOwned>(
+    text: &str,
+    source_name: &str,
+    workflow: &str,
+    schema: &serde_json::Value,
+    rules: Rules,
+) -> Result<T, SiteErrors> {
     let unreadable = |line, message: String, help: &str| {
         let code = codes::UNREADABLE;
         SiteErrors::one(
@@ -139,14 +160,14 @@ pub fn parse(text: &str, source_name: &str) -> Result<Site, SiteErrors> {
     }
     let root = node::read(text)
         .map_err(|e| unreadable(e.line, e.message, "mend the YAML; nothing else has been checked yet"))?;
-    let mut shape = shape::check(&root, &SCHEMA);
-    rules::check(&shape.value, &shape.lines, &mut shape.problems);
+    let mut shape = shape::check(&root, schema);
+    rules(&shape.value, &shape.lines, &mut shape.problems);
     if !shape.problems.is_empty() {
         return Err(SiteErrors::new(source_name, shape.problems));
     }
     serde_json::from_value(shape.value).map_err(|error| {
         let (code, help) =
-            (codes::WRONG_VALUE, "compare the file with `dssflow workflows schema bootstrap`".to_owned());
+            (codes::WRONG_VALUE, format!("compare the file with `dssflow workflows schema {workflow}`"));
         SiteErrors::one(
             source_name,
             SiteProblem { code, path: String::new(), line: None, message: error.to_string(), help },
@@ -179,6 +200,39 @@ impl Site {
             Some(prefix) => format!("{}/{prefix}", self.registry()),
             None => self.registry(),
         }
+    }
+
+    /// Where the credentials of the named set come from; `None` when there is no such set, or a role's source leads back
+    /// to it.
+    pub fn credential_source(&self, name: &str) -> Option<CredentialSource> {
+        self.source_at(name, self.credentials.len())
+    }
+
+    fn source_at(&self, name: &str, deep: usize) -> Option<CredentialSource> {
+        Some(match self.credentials.get(name)? {
+            Credentials::Environment {} => CredentialSource::Environment,
+            Credentials::InstanceRole {} => CredentialSource::InstanceRole,
+            Credentials::Profile { profile } => CredentialSource::Profile(profile.clone()),
+            Credentials::Static { access_key_id, secret_access_key, session_token } => {
+                CredentialSource::Static {
+                    access_key_id: access_key_id.clone(),
+                    secret_access_key: secret_access_key.clone(),
+                    session_token: session_token.clone(),
+                }
+            }
+            Credentials::AssumeRole { role_arn, source, session_name, external_id } => {
+                let source = match source {
+                    Some(source) => self.source_at(source, deep.checked_sub(1)?)?,
+                    None => CredentialSource::Chain { profile: None },
+                };
+                CredentialSource::Role {
+                    arn: role_arn.clone(),
+                    session_name: session_name.clone(),
+                    external_id: external_id.clone(),
+                    source: Box::new(source),
+                }
+            }
+        })
     }
 
     /// The URL under which dssflow reaches DSS.

@@ -22,8 +22,10 @@ pub mod key_pair;
 pub mod launch;
 pub mod launch_template;
 pub mod machine_image;
+pub mod metadata_options;
 pub mod network;
 pub mod node_group;
+pub mod permissions;
 pub mod poll;
 pub mod repositories;
 pub mod role;
@@ -47,6 +49,7 @@ pub fn register(registry: &mut ActivityRegistry) -> Result<(), RegistryError> {
     registry.add(launch::running::NAME, launch::running::InstanceRunning)?;
     registry.add(instance::NAME, instance::InstanceFactsActivity)?;
     registry.add(default_sg::NAME, default_sg::DefaultSecurityGroup)?;
+    registry.add(metadata_options::NAME, metadata_options::MetadataOptions)?;
     registry.add(network::NAME, network::NetworkCheck)?;
     registry.add(repositories::NAME, repositories::Repositories)?;
     registry.add(images::NAME, images::ImagesPresent)?;

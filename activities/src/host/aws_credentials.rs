@@ -1,8 +1,9 @@
 //! `host.aws-credentials`: the service user's `~/.aws/credentials` and `config`.
 //!
 //! What `aws configure` does, but the values travel by stdin and the files are 0600. Without keys (an instance
-//! profile) only the region is written. Other profiles in the files are kept as they are. The file is written as the
-//! service user.
+//! profile) only the region is written. With a role the default profile assumes it, by the keys in a profile of their
+//! own or by the instance's role. Other profiles in the files are kept as they are. The file is written as the service
+//! user.
 //!
 //! # Idempotency
 //! The profile's section is compared with what it should be; a file is written by rename.
@@ -35,6 +36,9 @@ pub struct AwsCredentialsInput {
     /// The keys; none for an instance profile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys: Option<AwsKeys>,
+    /// The role to assume with the keys, or without keys as the instance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<AwsRole>,
     /// Region of the `default` profile.
     pub region: String,
     /// Account the keys must belong to.
@@ -51,6 +55,19 @@ pub struct AwsKeys {
     /// The session token of temporary keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_token: Option<SecretRef>,
+}
+
+/// A role of the service user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AwsRole {
+    /// Its ARN.
+    pub role_arn: String,
+    /// What the session is called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_name: Option<String>,
+    /// What the role's trust policy asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_id: Option<String>,
 }
 
 /// Who the service user is for AWS.
@@ -72,16 +89,39 @@ const FILE: &str = "host:file";
 /// A file, the name of its section, and the lines the section must have.
 struct Wanted {
     path: String,
+    section: &'static str,
     lines: Zeroizing<String>,
 }
 
 const SECTION: &str = "[default]";
+/// Where the keys are that assume the default profile's role.
+const SOURCE_SECTION: &str = "[dssflow-source]";
+
+/// What the default profile of `config` says. No secret is in it.
+fn config_lines(input: &AwsCredentialsInput) -> ActivityResult<String> {
+    let mut settings = vec![("region", input.region.as_str())];
+    if let Some(role) = &input.role {
+        settings.push(("role_arn", &role.role_arn));
+        settings.push(match input.keys {
+            Some(_) => ("source_profile", "dssflow-source"),
+            None => ("credential_source", "Ec2InstanceMetadata"),
+        });
+        settings.extend(role.session_name.as_deref().map(|name| ("role_session_name", name)));
+        settings.extend(role.external_id.as_deref().map(|id| ("external_id", id)));
+    }
+    if settings.iter().any(|(_, value)| value.is_empty() || value.chars().any(char::is_control)) {
+        let message = "region, role or external id have characters that do not belong there";
+        return Err(ActivityError::terminal("BadAwsConfig", message).no_effect());
+    }
+    Ok(settings.into_iter().flat_map(|(key, value)| [key, " = ", value, "\n"]).collect())
+}
 
 async fn wanted(ctx: &ActivityContext, input: &AwsCredentialsInput) -> ActivityResult<Vec<Wanted>> {
     let dir = aws_dir(input)?;
     let mut files = vec![Wanted {
         path: format!("{dir}/config"),
-        lines: Zeroizing::new(format!("region = {}\n", input.region)),
+        section: SECTION,
+        lines: Zeroizing::new(config_lines(input)?),
     }];
     if let Some(keys) = &input.keys {
         let id = resolve_in(ctx, &keys.access_key_id).await?;
@@ -112,7 +152,8 @@ async fn wanted(ctx: &ActivityContext, input: &AwsCredentialsInput) -> ActivityR
             lines.push_str(token.expose());
             lines.push('\n');
         }
-        files.push(Wanted { path: format!("{dir}/credentials"), lines });
+        let section = if input.role.is_some() { SOURCE_SECTION } else { SECTION };
+        files.push(Wanted { path: format!("{dir}/credentials"), section, lines });
     }
     Ok(files)
 }
@@ -124,7 +165,7 @@ fn aws_dir(input: &AwsCredentialsInput) -> ActivityResult<String> {
 }
 
 /// Splits a file into the text before our section, the section's lines, and the text after it.
-fn split(text: &str) -> (&str, Option<&str>, &str) {
+fn split<'t>(text: &'t str, section: &str) -> (&'t str, Option<&'t str>, &'t str) {
     let mut at = 0;
     let mut start = None;
     for line in text.split_inclusive('\n') {
@@ -133,7 +174,7 @@ fn split(text: &str) -> (&str, Option<&str>, &str) {
             if trimmed.starts_with('[') {
                 return (&text[..from], Some(&text[body..at]), &text[at..]);
             }
-        } else if trimmed == SECTION {
+        } else if trimmed == section {
             start = Some((at, at + line.len()));
         }
         at += line.len();
@@ -145,18 +186,18 @@ fn split(text: &str) -> (&str, Option<&str>, &str) {
 }
 
 /// Whether the section has just the wanted lines, white space aside.
-fn holds(text: &str, lines: &str) -> bool {
+fn holds(text: &str, section: &str, lines: &str) -> bool {
     let squeeze = |line: &str| Zeroizing::new(line.split_whitespace().collect::<String>());
     let all = |text: &str| text.lines().map(squeeze).filter(|l| !l.is_empty()).collect::<Vec<_>>();
-    split(text).1.is_some_and(|section| all(section) == all(lines))
+    split(text, section).1.is_some_and(|found| all(found) == all(lines))
 }
 
 /// The file with our section in place of an older one.
-fn merged(text: &str, lines: &str) -> Zeroizing<String> {
-    let (before, _, after) = split(text);
+fn merged(text: &str, section: &str, lines: &str) -> Zeroizing<String> {
+    let (before, _, after) = split(text, section);
     let gap = if before.is_empty() || before.ends_with('\n') { "" } else { "\n" };
     let mut whole = Zeroizing::new(String::with_capacity(text.len() + lines.len() + 64));
-    for part in [before, gap, SECTION, "\n", lines, if after.is_empty() { "" } else { "\n" }, after] {
+    for part in [before, gap, section, "\n", lines, if after.is_empty() { "" } else { "\n" }, after] {
         whole.push_str(part);
     }
     whole
@@ -229,7 +270,7 @@ impl Activity for AwsCredentials {
         let current = async |_: &_| {
             for file in wanted(ctx, input).await? {
                 let text = read_text(&*host, &user, &file.path).await?;
-                if !text.is_some_and(|text| holds(&text, &file.lines)) {
+                if !text.is_some_and(|text| holds(&text, file.section, &file.lines)) {
                     return Ok(false);
                 }
             }
@@ -255,10 +296,10 @@ impl Activity for AwsCredentials {
             // What a killed attempt left may hold the keys.
             host.clear_unfinished(&user, &file.path).await?;
             let text = read_text(&*host, &user, &file.path).await?;
-            if text.as_ref().is_some_and(|text| holds(text, &file.lines)) {
+            if text.as_ref().is_some_and(|text| holds(text, file.section, &file.lines)) {
                 continue;
             }
-            let whole = merged(text.as_deref().map_or("", String::as_str), &file.lines);
+            let whole = merged(text.as_deref().map_or("", String::as_str), file.section, &file.lines);
             // A copy from an earlier attempt is the true old file; a second copy would save our own.
             if text.is_some() && !host.exists(&user, &aside(&file.path)).await? {
                 host.copy_file(&user, &file.path, &aside(&file.path)).await?;
@@ -323,7 +364,11 @@ impl Activity for AwsCredentials {
     }
 
     fn describe(&self, input: &AwsCredentialsInput) -> String {
-        let what = if input.keys.is_some() { "AWS keys and region" } else { "the AWS region" };
+        let what = match (&input.keys, &input.role) {
+            (Some(_), None) => "AWS keys and region",
+            (_, Some(_)) => "an AWS role and region",
+            (None, None) => "the AWS region",
+        };
         format!("write {what} for {} into {}/.aws", input.user, input.home)
     }
 
@@ -345,10 +390,31 @@ mod tests {
             ("[default]\nx = 1\n[other]\ny = 2\n", "[default]\naws_access_key_id = NEW\n\n[other]\ny = 2\n"),
             ("[a]\nx = 1", "[a]\nx = 1\n[default]\naws_access_key_id = NEW\n"),
         ] {
-            let got = merged(old, lines);
+            let got = merged(old, SECTION, lines);
             assert_eq!(got.as_str(), new);
-            assert!(holds(&got, lines) && merged(&got, lines).contains("NEW"));
-            assert!(!holds(old, lines));
+            assert!(holds(&got, SECTION, lines) && merged(&got, SECTION, lines).contains("NEW"));
+            assert!(!holds(old, SECTION, lines));
         }
+    }
+
+    #[test]
+    fn a_role_is_assumed_by_keys_beside_it_or_by_the_instance() {
+        let mut input: AwsCredentialsInput = serde_json::from_value(serde_json::json!({
+            "user": "dssuser", "home": "/home/dssuser", "region": "eu-west-1", "expected_account": "123456789012",
+            "role": { "role_arn": "arn:aws:iam::123456789012:role/dss", "external_id": "x-1" }
+        }))
+        .unwrap();
+        let lines = config_lines(&input).unwrap();
+        assert!(lines.contains("credential_source = Ec2InstanceMetadata\n"), "{lines}");
+        assert!(lines.contains("external_id = x-1\n") && !lines.contains("role_session_name"), "{lines}");
+        let reference = SecretRef::Env { env: "X".into() };
+        input.keys = Some(AwsKeys {
+            access_key_id: reference.clone(),
+            secret_access_key: reference,
+            session_token: None,
+        });
+        assert!(config_lines(&input).unwrap().contains("source_profile = dssflow-source\n"));
+        input.role.as_mut().unwrap().external_id = Some("x\n[other]".into());
+        assert!(config_lines(&input).is_err(), "a value cannot open a section");
     }
 }

@@ -9,6 +9,7 @@ pub mod aws_cli;
 pub mod aws_credentials;
 pub mod base_image;
 pub mod boot;
+pub mod credentials_private;
 pub mod docker;
 pub mod dss_start;
 pub mod env_site;
@@ -31,6 +32,7 @@ mod step;
 pub mod tool;
 mod transport;
 pub mod unpack;
+pub mod user_isolation;
 
 use dssflow_engine::activity::{ActivityRegistry, RegistryError};
 
@@ -55,6 +57,7 @@ pub fn register(registry: &mut ActivityRegistry) -> Result<(), RegistryError> {
     registry.add("host.service-user", service_user::ServiceUser)?;
     registry.add("host.limits", limits::Limits)?;
     registry.add("host.aws-credentials", aws_credentials::AwsCredentials)?;
+    registry.add(credentials_private::NAME, credentials_private::CredentialsPrivate)?;
     registry.add("host.kit", kit::Kit)?;
     registry.add("host.unpack", unpack::Unpack)?;
     registry.add("host.install-deps", install_deps::InstallDeps)?;
@@ -62,6 +65,7 @@ pub fn register(registry: &mut ActivityRegistry) -> Result<(), RegistryError> {
     registry.add("host.env-site", env_site::EnvSite)?;
     registry.add("host.integration", integration::Integration)?;
     registry.add("host.base-image", base_image::BaseImage)?;
+    registry.add(user_isolation::NAME, user_isolation::UserIsolation)?;
     registry.add("host.boot", boot::Boot)?;
     registry.add("host.dss-start", dss_start::DssStart)?;
     registry.add("host.athena-driver", athena_driver::AthenaDriver)?;

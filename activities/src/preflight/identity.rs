@@ -78,9 +78,10 @@ impl Intercept for ServiceClock {
 
 /// P01: a region and credentials, and where they come from.
 pub(super) async fn source(look: &Look, notes: &mut Notes) {
+    let source = look.clients.spec().source().to_string();
     let from = match &look.spec.credentials_set {
-        Some(set) => format!("the site's set {set}"),
-        None => look.clients.credentials_source().await.unwrap_or_else(|_| "the default chain".to_owned()),
+        Some(set) => format!("the site's set {set} ({source})"),
+        None => look.clients.credentials_from().await.unwrap_or(source),
     };
     let files = ProfileFiles::of_environment();
     let caller = look.caller().await;
@@ -197,8 +198,9 @@ fn judge_account(expected: &str, identity: &Identity, alias: Option<&str>, notes
 
 /// P03: credentials outlive the run.
 pub(super) async fn expiry(look: &Look, notes: &mut Notes) {
-    match look.clients.credentials_expiry().await {
-        Ok(end) => judge_expiry(end, SystemTime::now(), look.spec.typical, notes),
+    match look.clients.credentials_ending().await {
+        Ok(Some(end)) if end.renewed => notes.seen("whatever gives the credentials renews them"),
+        Ok(end) => judge_expiry(end.map(|e| e.at), SystemTime::now(), look.spec.typical, notes),
         Err(error) => notes.unanswered("credentials", &error),
     }
 }

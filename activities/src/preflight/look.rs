@@ -9,14 +9,13 @@ use tokio::sync::OnceCell;
 use super::identity::Caller;
 use super::leftovers::ClusterFacts;
 use super::network::{GroupRules, NodeType};
-use super::spec::{CredentialSpec, Spec};
+use super::spec::Spec;
 use crate::aws::identity::identify;
 use crate::aws::instance::{InstanceFacts, InstanceInput, instance_facts};
 use crate::aws::network::{Subnet, find_subnets};
 use crate::aws::versions::{OfferedVersion, offered};
-use crate::clients::{AwsClients, ClientsConfig, StaticCredentials};
+use crate::clients::{AwsClients, ClientsConfig, CredentialSource};
 use crate::host::{Host, HostHandle};
-use crate::secret::{self, SecretClients};
 
 /// An answer that checks share.
 pub(super) type Asked<'a, T> = Result<&'a T, &'a ActivityError>;
@@ -158,33 +157,14 @@ impl Look {
         Some(once(cell, || Box::pin(self.read_principal(spec))).await)
     }
 
-    async fn read_principal(&self, spec: &CredentialSpec) -> ActivityResult<Principal> {
-        let clients = match spec {
-            // dssflow may not be allowed to assume a role that DSS assumes: its ARN is enough.
-            CredentialSpec::Role { arn } => return Ok(Principal { arn: arn.clone(), clients: None }),
-            CredentialSpec::Ambient => {
-                let identity = self.caller().await.identity.clone()?;
-                return Ok(Principal { arn: identity.principal_arn, clients: Some(self.clients.clone()) });
-            }
-            CredentialSpec::Profile { name } => {
-                let config = ClientsConfig {
-                    profile: Some(name.clone()),
-                    credentials: None,
-                    ..self.clients.spec().clone()
-                };
-                AwsClients::connect(&config).await
-            }
-            CredentialSpec::Static { access_key_id, secret_access_key } => {
-                let clients = SecretClients {
-                    secrets_manager: Some(self.clients.secretsmanager()),
-                    ssm: Some(self.clients.ssm()),
-                };
-                let id = Box::pin(secret::resolve(access_key_id, clients)).await?;
-                let key = Box::pin(secret::resolve(secret_access_key, clients)).await?;
-                let fixed = StaticCredentials::new(id.expose(), key.expose().to_owned());
-                self.clients.for_credentials(fixed).await
-            }
-        };
+    async fn read_principal(&self, source: &CredentialSource) -> ActivityResult<Principal> {
+        // dssflow may not be allowed to assume a role that DSS assumes: its ARN is enough.
+        if let CredentialSource::Role { arn, .. } = source {
+            return Ok(Principal { arn: arn.clone(), clients: None });
+        }
+        let spec = self.clients.spec();
+        let config = ClientsConfig { credentials: None, source: Some(source.clone()), ..spec.clone() };
+        let clients = AwsClients::connect(&config).await;
         let identity = Box::pin(identify(&clients)).await?;
         Ok(Principal { arn: identity.principal_arn, clients: Some(clients) })
     }

@@ -31,9 +31,7 @@ use serde::Serialize;
 
 pub use catalogue::CHECKS;
 pub use look::Look;
-pub use spec::{
-    AthenaSpec, ClusterSpec, ConnectionSpec, CredentialSpec, Demand, Endpoint, Need, Pinned, Spec, Who,
-};
+pub use spec::{AthenaSpec, ClusterSpec, ConnectionSpec, Demand, Endpoint, Need, Pinned, Spec, Who};
 
 /// How many checks ask the world at the same time.
 pub const PARALLEL: usize = 16;

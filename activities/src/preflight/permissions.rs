@@ -84,10 +84,11 @@ pub(super) async fn linked_roles(look: &Look, notes: &mut Notes) {
         actions: vec![CREATE_LINKED.to_owned()],
         resources: missing.iter().map(|(name, service)| linked_arn(&look.spec, name, service)).collect(),
         context: Vec::new(),
+        condition: None,
         why: "EKS works through them".to_owned(),
-        who: maker,
+        who: maker.clone(),
     };
-    let may = match principal(look, maker).await {
+    let may = match principal(look, &maker).await {
         Some(arn) => simulate(look, &arn, &[need]).await.map(|denied| denied.is_empty()),
         None => {
             Err(ActivityError::terminal("PrincipalUnknown", "who makes the cluster is not known from here"))
@@ -128,48 +129,57 @@ fn judge_linked(missing: &[&str], may: Result<bool, String>, notes: &mut Notes) 
     }
 }
 
-/// The ARN of who calls.
-async fn principal(look: &Look, who: Who) -> Option<String> {
-    let caller = || async { look.caller().await.identity.as_ref().ok().map(|i| i.principal_arn.clone()) };
+/// The ARN of who calls; `None` when that is not known from here.
+async fn principal(look: &Look, who: &Who) -> Option<String> {
+    let set = match who {
+        Who::Operator => return look.caller().await.identity.as_ref().ok().map(|i| i.principal_arn.clone()),
+        // Without a set it is the instance's role.
+        Who::Service => look.spec.service_credentials.as_ref()?,
+        Who::Set(set) => set,
+    };
+    Some(look.principal(set).await?.ok()?.arn.clone())
+}
+
+/// What people call them.
+fn name_of(who: &Who) -> String {
     match who {
-        Who::Operator => caller().await,
-        Who::Service => match &look.spec.service_credentials {
-            Some(set) => Some(look.principal(set).await?.ok()?.arn.clone()),
-            // The instance's role; the caller's own only when dssflow runs on the instance.
-            None => None,
-        },
+        Who::Operator => "dssflow's principal".to_owned(),
+        Who::Service => "the service user's principal".to_owned(),
+        Who::Set(set) => format!("credentials.{set}"),
     }
 }
 
 /// P08: everything the run calls is allowed.
 pub(super) async fn permissions(look: &Look, notes: &mut Notes) {
-    for (who, name) in
-        [(Who::Operator, "dssflow's principal"), (Who::Service, "the service user's principal")]
-    {
-        let needs: Vec<Need> = look.spec.needs.iter().filter(|n| n.who == who).cloned().collect();
-        if needs.is_empty() {
-            continue;
-        }
-        let Some(arn) = principal(look, who).await else {
-            notes.skipped(
+    let all: BTreeSet<&Who> = look.spec.needs.iter().map(|n| &n.who).collect();
+    let asked = all.into_iter().map(|who| async move {
+        let needs: Vec<Need> = look.spec.needs.iter().filter(|n| n.who == *who).cloned().collect();
+        let Some(arn) = principal(look, who).await else { return (who, needs, None) };
+        let answer = Box::pin(simulate(look, &arn, &needs)).await;
+        (who, needs, Some((arn, answer)))
+    });
+    for (who, needs, answer) in join_all(asked).await {
+        let name = name_of(who);
+        match answer {
+            None => notes.skipped(
                 name,
                 "who that is is not known from here",
                 "name a set in service_credentials, or see P01",
-            );
-            continue;
-        };
-        match Box::pin(simulate(look, &arn, &needs)).await {
-            Ok(decisions) => judge_permissions(&arn, &needs, &decisions, notes),
-            Err(error) if who == Who::Operator && is_denied(&error) => {
+            ),
+            Some((arn, Ok(decisions))) => judge_permissions(&arn, &needs, &decisions, notes),
+            Some((arn, Err(error))) if *who == Who::Operator && is_denied(&error) => {
                 notes.skipped(
                     name,
                     format!("{error}; so only what dry runs and reads can tell is known"),
                     "allow iam:SimulatePrincipalPolicy and iam:GetRole to have every action checked",
                 );
                 let denied = Box::pin(probes::ask(look, &needs, notes)).await;
-                judge_permissions(&arn, &needs, &denied, notes);
+                // What was not tried is not known: nothing is said of it.
+                if !denied.is_empty() {
+                    judge_permissions(&arn, &needs, &denied, notes);
+                }
             }
-            Err(error) => notes.unanswered(name, &error),
+            Some((_, Err(error))) => notes.unanswered(name, &error),
         }
     }
 }
@@ -260,6 +270,7 @@ fn glue_need(spec: &Spec, connections: &[&ConnectionSpec]) -> Need {
         actions: GLUE_ACTIONS.iter().map(|a| (*a).to_owned()).collect(),
         resources,
         context: Vec::new(),
+        condition: None,
         why: "DSS synchronises to Glue and queries by Athena".to_owned(),
         who: Who::Operator,
     }
@@ -335,6 +346,7 @@ pub(super) async fn may_write(look: &Look, set: &str, location: &str) -> Result<
         actions: actions.iter().map(|a| (*a).to_owned()).collect(),
         resources: vec![resource],
         context: Vec::new(),
+        condition: None,
         why: "Athena writes results there".to_owned(),
         who: Who::Operator,
     };
@@ -378,6 +390,7 @@ mod tests {
             actions: actions.iter().map(|a| (*a).to_owned()).collect(),
             resources: vec![resource.to_owned()],
             context: Vec::new(),
+            condition: None,
             why: String::new(),
             who: Who::Operator,
         }

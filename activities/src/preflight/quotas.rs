@@ -8,6 +8,7 @@
 
 mod usage;
 
+use aws_sdk_iam::types::SummaryKeyType;
 use aws_sdk_servicequotas::types::ServiceQuota;
 use dssflow_engine::activity::{ActivityError, ActivityResult};
 use futures::future::join_all;
@@ -16,7 +17,7 @@ use super::Notes;
 use super::look::Look;
 use super::network::read_node_type;
 use super::spec::Demand;
-use crate::aws::error::classify;
+use crate::aws::error::{classify, incomplete};
 
 /// A quota as Service Quotas knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,7 +152,7 @@ async fn ask(look: &Look, demand: Demand) -> ActivityResult<Option<Count>> {
     }
     // IAM tells its quotas itself, and in every region.
     if let Demand::Roles(wanted) = demand {
-        let (used, limit) = Box::pin(usage::roles(look)).await?;
+        let (used, limit) = Box::pin(roles(look)).await?;
         let wanted = u64::from(wanted);
         return Ok(Some(Count { quota, limit, used, wanted, later: wanted }));
     }
@@ -236,6 +237,18 @@ fn judge(count: &Count, region: &str, notes: &mut Notes) {
     } else {
         notes.seen(figures);
     }
+}
+
+/// The account's roles, and how many it may have.
+async fn roles(look: &Look) -> ActivityResult<(u64, u64)> {
+    const ACTION: &str = "iam:GetAccountSummary";
+    let answer = look.clients.iam().get_account_summary().send().await.map_err(|e| classify(ACTION, e))?;
+    let map = answer.summary_map().ok_or_else(|| incomplete(ACTION, "SummaryMap"))?;
+    let figure = |key: &str| -> Result<u64, ActivityError> {
+        let value = map.get(&SummaryKeyType::from(key)).and_then(|n| u64::try_from(*n).ok());
+        value.ok_or_else(|| incomplete(ACTION, key))
+    };
+    Ok((figure("Roles")?, figure("RolesQuota")?))
 }
 
 #[cfg(test)]

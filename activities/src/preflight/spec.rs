@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::credentials::CredentialSource;
 use crate::secret::SecretRef;
 
 /// Everything a run is going to want of the world.
@@ -21,7 +22,7 @@ pub struct Spec {
     /// Which credentials the site names for dssflow itself; without any the default chain is asked.
     pub credentials_set: Option<String>,
     /// The sets of credentials, by name.
-    pub credentials: BTreeMap<String, CredentialSpec>,
+    pub credentials: BTreeMap<String, CredentialSource>,
     /// The set of the service user; without one it uses the instance's role.
     pub service_credentials: Option<String>,
     /// Every reference to a secret, with where it stands in the site.
@@ -70,37 +71,15 @@ pub struct Spec {
     pub connections: Vec<ConnectionSpec>,
 }
 
-/// A set of credentials.
-#[derive(Debug, Clone)]
-pub enum CredentialSpec {
-    /// An access key, by reference.
-    Static {
-        /// Where the id is.
-        access_key_id: SecretRef,
-        /// Where the key is.
-        secret_access_key: SecretRef,
-    },
-    /// A role that is assumed.
-    Role {
-        /// Its ARN.
-        arn: String,
-    },
-    /// A profile of this machine.
-    Profile {
-        /// Its name.
-        name: String,
-    },
-    /// Whatever the environment or the instance gives.
-    Ambient,
-}
-
 /// For whom a permission is needed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Who {
     /// dssflow's own principal.
     Operator,
     /// The service user's principal, as which DSS runs eksctl and pushes images.
     Service,
+    /// Whoever has the named set of credentials, as which DSS reads data.
+    Set(String),
 }
 
 /// Actions that a run calls.
@@ -112,6 +91,8 @@ pub struct Need {
     pub resources: Vec<String>,
     /// Keys and values of the request that a policy may look at.
     pub context: Vec<(String, String)>,
+    /// The condition under which it is enough, as an IAM statement has it.
+    pub condition: Option<serde_json::Value>,
     /// What for.
     pub why: String,
     /// Who calls.

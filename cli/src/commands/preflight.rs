@@ -16,6 +16,8 @@ use crate::world;
 
 /// The check whose failure means that nothing could be asked.
 const CREDENTIALS: &str = "P01";
+/// The check that says when credentials end.
+const EXPIRY: &str = "P03";
 
 /// Looks, then prints.
 pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &PreflightArgs) -> CommandResult {
@@ -143,7 +145,8 @@ fn lines_of(finding: &Finding) -> Vec<String> {
 /// # Errors
 /// Every error of the report.
 pub(crate) fn judge(ui: &Ui, report: &Report) -> CommandResult<()> {
-    for finding in report.of(Severity::Warning) {
+    // When credentials end is said beside the confirmation, and while the run goes on.
+    for finding in report.of(Severity::Warning).filter(|f| f.id != EXPIRY) {
         let what = format!("{} {}: {}", finding.id, one_line(&finding.subject), one_line(&finding.evidence));
         ui.note(&format!(
             "{}: {what}\n  help: {}",

@@ -19,6 +19,7 @@ use crate::drive::{Aim, Session, Stream};
 use crate::error::{Code, CommandError, CommandResult};
 use crate::ui::{Ui, one_line};
 use crate::world::{self, SANDBOX_LABEL, World};
+use crate::{progress, renewal};
 
 /// How many ids are tried for a site's next run.
 const MAX_RUNS_OF_A_SITE: u32 = 100_000;
@@ -64,6 +65,10 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandR
     let store = session.engine().store().id().to_string();
     world.preflight(ui, &site, &workflow.graph, Some(store)).await?;
     banner(ui, &site, &identity.principal_arn, world.sandbox.as_ref(), settings);
+    let expected = dssflow_workflows::expected_duration(&workflow.graph);
+    if let Some(warning) = renewal::too_short(&world.clients, expected, progress::now()).await {
+        ui.note(&format!("warning: {warning}"));
+    }
     if !free {
         ui.confirm("Make this?")?;
     }
@@ -222,6 +227,9 @@ fn banner(ui: &Ui, site: &Site, principal: &str, sandbox: Option<&Sandbox>, sett
         (None, Some(endpoint)) => lines.push(format!("endpoint   {}", one_line(endpoint))),
         (None, None) => {}
     }
+    lines.extend(
+        dssflow_workflows::security_notes(site).iter().map(|line| format!("open       {}", one_line(line))),
+    );
     if sandbox.is_none() {
         lines.extend(
             dssflow_workflows::summary(site).iter().map(|line| format!("costs      {}", one_line(line))),

@@ -102,11 +102,12 @@ impl HostRoot {
         self.write("/etc/hostname", "dss.sandbox.internal\n")?;
         self.write("/etc/yum.repos.d/almalinux.repo", "[baseos]\nname=AlmaLinux 8 - BaseOS\nenabled=1\n")?;
         self.set_packages(&BASE_PACKAGES.iter().map(|p| ((*p).to_owned(), "1.0".to_owned())).collect())?;
-        self.write(GROUP, "root:x:0:\nwheel:x:10:ec2-user\nec2-user:x:1000:\n")?;
+        self.write(GROUP, "root:x:0:\nwheel:x:10:ec2-user\nec2-user:x:1000:\nnobody:x:65534:\n")?;
         // Last: its presence says that the seed is complete.
         self.write(
             PASSWD,
-            "root:x:0:0:root:/root:/bin/bash\nec2-user:x:1000:1000:Cloud User:/home/ec2-user:/bin/bash\n",
+            "root:x:0:0:root:/root:/bin/bash\nec2-user:x:1000:1000:Cloud User:/home/ec2-user:/bin/bash\n\
+             nobody:x:65534:65534:Kernel Overflow User:/:/sbin/nologin\n",
         )
     }
 

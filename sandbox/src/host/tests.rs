@@ -151,3 +151,44 @@ fn kits_are_the_same_every_time() {
     assert_eq!(first, kits::write(&dir, "http://127.0.0.1:1/kits", "14.2.0").unwrap());
     assert_eq!(first.dss.url, "http://127.0.0.1:1/kits/dataiku-dss-14.2.0.tar.gz");
 }
+
+#[test]
+fn others_cannot_read_what_is_private() {
+    use std::os::unix::fs::PermissionsExt;
+    let host = Sandbox::new("private");
+    host.ok("root", "useradd -m dssuser");
+    host.root().write("/home/dssuser/.aws/credentials", "x").unwrap();
+    let mode = |mode: u32| {
+        let path = host.root().map("/home/dssuser/.aws/credentials");
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    for dir in ["/home/dssuser", "/home/dssuser/.aws"] {
+        std::fs::set_permissions(host.root().map(dir), std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    host.ok("nobody", "test -r /etc/passwd");
+    for (bits, stranger) in [(0o600, 1), (0o640, 1), (0o644, 0)] {
+        mode(bits);
+        host.ok("dssuser", "test -r /home/dssuser/.aws/credentials");
+        assert_eq!(host.run("nobody", "test -r /home/dssuser/.aws/credentials").0, stranger, "{bits:o}");
+    }
+    std::fs::set_permissions(host.root().map("/home/dssuser/.aws"), std::fs::Permissions::from_mode(0o700))
+        .unwrap();
+    assert_eq!(host.run("nobody", "test -r /home/dssuser/.aws/credentials").0, 1, "the directory is closed");
+}
+
+#[test]
+fn user_isolation_is_installed_by_root_with_dss_stopped() {
+    let host = Sandbox::new("isolation");
+    host.ok("root", "useradd -m dssuser");
+    let root = host.root();
+    root.write("/data/dss/install.ini", "[general]\ninstallid = abc\n").unwrap();
+    host.refused("dssuser", "/data/dss/bin/dssadmin install-impersonation dssuser", "command not found");
+    root.write_program("/data/dss/bin/dssadmin", "#!/bin/sh\n").unwrap();
+    host.refused("dssuser", "/data/dss/bin/dssadmin install-impersonation dssuser", "as root");
+    host.refused("root", "/data/dss/bin/dssadmin install-impersonation ghost", "no such user");
+    root.write("/run/systemd/active/dataiku", "").unwrap();
+    host.refused("root", "/data/dss/bin/dssadmin install-impersonation dssuser", "DSS is running");
+    root.remove("/run/systemd/active/dataiku");
+    host.ok("root", "/data/dss/bin/dssadmin install-impersonation dssuser");
+    assert!(root.exists("/etc/dataiku-security/abc/security/security-config.ini"));
+}

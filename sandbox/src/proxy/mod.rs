@@ -97,12 +97,17 @@ impl Proxy {
             seq: 0,
             target: "aws".to_owned(),
             op: name.clone(),
+            caller: call.access_key.clone(),
             mutating: call.mutating,
             marked: call.mutating && recognise::is_marked(&request.body),
             status: 0,
             replayed: false,
             fault: None,
         };
+        if let Some(refusal) = Reply::ended_session(&call.service, &call.access_key) {
+            self.inner.recorder.add(CallRecord { status: refusal.status, ..record });
+            return refusal.into();
+        }
         let mut state = None;
         match self.inner.faults.check(Target::Aws, &name, Phase::Before) {
             Some(Action::State { polls, end }) => state = Some((polls, end)),

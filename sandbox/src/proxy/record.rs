@@ -17,6 +17,9 @@ pub struct CallRecord {
     pub target: String,
     /// For AWS `service:Operation`, for DSS `METHOD /path`.
     pub op: String,
+    /// The caller's access key id; empty for a call to DSS.
+    #[serde(default)]
+    pub caller: String,
     /// Whether it is of a kind that changes something.
     pub mutating: bool,
     /// Whether the request carries the five ownership marks, as tags or in another form.
@@ -39,6 +42,9 @@ pub struct CallReport {
     pub mutating: u64,
     /// Number of calls by operation.
     pub by_op: BTreeMap<String, u64>,
+    /// Number of calls to AWS by the caller's access key id, then by operation.
+    #[serde(default)]
+    pub by_caller: BTreeMap<String, BTreeMap<String, u64>>,
     /// The last calls, oldest first.
     pub recent: Vec<CallRecord>,
 }
@@ -54,6 +60,7 @@ struct Inner {
     total: u64,
     mutating: u64,
     by_op: BTreeMap<String, u64>,
+    by_caller: BTreeMap<String, BTreeMap<String, u64>>,
     ring: VecDeque<CallRecord>,
 }
 
@@ -65,6 +72,10 @@ impl Recorder {
         inner.total += 1;
         inner.mutating += u64::from(record.mutating);
         *inner.by_op.entry(record.op.clone()).or_default() += 1;
+        if !record.caller.is_empty() {
+            let of_caller = inner.by_caller.entry(record.caller.clone()).or_default();
+            *of_caller.entry(record.op.clone()).or_default() += 1;
+        }
         if inner.ring.len() == RING {
             inner.ring.pop_front();
         }
@@ -77,6 +88,7 @@ impl Recorder {
             total: inner.total,
             mutating: inner.mutating,
             by_op: inner.by_op.clone(),
+            by_caller: inner.by_caller.clone(),
             recent: inner.ring.iter().cloned().collect(),
         }
     }

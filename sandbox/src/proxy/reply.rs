@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 
 use crate::xml::escape;
 
+/// How access keys of sessions begin that have ended.
+pub(crate) const ENDED_SESSION: &str = "ASIAEXPIRED";
+
 /// A whole reply, as it is kept for a token and sent to a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Reply {
@@ -33,6 +36,18 @@ impl Reply {
     /// The body as JSON; null when it is none.
     pub(crate) fn value(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+
+    /// The refusal of a session that has ended, if the caller's is one: access keys that begin with
+    /// [`ENDED_SESSION`] stand for those, because moto looks at no expiry.
+    pub(crate) fn ended_session(service: &str, access_key: &str) -> Option<Self> {
+        let text = "The security token included in the request is expired";
+        access_key.starts_with(ENDED_SESSION).then(|| match service {
+            "ec2" => Self::error(service, 400, "RequestExpired", "Request has expired."),
+            "iam" | "sts" | "cloudformation" => Self::error(service, 403, "ExpiredToken", text),
+            "s3" => Self::error(service, 400, "ExpiredToken", "The provided token has expired."),
+            _ => Self::error(service, 400, "ExpiredTokenException", text),
+        })
     }
 
     /// An error in the shape of the service.

@@ -135,11 +135,11 @@ fn glue_databases(plan: &mut Plan<'_>, start: &Start) -> BTreeMap<String, StepNa
 /// What the connection carries; the credentials were checked with the site.
 fn credentials(site: &Site, connection: &Connection) -> S3Credentials {
     match &site.credentials[&connection.credentials] {
-        Credentials::Static { access_key_id, secret_access_key } => S3Credentials::KeyPair {
+        Credentials::Static { access_key_id, secret_access_key, .. } => S3Credentials::KeyPair {
             access_key: access_key_id.clone(),
             secret_key: secret_access_key.clone(),
         },
-        Credentials::AssumeRole { role_arn } => S3Credentials::AssumeRole { role_arn: role_arn.clone() },
+        Credentials::AssumeRole { role_arn, .. } => S3Credentials::AssumeRole { role_arn: role_arn.clone() },
         Credentials::Profile { .. } | Credentials::Environment {} | Credentials::InstanceRole {} => {
             unreachable!("connections with other credentials are refused with the site")
         }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use dssflow_activities::dss::{DssTarget, admin_password, ready};
 use dssflow_activities::host::{
     api_key, base_image, boot, dss_start, env_site, install_deps, install_dss, integration, kit, license,
-    unpack,
+    unpack, user_isolation,
 };
 use dssflow_engine::id::StepName;
 
@@ -116,8 +116,32 @@ pub(super) fn steps(plan: &mut Plan<'_>, start: &Start, host: &HostSteps) -> Dss
     let exec_image =
         image(plan, &install, "container-exec", base_image::BaseImageKind::ContainerExec, &spark);
     let spark_image = image(plan, &install, "spark", base_image::BaseImageKind::Spark, &spark);
-    let ready = service(plan, &install, [&exec_image, &spark_image]);
+    let isolation = isolation(plan, &install, &spark);
+    let ready = service(plan, &install, [&exec_image, &spark_image].into_iter().chain(&isolation));
     Dss { target: target(site), ready, exec_image, spark_image }
+}
+
+/// User isolation, when the site asks for it. Dataiku's page wants the integrations to be in before.
+fn isolation(plan: &mut Plan<'_>, install: &StepName, after: &StepName) -> Option<StepName> {
+    let site = plan.site;
+    site.dss.user_isolation.then(|| {
+        plan.step(
+            "user-isolation",
+            user_isolation::NAME,
+            &user_isolation::UserIsolationInput {
+                data_dir: from_step(install, "/data_dir"),
+                install_id: from_step(install, "/install_id"),
+                user: site.host.service_user.clone(),
+                groups: site.dss.isolation_groups.clone(),
+                service: SERVICE.to_owned(),
+            },
+        )
+        .title(format!("user isolation: code of DSS users does not run as {}", site.host.service_user))
+        .after([after])
+        .lock("host:dss-service")
+        .budget(HOST)
+        .add()
+    })
 }
 
 /// A value, or the instance's private address.
@@ -185,7 +209,11 @@ fn image(
 }
 
 /// Boot unit, start, key, licence and password; gives the step after which DSS may be worked with.
-fn service(plan: &mut Plan<'_>, install: &StepName, images: [&StepName; 2]) -> StepName {
+fn service<'s>(
+    plan: &mut Plan<'_>,
+    install: &StepName,
+    before: impl Iterator<Item = &'s StepName>,
+) -> StepName {
     let site = plan.site;
     let user = &site.host.service_user;
     let boot = plan
@@ -200,7 +228,7 @@ fn service(plan: &mut Plan<'_>, install: &StepName, images: [&StepName; 2]) -> S
             },
         )
         .title("systemd unit of DSS")
-        .after(images)
+        .after(before)
         .lock("host:dss-service")
         .budget(HOST)
         .add();

@@ -1,7 +1,9 @@
 //! The host, item by item: packages, Docker CE, the tools, the service user with its limits and AWS credentials.
 //! Package steps share a lock, because `dnf` does not share.
 
-use dssflow_activities::host::{aws_cli, aws_credentials, docker, limits, packages, service_user, tool};
+use dssflow_activities::host::{
+    aws_cli, aws_credentials, credentials_private, docker, limits, packages, service_user, tool,
+};
 use dssflow_engine::id::StepName;
 
 use super::Start;
@@ -32,6 +34,7 @@ pub(super) fn steps(plan: &mut Plan<'_>, start: &Start) -> HostSteps {
     let site = plan.site;
     plan.heading("Prepare the instance");
     default_security_group(plan, start);
+    metadata_options(plan, start);
     let base = install(
         plan,
         start,
@@ -129,6 +132,7 @@ pub(super) fn steps(plan: &mut Plan<'_>, start: &Start) -> HostSteps {
                 user: user.clone(),
                 home: from_step(&service_user, "/home"),
                 keys: keys(site),
+                role: role(site),
                 region: site.region.clone(),
                 expected_account: site.expected_account.clone(),
             },
@@ -141,12 +145,32 @@ pub(super) fn steps(plan: &mut Plan<'_>, start: &Start) -> HostSteps {
         .budget(HOST)
         .add();
 
+    let private = private(plan, &service_user, &aws_ready);
+
     HostSteps {
-        prepared: vec![java, python, limits, service_user.clone()],
+        prepared: vec![java, python, limits, service_user.clone(), private],
         cluster_tools: vec![kubectl, eksctl, authenticator, aws_ready.clone()],
         service_user,
         aws_ready,
     }
+}
+
+/// Nobody else on the host can read the credentials.
+fn private(plan: &mut Plan<'_>, service_user: &StepName, written: &StepName) -> StepName {
+    let site = plan.site;
+    plan.step(
+        "aws-credentials-private",
+        credentials_private::NAME,
+        &credentials_private::CredentialsPrivateInput {
+            user: site.host.service_user.clone(),
+            home: from_step(service_user, "/home"),
+            stranger: credentials_private::STRANGER.to_owned(),
+        },
+    )
+    .title(format!("nobody but {} can read them", site.host.service_user))
+    .after([written])
+    .budget(HOST)
+    .add()
 }
 
 fn default_security_group(plan: &mut Plan<'_>, start: &Start) {
@@ -161,6 +185,21 @@ fn default_security_group(plan: &mut Plan<'_>, start: &Start) {
         },
     )
     .title("the VPC's default security group is on the instance")
+    .after(&start.checked)
+    .add();
+}
+
+fn metadata_options(plan: &mut Plan<'_>, start: &Start) {
+    use dssflow_activities::aws::metadata_options;
+    if !plan.site.host.protect_metadata {
+        return;
+    }
+    plan.step(
+        "metadata-options",
+        metadata_options::NAME,
+        &metadata_options::MetadataOptionsInput { instance_id: from_step(&start.instance, "/instance_id") },
+    )
+    .title("instance metadata: version 2 only, closed to containers")
     .after(&start.checked)
     .add();
 }
@@ -209,17 +248,37 @@ fn program(plan: &mut Plan<'_>, start: &Start, kind: tool::ToolKind, name: &str,
         .add()
 }
 
-/// The keys for the service user; the kind of the set was checked with the site.
+/// The keys for the service user, or of what assumes its role; the kinds were checked with the site.
 fn keys(site: &Site) -> Option<aws_credentials::AwsKeys> {
-    match &site.credentials[site.service_credentials.as_ref()?] {
-        Credentials::Static { access_key_id, secret_access_key } => Some(aws_credentials::AwsKeys {
-            access_key_id: access_key_id.clone(),
-            secret_access_key: secret_access_key.clone(),
-            session_token: None,
-        }),
+    let mut set = &site.credentials[site.service_credentials.as_ref()?];
+    if let Credentials::AssumeRole { source, .. } = set {
+        set = &site.credentials[source.as_ref()?];
+    }
+    match set {
+        Credentials::Static { access_key_id, secret_access_key, session_token } => {
+            Some(aws_credentials::AwsKeys {
+                access_key_id: access_key_id.clone(),
+                secret_access_key: secret_access_key.clone(),
+                session_token: session_token.clone(),
+            })
+        }
         Credentials::AssumeRole { .. }
         | Credentials::Profile { .. }
         | Credentials::Environment {}
         | Credentials::InstanceRole {} => None,
+    }
+}
+
+/// The role that the service user's tools assume.
+fn role(site: &Site) -> Option<aws_credentials::AwsRole> {
+    match &site.credentials[site.service_credentials.as_ref()?] {
+        Credentials::AssumeRole { role_arn, session_name, external_id, .. } => {
+            Some(aws_credentials::AwsRole {
+                role_arn: role_arn.clone(),
+                session_name: session_name.clone(),
+                external_id: external_id.clone(),
+            })
+        }
+        _ => None,
     }
 }

@@ -7,7 +7,7 @@ macro_rules! text_formats {
     ($($(#[$doc:meta])* $function:ident $format:literal $pattern:literal $what:literal;)*) => {
         $(
             $(#[$doc])*
-            pub(super) fn $function(_: &mut SchemaGenerator) -> Schema {
+            pub(crate) fn $function(_: &mut SchemaGenerator) -> Schema {
                 json_schema!({ "type": "string", "format": $format, "pattern": $pattern })
             }
         )*
@@ -42,6 +42,8 @@ text_formats! {
     repository_prefix "repository-prefix" "^[a-z0-9]+([._/-][a-z0-9]+)*$" "a repository prefix: a-z 0-9 . _ - /, no / at either end";
     subnet "subnet-id" "^subnet-[0-9a-f]{8,17}$" "a subnet id, as subnet-0123456789abcdef0";
     security_group "security-group-id" "^sg-[0-9a-f]{8,17}$" "a security group id, as sg-0123456789abcdef0";
+    session_name "role-session-name" "^[A-Za-z0-9_+=,.@-]{2,64}$" "2 to 64 of A-Z a-z 0-9 _ + = , . @ -";
+    external_id "external-id" "^[A-Za-z0-9_+=,.@:/-]{2,1224}$" "2 to 1224 of A-Z a-z 0-9 _ + = , . @ : / -";
     image "ec2-image" "^ami-[0-9a-f]{8,17}$" "a machine image id, as ami-0123456789abcdef0";
     image_owner "ec2-image-owner" "^([0-9]{12}|self|amazon)$" "an AWS account id of 12 digits, quoted, or `self` or `amazon`";
     iam_name "iam-name" "^[A-Za-z0-9+=,.@_-]{1,128}$" "a name in IAM, no ARN";
@@ -59,6 +61,11 @@ pub(super) fn port(_: &mut SchemaGenerator) -> Schema {
 /// At least two subnets.
 pub(super) fn subnets(generator: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "array", "minItems": 2, "uniqueItems": true, "format": "subnets", "items": subnet(generator) })
+}
+
+/// Names of Unix users or groups.
+pub(super) fn unix_names(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "uniqueItems": true, "items": unix_name(generator) })
 }
 
 /// At least one security group.
@@ -105,7 +112,7 @@ fn place(key: &str) -> serde_json::Value {
 }
 
 /// Where a secret is.
-pub(super) fn secret_ref(_: &mut SchemaGenerator) -> Schema {
+pub(crate) fn secret_ref(_: &mut SchemaGenerator) -> Schema {
     let with_key = serde_json::json!({
         "type": "object",
         "properties": { "secrets_manager": { "type": "string" }, "key": { "type": "string" } },
@@ -128,6 +135,10 @@ pub(super) fn api_key(generator: &mut SchemaGenerator) -> Schema {
 
 fn all(text: &str, allowed: &str) -> bool {
     text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || allowed.contains(c))
+}
+
+fn word(text: &str, allowed: &str) -> bool {
+    text.chars().all(|c| c.is_ascii_alphanumeric() || allowed.contains(c))
 }
 
 fn hex_id(text: &str, prefix: &str) -> bool {
@@ -166,6 +177,8 @@ pub(super) fn holds(format: &str, text: &str) -> bool {
                 && holds("aws-account", parts[4])
                 && parts[5].strip_prefix("role/").is_some_and(|name| !name.is_empty())
         }
+        "role-session-name" => (2..=64).contains(&text.len()) && word(text, "_+=,.@-"),
+        "external-id" => (2..=1224).contains(&text.len()) && word(text, "_+=,.@:/-"),
         "ec2-image" => hex_id(text, "ami-"),
         "ec2-image-owner" => matches!(text, "self" | "amazon") || holds("aws-account", text),
         "iam-name" => {

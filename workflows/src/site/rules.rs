@@ -84,23 +84,120 @@ impl Rules<'_> {
     }
 
     fn credentials(&mut self) {
-        if let Some(kind) = self.credentials_kind("service_credentials", &self.site["service_credentials"])
-            && kind != "static"
-        {
-            let help =
-                "use a set of `kind: static`, or leave `service_credentials` out to use the instance's role";
-            self.note(
+        let site = self.site;
+        for (name, set) in site["credentials"].as_object().into_iter().flatten() {
+            let path = below(&below("credentials", name), "source");
+            if self.credentials_kind(&path, &set["source"]).is_some() && self.leads_back(name) {
+                self.note(
+                    codes::UNSUPPORTED,
+                    &path,
+                    "leads back to this very set",
+                    "name a set that begins with a key, a profile, the environment or the instance's role",
+                );
+            }
+        }
+        self.service_credentials();
+        self.credentials_kind("aws.credentials", &site["aws"]["credentials"]);
+    }
+
+    /// Whether following the sources of a role comes round to it.
+    fn leads_back(&self, name: &str) -> bool {
+        let sets = &self.site["credentials"];
+        let mut at = name;
+        for _ in 0..sets.as_object().map_or(0, serde_json::Map::len) {
+            match sets[at]["source"].as_str() {
+                Some(next) if next == name => return true,
+                Some(next) => at = next,
+                None => return false,
+            }
+        }
+        false
+    }
+
+    /// What can be put into the service user's `~/.aws`.
+    fn service_credentials(&mut self) {
+        let site = self.site;
+        let path = "service_credentials";
+        let Some(kind) = self.credentials_kind(path, &site[path]) else { return };
+        let set = &site["credentials"][site[path].as_str().unwrap_or_default()];
+        let help = "use a set of `kind: static` or `kind: assume_role`, or leave `service_credentials` out to use the \
+                    instance's role";
+        match kind.as_str() {
+            "static" | "instance_role" => {}
+            "assume_role" => {
+                let source = set["source"].as_str().map(|s| site["credentials"][s]["kind"].as_str());
+                if let Some(Some(kind)) = source
+                    && !matches!(kind, "static" | "instance_role")
+                {
+                    let message = format!(
+                        "the role's source is of kind {kind}, which cannot be put into the service user's ~/.aws"
+                    );
+                    self.note(
+                        codes::UNSUPPORTED,
+                        path,
+                        message,
+                        "let the role's `source` be a set of `kind: static` or `kind: instance_role`, or leave it out",
+                    );
+                }
+            }
+            kind => self.note(
                 codes::UNSUPPORTED,
-                "service_credentials",
+                path,
                 format!("credentials of kind {kind} cannot be put into the service user's ~/.aws"),
                 help,
-            );
+            ),
         }
-        if let Some(kind) = self.credentials_kind("aws.credentials", &self.site["aws"]["credentials"])
-            && kind == "assume_role"
+    }
+
+    /// What DSS can carry in a connection, and that it is not what is to be private to others.
+    fn connection_credentials(&mut self, path: &str, connection: &Value) {
+        let site = self.site;
+        let at = below(path, "credentials");
+        let Some(kind) = self.credentials_kind(&at, &connection["credentials"]) else { return };
+        let name = connection["credentials"].as_str().unwrap_or_default();
+        let set = &site["credentials"][name];
+        match kind.as_str() {
+            "static" if !set["session_token"].is_null() => self.note(
+                codes::UNSUPPORTED,
+                &at,
+                "has a session token, which a connection of DSS cannot carry and which ends within hours",
+                "give the connection a lasting key or a role",
+            ),
+            "assume_role" => {
+                for key in ["source", "session_name", "external_id"] {
+                    if !set[key].is_null() {
+                        self.note(
+                            codes::UNSUPPORTED,
+                            &below(&below("credentials", name), key),
+                            format!(
+                                "is of no use in {path}: DSS assumes the role itself, as the service user"
+                            ),
+                            "remove it, or give the connection a set of its own",
+                        );
+                    }
+                }
+            }
+            "static" => {}
+            kind => self.note(
+                codes::UNSUPPORTED,
+                &at,
+                format!("credentials of kind {kind} cannot serve Athena and Glue"),
+                "name a set of `kind: static` or `kind: assume_role`",
+            ),
+        }
+        for (owner, whose) in
+            [(&site["service_credentials"], "the service user"), (&site["aws"]["credentials"], "dssflow")]
         {
-            let help = "name a set of another kind; a profile of the AWS configuration may assume the role";
-            self.note(codes::UNSUPPORTED, "aws.credentials", "dssflow does not assume roles itself", help);
+            let Some(private) = owner.as_str() else { continue };
+            let same_key = |key: &str| !set[key].is_null() && set[key] == site["credentials"][private][key];
+            if private == name || same_key("access_key_id") || same_key("secret_access_key") {
+                self.note(
+                    codes::SHARED_CREDENTIALS,
+                    &at,
+                    format!("are the credentials of {whose}, which must not reach users of DSS"),
+                    "give the connection a key or role of its own that can reach its data and nothing else",
+                );
+            }
         }
     }
 
@@ -168,6 +265,14 @@ impl Rules<'_> {
 
     fn dss(&mut self) {
         let dss = &self.site["dss"];
+        if dss["user_isolation"] != true && items(&dss["isolation_groups"]).next().is_some() {
+            self.note(
+                codes::UNSUPPORTED,
+                "dss.isolation_groups",
+                "is for `user_isolation: true` only",
+                "set `user_isolation: true`, or remove it",
+            );
+        }
         let version = dss["version"].as_str().map(numbers).unwrap_or_default();
         if let (Some(&first), Some(major)) = (version.first(), dss["major"].as_u64())
             && first != major
@@ -224,17 +329,7 @@ impl Rules<'_> {
         let mut first_athena = None;
         for (ix, connection) in items(&site["connections"]) {
             let path = format!("connections[{ix}]");
-            if let Some(kind) =
-                self.credentials_kind(&below(&path, "credentials"), &connection["credentials"])
-                && !matches!(kind.as_str(), "static" | "assume_role")
-            {
-                self.note(
-                    codes::UNSUPPORTED,
-                    &below(&path, "credentials"),
-                    format!("credentials of kind {kind} cannot serve Athena and Glue"),
-                    "name a set of `kind: static` or `kind: assume_role`",
-                );
-            }
+            self.connection_credentials(&path, connection);
             for key in ["usable_by", "readable_by"] {
                 for (n, group) in items(&connection[key]) {
                     let Some(group) = group.as_str().filter(|g| !groups.contains(g)) else { continue };

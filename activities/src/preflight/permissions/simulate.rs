@@ -162,6 +162,7 @@ mod tests {
             actions: owned(actions),
             resources: owned(resources),
             context: Vec::new(),
+            condition: None,
             why: String::new(),
             who: Who::Operator,
         }

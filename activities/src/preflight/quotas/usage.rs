@@ -5,14 +5,13 @@ use std::collections::BTreeMap;
 use aws_sdk_ec2::types::{
     Filter, Instance, InstanceLifecycleType, InstanceType, NatGatewayState, Reservation, VCpuInfo,
 };
-use aws_sdk_iam::types::SummaryKeyType;
-use dssflow_engine::activity::{ActivityError, ActivityResult};
+use dssflow_engine::activity::ActivityResult;
 
 use super::super::look::Look;
 use super::super::spec::Demand;
-use super::{family, vcpu_quota};
+use super::{family, roles, vcpu_quota};
 use crate::aws::eksctl::all_stacks;
-use crate::aws::error::{classify, incomplete};
+use crate::aws::error::classify;
 
 /// Everything `page` gives, following its tokens.
 async fn pages<F>(page: impl Fn(Option<String>) -> F) -> ActivityResult<u64>
@@ -167,16 +166,4 @@ async fn nat_gateways(look: &Look) -> ActivityResult<u64> {
         }
     }
     Ok(zones.into_values().max().unwrap_or(0))
-}
-
-/// The account's roles, and how many it may have.
-pub(super) async fn roles(look: &Look) -> ActivityResult<(u64, u64)> {
-    const ACTION: &str = "iam:GetAccountSummary";
-    let answer = look.clients.iam().get_account_summary().send().await.map_err(|e| classify(ACTION, e))?;
-    let map = answer.summary_map().ok_or_else(|| incomplete(ACTION, "SummaryMap"))?;
-    let figure = |key: &str| -> Result<u64, ActivityError> {
-        let value = map.get(&SummaryKeyType::from(key)).and_then(|n| u64::try_from(*n).ok());
-        value.ok_or_else(|| incomplete(ACTION, key))
-    };
-    Ok((figure("Roles")?, figure("RolesQuota")?))
 }

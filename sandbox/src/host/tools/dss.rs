@@ -188,6 +188,9 @@ fn dss_runs(call: &Call) -> bool {
 
 /// `DATADIR/bin/dssadmin install-hadoop-integration|install-spark-integration|build-base-image ...`
 pub(super) fn dssadmin(call: &mut Call) -> ToolResult {
+    if call.argv.get(1).is_some_and(|verb| verb == "install-impersonation") {
+        return install_impersonation(call);
+    }
     let dir = data_dir_of(call)?;
     match call.argv.get(1).cloned().as_deref() {
         Some("install-hadoop-integration") => integration(call, &dir, "hadoop"),
@@ -195,6 +198,38 @@ pub(super) fn dssadmin(call: &mut Call) -> ToolResult {
         Some("build-base-image") => build_base_image(call, &dir),
         other => refuse(1, format!("dssadmin: unknown command {}", other.unwrap_or_default())),
     }
+}
+
+/// `dssadmin install-impersonation DSSUSER`, the one command of it that root runs.
+fn install_impersonation(call: &mut Call) -> ToolResult {
+    if !call.is_root() {
+        return refuse(1, "*** Error: this command should be run as root");
+    }
+    let dir = call.argv[0].trim_end_matches("/bin/dssadmin").to_owned();
+    let Some(user) = call.argv.get(2).cloned() else {
+        return refuse(1, "usage: dssadmin install-impersonation DSSUSER");
+    };
+    let ini_text = call.root.read(&format!("{dir}/install.ini")).unwrap_or_default();
+    let Some(id) = ini(&ini_text, "installid") else {
+        return refuse(1, "*** Error: not a DSS data directory");
+    };
+    if call.root.user(&user).is_none() {
+        return refuse(1, format!("*** Error: no such user: {user}"));
+    }
+    if dss_runs(call) {
+        return refuse(1, "*** Error: DSS is running. Stop it first with: bin/dss stop");
+    }
+    let security = format!("/etc/dataiku-security/{id}/security");
+    call.root.write(
+        &format!("{security}/security-config.ini"),
+        format!("[users]\n# Fill in\nallowed_user_groups =\n\n[dirs]\ndss_data_dir = {dir}\n"),
+    )?;
+    call.root.write(
+        &format!("/etc/sudoers.d/dataiku-dss-{user}-{id}"),
+        format!("{user} ALL=(root) NOPASSWD: {security}/execwrapper.py\n"),
+    )?;
+    call.print("Impersonation installed");
+    Ok(0)
 }
 
 fn integration(call: &mut Call, dir: &str, kind: &str) -> ToolResult {

@@ -36,6 +36,7 @@ pub(super) fn find(call: &Call) -> Option<Tool> {
         "gpasswd" => users::gpasswd,
         "getent" => users::getent,
         "id" => users::id,
+        "test" => users::test,
         "uname" => system::uname,
         "nproc" => system::nproc,
         "df" => system::df,

@@ -181,3 +181,32 @@ pub(super) fn id(call: &mut Call) -> ToolResult {
     call.print(line);
     Ok(0)
 }
+
+/// `test -r PATH`: whether the user may read it, by mode and owner. Nothing else of the host enforces permissions.
+pub(super) fn test(call: &mut Call) -> ToolResult {
+    use std::os::unix::fs::PermissionsExt;
+    let [_, flag, path] = call.argv.as_slice() else {
+        return refuse(2, "test: one operator and one path, please");
+    };
+    if flag != "-r" {
+        return refuse(2, format!("test: {flag}: the sandbox knows -r only"));
+    }
+    let Ok(meta) = std::fs::metadata(call.root.map(path)) else { return Ok(1) };
+    let mode = meta.permissions().mode();
+    let home = path.strip_prefix("/home/").and_then(|rest| rest.split('/').next());
+    let owner = home.unwrap_or("root");
+    // The stubs write the account files, and with the umask of whoever runs the sandbox.
+    if path == "/etc/passwd" || path == "/etc/group" {
+        return Ok(0);
+    }
+    let bits = if call.user == owner { 0o400 } else { 0o004 };
+    // A home and what is in it may be closed to others; above it, the sandbox's own directories are no part of the host.
+    let closed = call.user != owner
+        && std::path::Path::new(path).ancestors().skip(1).filter(|dir| dir.components().count() > 2).any(
+            |dir| {
+                let dir = call.root.map(&dir.to_string_lossy());
+                std::fs::metadata(dir).is_ok_and(|m| m.permissions().mode() & 0o001 == 0)
+            },
+        );
+    Ok(u8::from(!(call.is_root() || mode & bits != 0 && !closed)))
+}

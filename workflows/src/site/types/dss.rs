@@ -54,6 +54,14 @@ pub struct Dss {
     /// Also install what R needs.
     #[serde(default)]
     pub with_r: bool,
+    /// Runs code of DSS users under accounts of their own, by DSS's User Isolation Framework. Without it that code runs as
+    /// the service user and can read its AWS credentials.
+    #[serde(default)]
+    pub user_isolation: bool,
+    /// With `user_isolation`: Unix groups on the host whose members DSS may act as.
+    #[serde(default)]
+    #[schemars(schema_with = "formats::unix_names")]
+    pub isolation_groups: Vec<String>,
 }
 
 fn default_install_dir() -> String {

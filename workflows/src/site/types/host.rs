@@ -11,7 +11,7 @@ use crate::site::formats;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Aws {
-    /// Which set of `credentials` dssflow uses.
+    /// Which set of `credentials` dssflow uses; a set of any kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "formats::plain")]
     pub credentials: Option<String>,
@@ -66,6 +66,10 @@ pub struct Host {
     /// A machine to launch, in place of `instance`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub launch: Option<Launch>,
+    /// Closes the instance's metadata service to containers and to forged requests: version 2 only, one hop. The old
+    /// settings come back with a rollback.
+    #[serde(default = "yes")]
+    pub protect_metadata: bool,
     /// A command put before every host command, for tests.
     #[serde(default)]
     pub wrapper: Vec<String>,
@@ -78,6 +82,10 @@ pub struct Host {
     pub python: Python,
     /// Tools to install, each pinned.
     pub tools: Tools,
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn default_service_user() -> String {
@@ -180,12 +188,29 @@ pub enum Credentials {
         /// Where the secret access key is.
         #[schemars(schema_with = "formats::secret_ref")]
         secret_access_key: SecretRef,
+        /// Where the session token of temporary keys is. Not for S3 connections.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(schema_with = "formats::secret_ref")]
+        session_token: Option<SecretRef>,
     },
-    /// A role that DSS assumes with the service user's credentials.
+    /// A role that is assumed: by DSS itself for an S3 connection, by the service user's tools, or by dssflow.
     AssumeRole {
         /// Its ARN.
         #[schemars(schema_with = "formats::role_arn")]
         role_arn: String,
+        /// Which set of `credentials` assumes it; without it the usual chain does for dssflow, the instance's role for the
+        /// service user, and the service user for S3 connections.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(schema_with = "formats::plain")]
+        source: Option<String>,
+        /// What the session is called in CloudTrail.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(schema_with = "formats::session_name")]
+        session_name: Option<String>,
+        /// What the role's trust policy asks for, when the role is of another account.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(schema_with = "formats::external_id")]
+        external_id: Option<String>,
     },
     /// A profile of the AWS configuration files on this machine.
     Profile {
@@ -197,4 +222,21 @@ pub enum Credentials {
     Environment {},
     /// The role of the EC2 instance.
     InstanceRole {},
+}
+
+impl Credentials {
+    /// The secrets it is made of: the key in the site file, and where the secret is.
+    pub fn secrets(&self) -> Vec<(&'static str, &SecretRef)> {
+        match self {
+            Self::Static { access_key_id, secret_access_key, session_token } => {
+                let mut secrets =
+                    vec![("access_key_id", access_key_id), ("secret_access_key", secret_access_key)];
+                secrets.extend(session_token.as_ref().map(|token| ("session_token", token)));
+                secrets
+            }
+            Self::AssumeRole { .. } | Self::Profile { .. } | Self::Environment {} | Self::InstanceRole {} => {
+                Vec::new()
+            }
+        }
+    }
 }
