@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dssflow_engine::Graph;
 use dssflow_engine::event::Event;
-use dssflow_engine::id::RunId;
+use dssflow_engine::id::{RunId, StoreId};
 use dssflow_engine::run::view::{self, RunView};
 use dssflow_engine::runtime::engine;
 use dssflow_engine::store::{ListPage, ListQuery, Store as _};
@@ -56,6 +56,14 @@ impl Access {
         match self {
             Self::Store(store) => owner::close(store).await,
             Self::Owner(_) => Ok(()),
+        }
+    }
+
+    /// The store's id.
+    pub(crate) async fn store_id(&self) -> CommandResult<StoreId> {
+        match self {
+            Self::Store(store) => Ok(store.id()),
+            Self::Owner(client) => Ok(client.owner().await?.info.store),
         }
     }
 

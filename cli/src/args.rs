@@ -1,6 +1,8 @@
 //! The command line. What stands in the documentation comments here is what `--help` prints.
 
+mod dss;
 mod operate;
+mod plan;
 mod preflight;
 mod store;
 
@@ -8,13 +10,14 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use dss::{CaptureArgs, CaptureKind, DssCommand};
 pub(crate) use operate::{
     CompleteArgs, ForkArgs, GateArgs, MarkArgs, RerunArgs, RetryArgs, SignalArgs, SkipArgs, StepRef,
     TerminateArgs, UnpauseArgs,
 };
 
+pub(crate) use plan::{DriftArgs, PlanArgs, ResourcesCommand, ResourcesLsArgs, ResourcesRunArgs};
 pub(crate) use preflight::{PreflightArgs, ReportFormat};
-
 pub(crate) use store::{
     BackupArgs, ExportArgs, ImportArgs, PruneArgs, RestoreArgs, RunExportArgs, StoreCommand,
 };
@@ -23,7 +26,7 @@ pub(crate) use store::{
 #[derive(Debug, Parser)]
 #[command(name = "dssflow", version, propagate_version = true, max_term_width = 110)]
 #[command(
-    after_help = "Exit codes: 0 done, 1 failed, 3 paused, 4 credentials, 5 the world does not fit, 6 failed and \
+    after_help = "Exit codes: 0 done, 1 failed, 2 something differs, 3 paused, 4 credentials, 5 the world does not fit, 6 failed and \
                         rolled back, 7 rollback incomplete, 8 store in use or damaged, 64 usage, 130/143 signal."
 )]
 pub(crate) struct Cli {
@@ -67,7 +70,7 @@ pub(crate) enum ErrorFormat {
 pub(crate) enum Command {
     /// Start a run of a workflow, or go on with the unfinished run of the same site
     #[command(
-        after_help = "Examples:\n  dssflow run bootstrap -f site.yaml\n  dssflow run bootstrap --sandbox"
+        after_help = "Examples:\n  dssflow run bootstrap -f site.yaml\n  dssflow run bootstrap --sandbox\n  dssflow run bootstrap --plan plan.json"
     )]
     Run(RunArgs),
     /// Look whether the world fits a site, before anything is made; `run` does it by itself
@@ -77,6 +80,12 @@ pub(crate) enum Command {
                       Examples:\n  dssflow preflight -f site.yaml\n  dssflow preflight bootstrap --only P09 --only P20\n  dssflow preflight bootstrap --sandbox -o json"
     )]
     Preflight(PreflightArgs),
+    /// Show what a run would do, step by step, without changing anything
+    #[command(
+        after_help = "Signs: + create, ~ update, = adopt, - delete, ? gate, > in progress outside, . nothing, ! conflict or cannot tell.\n\n\
+                      Examples:\n  dssflow plan bootstrap -f site.yaml\n  dssflow plan bootstrap --sandbox --detailed-exitcode\n  dssflow plan bootstrap --out plan.json"
+    )]
+    Plan(PlanArgs),
     /// Go on with a run where it is: after a crash, a pause or a failure
     #[command(after_help = "Examples:\n  dssflow resume @latest\n  dssflow resume bootstrap-lab --upgrade")]
     Resume(ResumeArgs),
@@ -150,6 +159,13 @@ pub(crate) enum Command {
     /// Why a run does not move, and what to type next
     #[command(after_help = "Examples:\n  dssflow why @latest")]
     Why(WhyArgs),
+    /// Compare what a run left with the world, without changing anything
+    #[command(after_help = "Exit codes: 0 nothing differs, 1 a look failed, 2 something differs.\n\n\
+                      Examples:\n  dssflow drift bootstrap-lab\n  dssflow drift @latest -o json")]
+    Drift(DriftArgs),
+    /// What runs made that is still there
+    #[command(subcommand)]
+    Resources(ResourcesCommand),
     /// Look at workflows
     #[command(subcommand)]
     Workflows(WorkflowsCommand),
@@ -159,6 +175,9 @@ pub(crate) enum Command {
     /// A cloud on this machine to try dssflow against, without an account
     #[command(subcommand)]
     Sandbox(SandboxCommand),
+    /// Look at a DSS through its API
+    #[command(subcommand)]
+    Dss(DssCommand),
     /// Write a commented site file to start from
     #[command(after_help = "Examples:\n  dssflow init bootstrap -o site.yaml")]
     Init(InitArgs),
@@ -186,6 +205,9 @@ pub(crate) struct RunArgs {
     /// Do not ask before something is made that costs
     #[arg(short, long)]
     pub(crate) yes: bool,
+    /// Run what this plan says, made by `dssflow plan --out FILE`; refused when the world moved since
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["set", "parallelism"])]
+    pub(crate) plan: Option<PathBuf>,
     /// How many steps run at once [default: as the site file says]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) parallelism: Option<u32>,
@@ -409,6 +431,9 @@ pub(crate) enum SandboxCommand {
         /// Scale of simulated durations: 1 shows a bootstrap in well under a minute, 0 is for tests
         #[arg(long, value_name = "FACTOR", value_parser = latency)]
         latency: Option<f64>,
+        /// Say how the fake DSS behaves: a JSON object of switches; {} is the usual
+        #[arg(long, value_name = "FILE")]
+        dss: Option<PathBuf>,
     },
     /// End it, with everything in it
     #[command(after_help = "Examples:\n  dssflow sandbox down --yes")]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use dssflow_engine::id::WorkflowName;
 use dssflow_engine::workflow::Definition;
-use dssflow_workflows::{Site, Workflow, bootstrap};
+use dssflow_workflows::{ImageSpec, Site, Workflow, bootstrap};
 use serde_json::Value;
 
 use crate::error::{Code, CommandError, CommandResult};
@@ -19,17 +19,48 @@ pub(crate) struct Entry {
     pub(crate) version: u32,
     /// What it does.
     pub(crate) title: &'static str,
+    /// What its graph is made of.
+    #[serde(skip)]
+    pub(crate) made_of: MadeOf,
+}
+
+/// What a workflow's graph is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MadeOf {
+    /// A site.
+    Site,
+    /// A site, and what its runs made.
+    SiteAndRuns,
+    /// A file of images.
+    Images,
 }
 
 /// All workflows.
-pub(crate) const ALL: &[Entry] = &[Entry {
-    name: dssflow_workflows::bootstrap::NAME,
-    version: dssflow_workflows::bootstrap::VERSION,
-    title: "Dataiku DSS on AWS from nothing to managed compute on EKS with Glue and Athena",
-}];
+pub(crate) const ALL: &[Entry] = &[
+    Entry {
+        name: dssflow_workflows::bootstrap::NAME,
+        version: dssflow_workflows::bootstrap::VERSION,
+        title: "Dataiku DSS on AWS from nothing to managed compute on EKS with Glue and Athena",
+        made_of: MadeOf::Site,
+    },
+    Entry {
+        name: dssflow_workflows::teardown::NAME,
+        version: dssflow_workflows::teardown::VERSION,
+        title: "Takes back what any run of this store made for a site",
+        made_of: MadeOf::SiteAndRuns,
+    },
+    Entry {
+        name: dssflow_workflows::image::NAME,
+        version: dssflow_workflows::image::VERSION,
+        title: "Images from Dockerfiles, built by this machine's Docker and pushed to ECR or another registry",
+        made_of: MadeOf::Images,
+    },
+];
 
 /// A site file to start from when none is given for a picture.
 const EXAMPLE: &str = include_str!("../../workflows/examples/site.yaml");
+/// A file of images to start from.
+pub(crate) const EXAMPLE_IMAGES: &str = include_str!("../../workflows/examples/image.yaml");
 
 /// The workflow of that name.
 ///
@@ -61,6 +92,40 @@ pub(crate) fn read_site(file: &Path, set: &[String]) -> CommandResult<Site> {
         }
     })?;
     parse_site(&text, &file.display().to_string(), set)
+}
+
+/// Reads and checks a file of images with the values of `--set` put in; contexts are as it sees them.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub(crate) fn read_images(file: &Path, set: &[String]) -> CommandResult<ImageSpec> {
+    let name = file.display().to_string();
+    let text = std::fs::read_to_string(file).map_err(|e| {
+        CommandError::new(Code::File, format!("the file {name} cannot be read"))
+            .why(e)
+            .hint("`dssflow run image -f FILE` names another one; docs/images.md has an example")
+    })?;
+    let mut spec = dssflow_workflows::image::parse(&text, &name)?;
+    if !set.is_empty() {
+        let mut value: Value = serde_saphyr::from_str(&text)
+            .map_err(|e| CommandError::new(Code::WrongSite, format!("{name} is no YAML")).why(e))?;
+        for setting in set {
+            apply_setting(&mut value, setting)?;
+        }
+        spec = dssflow_workflows::image::parse(&value.to_string(), &format!("{name} with --set"))?;
+    }
+    let here = std::path::absolute(file)
+        .map_err(|e| CommandError::new(Code::File, format!("{name} has no absolute path")).why(e))?;
+    spec.resolve(here.parent().unwrap_or(Path::new("/")));
+    Ok(spec)
+}
+
+/// The shipped example of images.
+///
+/// # Errors
+/// Never: it is tested.
+pub(crate) fn example_images() -> CommandResult<ImageSpec> {
+    Ok(dssflow_workflows::image::parse(EXAMPLE_IMAGES, "the shipped example")?)
 }
 
 /// The shipped example with the values of `--set` put in.
@@ -134,8 +199,28 @@ fn apply_setting(document: &mut Value, setting: &str) -> CommandResult<()> {
 /// # Errors
 /// When there is none, or the site does not fit it.
 pub(crate) fn build(name: &str, site: &Site) -> CommandResult<Workflow> {
-    find(name)?;
-    Ok(dssflow_workflows::bootstrap(site)?)
+    match find(name)?.made_of {
+        MadeOf::Site => Ok(dssflow_workflows::bootstrap(site)?),
+        MadeOf::SiteAndRuns => Err(CommandError::new(
+            Code::Usage,
+            format!("the steps of workflow {name} are those of the runs that it takes back"),
+        )
+        .hint("what they made: `dssflow resources ls`")
+        .hint(format!("`dssflow run {name}` shows what goes before it asks"))),
+        MadeOf::Images => {
+            Err(CommandError::new(Code::Usage, format!("workflow {name} is not made of a site"))
+                .hint("name its own file with -f"))
+        }
+    }
+}
+
+/// The workflow `image` as this version has it, as [`definition`] for bootstrap.
+pub(crate) fn image_definition() -> Definition {
+    let name = WorkflowName::new(dssflow_workflows::image::NAME).expect("a name of ours");
+    Definition::computed(name, dssflow_workflows::image::VERSION, |input| {
+        let spec: ImageSpec = serde_json::from_value(input.clone()).map_err(|e| e.to_string())?;
+        Ok(dssflow_workflows::image(&spec).graph)
+    })
 }
 
 /// The workflow as this version has it, for runs that are to be brought to it: made from what a run was given.

@@ -1,14 +1,19 @@
 //! From the parsed command line to the command: one file each.
 
 mod again;
+mod capture;
 mod compact;
 pub(crate) mod copies;
 mod decide;
+mod drift;
 mod explain;
+mod image;
 mod init;
 mod pause;
+mod plan;
 pub(crate) mod preflight;
 pub(crate) mod prune;
+mod resources;
 mod restore;
 mod resume;
 mod rollback;
@@ -17,13 +22,14 @@ mod runs;
 mod sandbox;
 mod store;
 mod target;
+mod teardown;
 mod version;
 mod why;
 mod workflows;
 
 use std::future::Future;
 
-use crate::args::{Cli, Command, ErrorFormat};
+use crate::args::{Cli, Command, DssCommand, ErrorFormat};
 use crate::config::{self, Settings};
 use crate::error::{Code, CommandError, CommandResult, Exit};
 use crate::logging;
@@ -44,10 +50,11 @@ pub(crate) fn run(ui: &Ui, cli: Cli) -> CommandResult {
     let named = cli.global.store.is_some() && std::env::var_os("DSSFLOW_STORE").is_none();
     let settings = Settings { store: config::store_dir(cli.global.store.clone())?, named };
     tracing::debug!(store = %settings.store.display(), json = cli.global.error_format == ErrorFormat::Json, "settings");
-    match cli.command {
+    let done = match cli.command {
         Command::Version | Command::Explain(_) => Ok(Exit::Ok),
         Command::Run(args) => wait(run::run(ui, &settings, args)),
         Command::Preflight(args) => wait(preflight::run(ui, &settings, &args)),
+        Command::Plan(args) => wait(plan::run(ui, &settings, args)),
         Command::Resume(args) => wait(resume::run(ui, &settings, &args)),
         Command::Retry(args) => wait(again::retry(ui, &settings, args)),
         Command::Rerun(args) => wait(again::rerun(ui, &settings, args)),
@@ -66,11 +73,18 @@ pub(crate) fn run(ui: &Ui, cli: Cli) -> CommandResult {
         Command::Terminate(args) => wait(pause::terminate(ui, &settings, args)),
         Command::Runs(command) => wait(runs::run(ui, &settings, command)),
         Command::Why(args) => wait(why::run(ui, &settings, &args)),
+        Command::Drift(args) => wait(drift::run(ui, &settings, &args)),
+        Command::Resources(command) => wait(resources::run(ui, &settings, command)),
         Command::Workflows(command) => workflows::run(ui, command),
         Command::Store(command) => wait(store::run(ui, &settings, &command)),
         Command::Sandbox(command) => wait(sandbox::run(ui, &settings, command)),
+        Command::Dss(DssCommand::Capture(args)) => wait(capture::run(ui, &settings, &args)),
         Command::Init(args) => wait(init::run(ui, &args)),
-    }
+    };
+    done.map_err(|mut error| {
+        error.hints.iter_mut().for_each(|hint| *hint = settings.address(hint));
+        error
+    })
 }
 
 fn wait(command: impl Future<Output = CommandResult>) -> CommandResult {

@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+use clap::CommandFactory as _;
+
+use crate::args::Cli;
 use crate::error::{Code, CommandError, CommandResult};
 
 /// What holds for the whole command.
@@ -27,6 +30,36 @@ impl Settings {
             format!("dssflow --store '{}'", path.replace('\'', "'\\''"))
         }
     }
+
+    /// A hint whose commands name the store, when it was named by flag: whoever types them must reach the same one.
+    pub(crate) fn address(&self, hint: &str) -> String {
+        if !self.named {
+            return hint.to_owned();
+        }
+        let (mut text, mut rest) = (String::new(), hint);
+        while let Some(at) = rest.find(CALL) {
+            let (before, call) = rest.split_at(at);
+            text.push_str(before);
+            rest = &call[CALL.len()..];
+            let word: String = rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '-').collect();
+            let begins = text.chars().next_back().is_none_or(|c| !c.is_alphanumeric() && !"/-_.".contains(c));
+            text.push_str(&if begins && reaches_the_store(&word) {
+                self.command() + " "
+            } else {
+                CALL.to_owned()
+            });
+        }
+        text + rest
+    }
+}
+
+/// How a command begins in a hint.
+const CALL: &str = "dssflow ";
+
+/// Whether a word after `dssflow` is a command that opens the store.
+fn reaches_the_store(word: &str) -> bool {
+    !["init", "explain", "version", "workflows", "help", "completions", "man"].contains(&word)
+        && Cli::command().get_subcommands().any(|command| command.get_name() == word)
 }
 
 /// The store's directory: `given` (flag or `DSSFLOW_STORE`), else `$XDG_DATA_HOME/dssflow`, else
@@ -54,4 +87,32 @@ pub(crate) fn user() -> String {
         .filter_map(|name| std::env::var(name).ok())
         .find(|name| !name.is_empty())
         .unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_in_hints_name_the_store_that_was_named() {
+        let settings = |named| Settings { store: "/srv/a b".into(), named };
+        for (hint, addressed) in [
+            ("`dssflow store verify` reads it", "`dssflow --store '/srv/a b' store verify` reads it"),
+            ("go on: dssflow resume lab", "go on: dssflow --store '/srv/a b' resume lab"),
+            (
+                "dssflow why a, dssflow runs get a",
+                "dssflow --store '/srv/a b' why a, dssflow --store '/srv/a b' runs get a",
+            ),
+            ("`dssflow explain DF0001` says more", "`dssflow explain DF0001` says more"),
+            (
+                "with the version of dssflow that made the run",
+                "with the version of dssflow that made the run",
+            ),
+            ("already: dssflow --store /x resume lab", "already: dssflow --store /x resume lab"),
+            ("systemctl stop my-dssflow run", "systemctl stop my-dssflow run"),
+        ] {
+            assert_eq!(settings(true).address(hint), addressed);
+            assert_eq!(settings(false).address(hint), hint);
+        }
+    }
 }

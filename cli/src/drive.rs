@@ -7,8 +7,9 @@ use dssflow_activities::clients::AwsClients;
 use dssflow_engine::event::{EventKind, PauseKind, Request};
 use dssflow_engine::id::RunId;
 use dssflow_engine::run::resolve::FunctionRegistry;
-use dssflow_engine::run::view::RunView;
+use dssflow_engine::run::view::{RunView, StepView};
 use dssflow_engine::run::{RunStatus, StepStatus};
+use dssflow_engine::store::Store;
 use dssflow_engine::time::Timestamp;
 use dssflow_engine::{ActivityRegistry, Engine, EngineError, RunHandle};
 use dssflow_store::SledStore;
@@ -17,6 +18,7 @@ use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::broadcast::error::RecvError;
 
+use crate::access::Access;
 use crate::args::FollowFormat;
 use crate::catalog;
 use crate::config::{self, Settings};
@@ -24,8 +26,11 @@ use crate::control::server::{self, ControlServer};
 use crate::describe;
 use crate::error::{Code, CommandError, CommandResult, Exit};
 use crate::owner;
+use crate::plans::Revision;
 use crate::progress::Progress;
 use crate::renewal::{self, Answer, Renewal};
+use crate::spec::{About, Spec};
+use crate::takeovers;
 use crate::ui::{Style, Ui, one_line};
 use crate::world::{self, World};
 
@@ -53,6 +58,9 @@ pub(crate) enum Aim {
     Back,
 }
 
+/// Commands that look at a run and its world, and drive nothing.
+const LOOKS: [&str; 3] = ["drift", "resources verify", "resources orphans"];
+
 /// How much patience a run in the sandbox has at latency 1: half a minute between two looks becomes 1.5 s.
 const SANDBOX_PATIENCE: f64 = 0.05;
 
@@ -62,16 +70,54 @@ const SANDBOX_PATIENCE: f64 = 0.05;
 /// # Errors
 /// When two activities have one name.
 pub(crate) fn engine_on(store: &Arc<SledStore>) -> CommandResult<Engine> {
+    engine_over(Arc::clone(store) as Arc<dyn Store>)
+}
+
+/// The same on any store.
+///
+/// # Errors
+/// When two activities have one name.
+pub(crate) fn engine_over(store: Arc<dyn Store>) -> CommandResult<Engine> {
+    engine_with(store, |_| {})
+}
+
+/// The same, with `change` made to the activities.
+///
+/// # Errors
+/// When two activities have one name.
+pub(crate) fn engine_with(
+    store: Arc<dyn Store>,
+    change: impl FnOnce(&mut ActivityRegistry),
+) -> CommandResult<Engine> {
     let mut activities = ActivityRegistry::new();
     dssflow_activities::register_all(&mut activities)
+        .and_then(|()| dssflow_workflows::teardown::register(&mut activities))
         .map_err(|e| CommandError::new(Code::Internal, e.to_string()))?;
+    change(&mut activities);
     let mut functions = FunctionRegistry::default();
     dssflow_workflows::register_functions(&mut functions);
-    Ok(Engine::builder(Arc::clone(store) as Arc<dyn dssflow_engine::store::Store>)
+    Ok(Engine::builder(store)
         .activities(activities)
         .functions(functions)
         .definition(catalog::definition())
+        .definition(catalog::image_definition())
         .build())
+}
+
+/// The engine with a world, for driving runs in it and for looking at it.
+pub(crate) fn equip(engine: &Engine, world: &World) -> Engine {
+    let mut resources = dssflow_engine::activity::Resources::default();
+    resources.insert(world.clients.clone());
+    resources.insert(world.host.clone());
+    // Secrets and sinks in AWS are reached through these.
+    resources.insert(world.clients.secretsmanager().clone());
+    resources.insert(world.clients.ssm().clone());
+    let engine = engine.with_resources(resources);
+    match &world.sandbox {
+        // The sandbox is consistent at once and its durations are scaled; waiting is scaled with them.
+        Some(sandbox) => engine.with_patience(SANDBOX_PATIENCE * sandbox.latency),
+        None => engine,
+    }
 }
 
 impl<'a> Session<'a> {
@@ -102,21 +148,37 @@ impl<'a> Session<'a> {
         settings: &'a Settings,
         verb: &str,
         view: &RunView,
-    ) -> CommandResult<(Self, Site, World)> {
+    ) -> CommandResult<(Self, Spec, World)> {
         // Before its world is looked for, which is not here.
         if let Some(store) = &view.imported {
             return Err(EngineError::Imported { run: view.run.clone(), store: store.clone() }.into());
         }
         let sandbox = world::sandbox_of(&settings.store, view).await?;
         let session = Self::open(ui, settings, &format!("dssflow {verb} {}", view.run), false).await?;
-        let site = session.site_of(&view.run).await?;
-        if let Some(sandbox) = &sandbox {
-            world::must_be_inside(&site, sandbox)?;
+        if !LOOKS.contains(&verb) {
+            let access = Access::Store(Arc::clone(&session.store));
+            takeovers::must_be_free(&access, view, &settings.command()).await?;
         }
-        let world = world::connect(&site, sandbox).await?;
-        let identity = world.identify(&site).await?;
-        World::same_principal(view, &identity)?;
-        Ok((session, site, world))
+        let spec = session.spec_of(&view.run).await?;
+        let world = match &spec {
+            Spec::Site(site) => {
+                if let Some(sandbox) = &sandbox {
+                    world::must_be_inside(site, sandbox)?;
+                }
+                world::connect(site, sandbox).await?
+            }
+            Spec::Images(images) => world::connect_images(images).await?,
+        };
+        if About::from(&spec).account().is_some() {
+            let identity = world.identify(&spec).await?;
+            World::same_principal(view, &identity)?;
+        }
+        Ok((session, spec, world))
+    }
+
+    /// The store.
+    pub(crate) fn store(&self) -> &Arc<SledStore> {
+        &self.store
     }
 
     /// The engine without a world: for looking.
@@ -124,30 +186,27 @@ impl<'a> Session<'a> {
         &self.engine
     }
 
+    /// What the store knows of a site.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(crate) async fn revision(&self, site: &str) -> CommandResult<Revision> {
+        Revision::of(&Access::Store(Arc::clone(&self.store)), site).await
+    }
+
     /// The engine with a world, for driving runs in it.
     pub(crate) fn engine_in(&self, world: &World) -> Engine {
-        let mut resources = dssflow_engine::activity::Resources::default();
-        resources.insert(world.clients.clone());
-        resources.insert(world.host.clone());
-        // Secrets and sinks in AWS are reached through these.
-        resources.insert(world.clients.secretsmanager().clone());
-        resources.insert(world.clients.ssm().clone());
-        let engine = self.engine.with_resources(resources);
         let scale = world.sandbox.as_ref().map_or(1.0, |sandbox| SANDBOX_PATIENCE * sandbox.latency);
         // A session works in one world; whoever asked first has it.
         let _ours = self.acting.set((world.clients.clone(), scale));
-        match &world.sandbox {
-            // The sandbox is consistent at once and its durations are scaled; waiting is scaled with them.
-            Some(sandbox) => engine.with_patience(SANDBOX_PATIENCE * sandbox.latency),
-            None => engine,
-        }
+        equip(&self.engine, world)
     }
 
-    /// The site a run was created with.
+    /// What a run was created with.
     ///
     /// # Errors
-    /// When the run is not one of a site this version knows.
-    pub(crate) async fn site_of(&self, run: &RunId) -> CommandResult<Site> {
+    /// When the run is not one that this version knows.
+    pub(crate) async fn spec_of(&self, run: &RunId) -> CommandResult<Spec> {
         let first = self.engine.history(run, 0).await?.into_iter().next();
         let Some(EventKind::RunCreated { input, workflow, .. }) = first.map(|e| e.kind) else {
             return Err(CommandError::new(
@@ -155,7 +214,13 @@ impl<'a> Session<'a> {
                 format!("the history of run {run} has no beginning"),
             ));
         };
-        serde_json::from_value(input).map_err(|e| {
+        let read = if workflow.as_str() == dssflow_workflows::image::NAME {
+            serde_json::from_value(input).map(|images| Spec::Images(Box::new(images)))
+        } else {
+            let site = dssflow_workflows::teardown::site_in(workflow.as_str(), &input).clone();
+            serde_json::from_value(site).map(|site| Spec::Site(Box::new(site)))
+        };
+        read.map_err(|e| {
             CommandError::new(
                 Code::RunForeign,
                 format!("run {run} of workflow {workflow} was given what this version cannot read"),
@@ -187,11 +252,12 @@ impl<'a> Session<'a> {
         mut handle: RunHandle,
         mut stream: Stream,
         aim: Aim,
-        site: &Site,
+        about: impl Into<About<'_>>,
     ) -> CommandResult<Exit> {
+        let about = about.into();
         let run = handle.id().clone();
         let mut news = engine.subscribe();
-        let mut progress = Progress::new(self.ui);
+        let mut progress = Progress::new(self.ui, self.settings);
         progress.learn(&engine.history(&run, 0).await?);
         if let Ok(view) = engine.view(&run).await {
             progress.tick(self.ui, &view);
@@ -239,7 +305,7 @@ impl<'a> Session<'a> {
             if !renewal.may_wait(view) {
                 break ended;
             }
-            match self.until_renewed(renewal, view, site, &mut progress, &mut signals).await {
+            match self.until_renewed(renewal, view, about, &mut progress, &mut signals).await {
                 Waited::Renewed(request) => handle = engine.resume(&run, request).await?,
                 Waited::Stopped(exit) => {
                     stopped = Some(exit);
@@ -258,9 +324,12 @@ impl<'a> Session<'a> {
         };
         let turned = progress.undo().turned();
         progress.finish(self.ui, &view);
+        if takeovers::is_done(&view) {
+            takeovers::close(&self.store, &view).await?;
+        }
         let exit = exit_of(&view, aim, stopped);
         match stream.format {
-            FollowFormat::Table => summary(self.ui, self.settings, &view, exit, Some(site), turned),
+            FollowFormat::Table => summary(self.ui, self.settings, &view, exit, about.site(), turned),
             FollowFormat::Json => self.ui.json(&view, true),
             FollowFormat::Jsonl => {}
             FollowFormat::Name => self.ui.out(view.run.as_str()),
@@ -268,7 +337,7 @@ impl<'a> Session<'a> {
         if stream.format != FollowFormat::Table {
             // For people, when stdout belongs to a program.
             let mut lines = vec![headline(self.ui, &view, turned)];
-            lines.extend(remains(&view));
+            lines.extend(remains(self.settings, &view));
             lines.extend(commands(self.settings, &view, exit));
             self.ui.note(&lines.join("\n"));
         }
@@ -292,7 +361,7 @@ impl Session<'_> {
         &self,
         renewal: &Renewal,
         view: &RunView,
-        site: &Site,
+        about: About<'_>,
         progress: &mut Progress,
         signals: &mut Signals,
     ) -> Waited {
@@ -306,7 +375,7 @@ impl Session<'_> {
                 exit = signals.next() => return Waited::Stopped(exit),
             }
             asked += 1;
-            match renewal.ask(view, site).await {
+            match renewal.ask(view, about).await {
                 Answer::Same(principal) => {
                     let principal = one_line(&principal);
                     progress.note(self.ui, &format!("the credentials answer again as {principal}: going on"));
@@ -350,13 +419,14 @@ pub(crate) fn summary(
             dssflow_workflows::wired_not_exercised(site).into_iter().map(|l| format!("  {}", one_line(&l))),
         );
     }
-    lines.extend(remains(view));
+    lines.extend(remains(settings, view));
     lines.extend(commands(settings, view, exit));
     ui.out(&lines.join("\n"));
 }
 
 fn headline(ui: &Ui, view: &RunView, turned: Option<Timestamp>) -> String {
-    let count = |wanted: &[StepStatus]| view.steps.iter().filter(|s| wanted.contains(&s.status)).count();
+    let steps = || view.steps.iter().filter(|s| !is_turn(s));
+    let count = |wanted: &[StepStatus]| steps().filter(|s| wanted.contains(&s.status)).count();
     let style = match view.status {
         RunStatus::Succeeded | RunStatus::RolledBack => Style::Green,
         RunStatus::Paused => Style::Yellow,
@@ -381,8 +451,9 @@ fn headline(ui: &Ui, view: &RunView, turned: Option<Timestamp>) -> String {
             counts.push(format!("{n} {word}"));
         }
     }
-    let status = ui.mark(style, &describe::words(view.status.as_str()));
-    format!("run {}: {status} after {took} ({} steps: {})", view.run, view.steps.len(), counts.join(", "))
+    let word = if takeovers::is_done(view) { "torn down" } else { view.status.as_str() };
+    let status = ui.mark(style, &describe::words(word));
+    format!("run {}: {status} after {took} ({} steps: {})", view.run, steps().count(), counts.join(", "))
 }
 
 /// The commands that come next.
@@ -421,15 +492,21 @@ fn unknown_since(view: &RunView) -> Option<String> {
     ))
 }
 
+/// Whether it is the step at which a teardown turns round, which fails by design.
+fn is_turn(step: &StepView) -> bool {
+    step.error.as_ref().is_some_and(|error| error.code == dssflow_engine::takeover::TURN_CODE)
+}
+
 /// What went wrong, and what is still out there.
-fn remains(view: &RunView) -> Vec<String> {
+fn remains(settings: &Settings, view: &RunView) -> Vec<String> {
     let mut lines = Vec::from_iter(unknown_since(view));
     if let Some(reason) = view.paused.as_ref().filter(|r| !r.message.is_empty()) {
         let step = reason.step.as_ref().map_or_else(String::new, |s| format!("{s}: "));
         lines.push(format!("paused: {step}{}", one_line(&reason.message)));
     }
     for step in &view.steps {
-        let failed = matches!(step.status, StepStatus::Failed | StepStatus::CompensationFailed);
+        let failed =
+            matches!(step.status, StepStatus::Failed | StepStatus::CompensationFailed) && !is_turn(step);
         if let Some(error) = step.error.as_ref().filter(|_| failed) {
             lines.push(format!("failed: {}: {}", step.step, describe::error(error)));
             // What is rolled back cannot be gone on with.
@@ -459,8 +536,9 @@ fn remains(view: &RunView) -> Vec<String> {
             lines.extend(left.iter().take(MAX_LEFT).cloned());
             if left.len() > MAX_LEFT {
                 lines.push(format!(
-                    "  and {} more: dssflow runs get {} -o wide",
+                    "  and {} more: {} runs get {} -o wide",
                     left.len() - MAX_LEFT,
+                    settings.command(),
                     view.run
                 ));
             }
@@ -474,10 +552,9 @@ fn remains(view: &RunView) -> Vec<String> {
 pub(crate) fn exit_of(view: &RunView, aim: Aim, stopped: Option<Exit>) -> Exit {
     match view.status {
         RunStatus::Succeeded => Exit::Ok,
-        RunStatus::RolledBack => match aim {
-            Aim::Back => Exit::Ok,
-            Aim::Forward => Exit::RolledBack,
-        },
+        // Taking back is what a teardown is for.
+        RunStatus::RolledBack if aim == Aim::Back || takeovers::is_teardown(view) => Exit::Ok,
+        RunStatus::RolledBack => Exit::RolledBack,
         RunStatus::RollbackStuck => Exit::Stuck,
         RunStatus::Failed | RunStatus::Cancelled | RunStatus::TimedOut => Exit::Failed,
         RunStatus::Paused => match view.paused.as_ref().map(|p| p.kind) {

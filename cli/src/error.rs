@@ -20,6 +20,8 @@ pub(crate) enum Exit {
     Ok,
     /// The run failed, was cancelled or timed out.
     Failed,
+    /// Something differs: a plan with changes, a world that drifted.
+    Changes,
     /// Paused, or waiting for a person.
     Waiting,
     /// Credentials are missing or denied.
@@ -46,6 +48,7 @@ impl Exit {
         match self {
             Self::Ok => 0,
             Self::Failed => 1,
+            Self::Changes => 2,
             Self::Waiting => 3,
             Self::Credentials => 4,
             Self::Preflight => 5,
@@ -194,6 +197,16 @@ codes! {
     BadArchive = "DF0050", Config, Usage;
     /// A backup is of another store than it is to go into.
     OtherStore = "DF0051", Config, Usage;
+    /// DSS has no such object.
+    CaptureMissing = "DF0150", User, Failed;
+    /// An object of DSS is of a kind that no step of the site writes.
+    CaptureKind = "DF0151", User, Failed;
+    /// A file of switches of the fake DSS is wrong.
+    WrongBehaviour = "DF0152", Config, Usage;
+    /// A file is no plan that can be used.
+    BadPlan = "DF0180", Config, Usage;
+    /// A plan does not fit what is to be run, or the world moved since it was made.
+    StalePlan = "DF0181", Run, Preflight;
     /// The site file is wrong.
     WrongSite = "DF0100", Config, Usage;
     => pages only: "DF0101" "DF0102" "DF0103" "DF0104" "DF0105" "DF0106" "DF0107" "DF0108" "DF0109" "DF0110"

@@ -14,6 +14,7 @@ use dssflow_engine::run::StepStatus;
 use dssflow_engine::run::view::{RunView, StepView};
 use dssflow_engine::time::Timestamp;
 
+use crate::config::Settings;
 use crate::ui::Ui;
 
 /// When a run was turned round, and when the undo of each step began. A view knows the first start of a step only.
@@ -79,15 +80,16 @@ enum Kind {
 
 impl Progress {
     /// The kind that fits the terminal.
-    pub(crate) fn new(ui: &Ui) -> Self {
-        let kind =
-            if ui.is_live() { Kind::Live(live::Live::new()) } else { Kind::Plain(plain::Plain::default()) };
-        Self { undo: Undo::default(), kind }
+    pub(crate) fn new(ui: &Ui, settings: &Settings) -> Self {
+        if !ui.is_live() {
+            return Self::plain(settings);
+        }
+        Self { undo: Undo::default(), kind: Kind::Live(live::Live::new()) }
     }
 
     /// One line a change, whatever the terminal.
-    pub(crate) fn plain() -> Self {
-        Self { undo: Undo::default(), kind: Kind::Plain(plain::Plain::default()) }
+    pub(crate) fn plain(settings: &Settings) -> Self {
+        Self { undo: Undo::default(), kind: Kind::Plain(plain::Plain::new(settings.command())) }
     }
 
     /// Takes in what happened before it is shown.

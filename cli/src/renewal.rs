@@ -12,10 +12,10 @@ use dssflow_engine::event::PauseKind;
 use dssflow_engine::run::view::RunView;
 use dssflow_engine::run::{RunStatus, StepStatus};
 use dssflow_engine::time::Timestamp;
-use dssflow_workflows::Site;
 
 use crate::describe;
 use crate::error::{Code, CommandError, CommandResult};
+use crate::spec::About;
 use crate::ui::one_line;
 use crate::world::World;
 
@@ -122,14 +122,13 @@ impl Renewal {
     }
 
     /// Asks who we are now.
-    pub(crate) async fn ask(&self, view: &RunView, site: &Site) -> Answer {
+    pub(crate) async fn ask(&self, view: &RunView, about: About<'_>) -> Answer {
         self.clients.renew_credentials().await;
         let identity = match identify(&self.clients).await {
             Ok(identity) => identity,
             Err(error) => return Answer::Nobody(error.to_string()),
         };
-        let expected = dssflow_workflows::required_account(site);
-        if identity.account != expected {
+        if let Some(expected) = about.account().filter(|expected| *expected != identity.account) {
             return Answer::Other(format!(
                 "the credentials are now of account {}, the run is in {expected}",
                 identity.account

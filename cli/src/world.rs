@@ -12,11 +12,12 @@ use dssflow_engine::graph::Graph;
 use dssflow_engine::id::RunId;
 use dssflow_engine::run::view::RunView;
 use dssflow_sandbox::World as Sandbox;
-use dssflow_workflows::Site;
 use dssflow_workflows::site::Transport;
+use dssflow_workflows::{ImageSpec, Site};
 
 use crate::commands;
 use crate::error::{Code, CommandError, CommandResult, Exit};
+use crate::spec::About;
 use crate::ui::Ui;
 
 /// The label that says to which sandbox a run belongs.
@@ -110,6 +111,28 @@ pub(crate) async fn connect(site: &Site, sandbox: Option<Sandbox>) -> CommandRes
     Ok(World { clients, host: HostHandle(host), sandbox })
 }
 
+/// Makes the world of a run of images: AWS, where the registry or a secret is there, and this machine.
+///
+/// # Errors
+/// When the file names credentials that it does not have.
+pub(crate) async fn connect_images(spec: &ImageSpec) -> CommandResult<World> {
+    // A registry elsewhere has no region; then only secrets that lie in AWS are asked for there.
+    let region = spec.account().map(|(_, region)| region.to_owned());
+    let region =
+        region.or_else(|| std::env::var("AWS_REGION").ok()).unwrap_or_else(|| "us-east-1".to_owned());
+    let mut config = ClientsConfig::new(region);
+    config.endpoint_url.clone_from(&spec.aws.endpoint_url);
+    config.imds_endpoint.clone_from(&spec.aws.imds_endpoint);
+    if let Some(name) = &spec.aws.credentials {
+        let source = spec.credential_source(name).ok_or_else(|| {
+            CommandError::new(Code::WrongSite, format!("there are no usable credentials named {name:?}"))
+        })?;
+        config.source = Some(source);
+    }
+    let clients = AwsClients::connect(&config).await;
+    Ok(World { clients, host: HostHandle(Arc::new(LocalHost::new(Vec::new()))), sandbox: None })
+}
+
 impl World {
     /// Keeps the sandbox from ending when it is idle, while the run may go on in it. Real worlds need nobody for that.
     pub(crate) async fn hold(&self, run: &RunId) {
@@ -134,7 +157,8 @@ impl World {
     ///
     /// # Errors
     /// When there are no credentials, or they are of another account.
-    pub(crate) async fn identify(&self, site: &Site) -> CommandResult<Identity> {
+    pub(crate) async fn identify(&self, about: impl Into<About<'_>>) -> CommandResult<Identity> {
+        let about = about.into();
         let identity = identify(&self.clients).await.map_err(|error| {
             let mut made = CommandError::from(error);
             // Those of the error are for a run that waits; here is none yet.
@@ -142,8 +166,7 @@ impl World {
             made.why("nothing was created")
                 .hint("AWS_PROFILE, `aws sso login` or an instance role give credentials")
         })?;
-        let expected = dssflow_workflows::required_account(site);
-        if identity.account != expected {
+        if let Some(expected) = about.account().filter(|expected| *expected != identity.account) {
             let message =
                 format!("the credentials are of account {}, the site expects {expected}", identity.account);
             return Err(CommandError::new(Code::WrongAccount, message)

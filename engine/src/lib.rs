@@ -50,6 +50,7 @@ pub mod run;
 pub mod runtime;
 pub mod shape;
 pub mod store;
+pub mod takeover;
 pub mod testing;
 pub mod time;
 pub mod workflow;

@@ -2,7 +2,7 @@
 //!
 //! [`Engine`] is the handle: [`engine`] reads and lets go, [`start`] makes runs, [`go_on`] drives them on and turns
 //! them round, `prune` removes old ones, [`handle`] is one run for whoever waits for it. `driver` owns one run at a time, `worker` runs one
-//! attempt, `sub` one sub-workflow; `admission` says who may start an attempt now, `lease` who owns a run, [`clock`]
+//! attempt, `sub` one sub-workflow; [`plan`] and [`inspect`] look at the world without changing it, through `look`; `admission` says who may start an attempt now, `lease` who owns a run, [`clock`]
 //! reads real time, [`metrics`] is the hook for measurements.
 
 mod admission;
@@ -13,9 +13,12 @@ pub mod engine;
 pub mod error;
 pub mod go_on;
 pub mod handle;
+pub mod inspect;
 mod lease;
 mod load;
+mod look;
 pub mod metrics;
+pub mod plan;
 mod prune;
 pub mod start;
 mod sub;
@@ -29,9 +32,12 @@ pub use engine::{Engine, EngineOptions};
 pub use error::EngineError;
 pub use go_on::Recovered;
 pub use handle::RunHandle;
+pub use inspect::{Finding, Inspected};
 pub use lease::LEASE_TTL;
 pub use load::{history, load, load_at};
+pub use look::LookOptions;
 pub use metrics::{AttemptEnd, Measure, Metrics};
+pub use plan::{Action, Plan, Planned};
 pub use prune::{Pruned, Pruning};
 pub use start::{Conflict, Reuse, StartRun};
 pub use sub::sub_run_id;

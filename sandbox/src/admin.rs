@@ -17,6 +17,7 @@ use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::dss::behaviour::Behaviour;
 use crate::dss::{BaseImage, FakeDss};
 use crate::faults::{Fault, FaultEngine, Phase, Target};
 use crate::proxy::overlay::now_ms;
@@ -239,6 +240,7 @@ async fn record_dss(
         status: if dropped { 0 } else { response.status().as_u16() },
         replayed: false,
         fault: dropped.then(|| "reset".to_owned()),
+        token: None,
     });
     response
 }
@@ -258,6 +260,8 @@ pub(crate) fn router(admin: Admin) -> Router {
         .route("/dss/start", post(dss_start))
         .route("/dss/stop", post(dss_stop))
         .route("/dss/reset", post(dss_reset))
+        .route("/dss/restart", post(dss_restart))
+        .route("/dss/behaviour", post(behave).get(behaviour))
         .route("/dss/state", get(dss_state))
         .route("/dss/api-keys", post(create_key).get(keys))
         .route("/dss/api-keys/{id}", delete(delete_key))
@@ -362,6 +366,23 @@ async fn dss_stop(State(admin): State<Admin>) -> Json<Value> {
 async fn dss_reset(State(admin): State<Admin>) -> Json<Value> {
     admin.dss.dss.reset();
     Json(json!({}))
+}
+
+/// A restart as clients see it: futures, queries and jobs under way are forgotten; the port goes on listening.
+async fn dss_restart(State(admin): State<Admin>) -> Json<Value> {
+    admin.dss.dss.restart();
+    Json(json!({}))
+}
+
+async fn behave(State(admin): State<Admin>, Json(wanted): Json<Behaviour>) -> Response {
+    match admin.dss.dss.behave(wanted) {
+        Ok(()) => Json(json!({})).into_response(),
+        Err(message) => (StatusCode::BAD_REQUEST, message).into_response(),
+    }
+}
+
+async fn behaviour(State(admin): State<Admin>) -> Response {
+    Json(admin.dss.dss.behaviour()).into_response()
 }
 
 async fn dss_state(State(admin): State<Admin>) -> Json<Value> {

@@ -1,23 +1,29 @@
 //! Queries of the fake DSS on Athena connections, run in the emulator.
 //!
-//! moto computes nothing: each query is given one canned result, `_col0` with the row `1`, which is what `SELECT 1`
-//! answers. Any other SQL gets the same.
+//! moto computes nothing: each query is given one canned result, `_col0` with one row. `SELECT COUNT(*)` of a table that
+//! a job of the fake DSS wrote is given its rows, of a table that is not there 0; any other SQL gets `1`, which is what
+//! `SELECT 1` answers.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::aws::{ACCOUNT, Aws, REGION};
-use crate::dss::backend::{BoxFuture, QueryBackend, QueryResult, QuerySpec};
+use crate::data::rows_of;
+use crate::dss::backend::{BoxFuture, QueryBackend, QueryResult, QuerySpec, counted_table};
 use crate::error::SandboxError;
 use crate::xml::list;
 
 /// Gives moto the result of the query that is started next.
-pub(crate) async fn queue_result(moto: &Aws) -> Result<(), SandboxError> {
+pub(crate) async fn queue_result(moto: &Aws, sql: &str) -> Result<(), SandboxError> {
+    let answer = match counted_table(sql) {
+        Some((database, table)) => rows_of(moto, &database, &table).await.unwrap_or_default(),
+        None => 1,
+    };
     let row = |text: &str| json!({ "Data": [{ "VarCharValue": text }] });
     let column = json!({ "CatalogName": "hive", "SchemaName": "", "TableName": "", "Name": "_col0", "Label": "_col0",
                          "Type": "integer", "Precision": 10, "Scale": 0, "Nullable": "UNKNOWN", "CaseSensitive": false });
-    let result = json!({ "rows": [row("_col0"), row("1")], "column_info": [column] });
+    let result = json!({ "rows": [row("_col0"), row(&answer.to_string())], "column_info": [column] });
     moto.moto(
         "/static/athena/query-results",
         &json!({ "account_id": ACCOUNT, "region": REGION, "results": [result] }),

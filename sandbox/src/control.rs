@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::aws;
+use crate::dss::behaviour::Behaviour;
 use crate::error::SandboxError;
 use crate::faults::{Fault, FaultCount};
 use crate::files;
@@ -111,6 +112,23 @@ pub async fn snapshot(world: &World) -> Result<Value, SandboxError> {
 pub async fn set_faults(world: &World, faults: &[Fault]) -> Result<(), SandboxError> {
     let body = serde_json::to_value(faults).unwrap_or_default();
     send(world, Method::POST, "/faults", Some(body)).await
+}
+
+/// Makes the fake DSS behave so from now on.
+///
+/// # Errors
+/// When a spelling has a name that is not in the list, and when the world does not answer.
+pub async fn behave(world: &World, behaviour: &Behaviour) -> Result<(), SandboxError> {
+    let body = serde_json::to_value(behaviour).unwrap_or_default();
+    send(world, Method::POST, "/dss/behaviour", Some(body)).await
+}
+
+/// Restarts the fake DSS: it forgets its futures, and what runs no longer reports to it.
+///
+/// # Errors
+/// When the world does not answer.
+pub async fn restart_dss(world: &World) -> Result<(), SandboxError> {
+    send(world, Method::POST, "/dss/restart", None).await
 }
 
 /// The script of faults with what each did.

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::{self, Admin, DssHost, IdleClock};
 use crate::athena::Athena;
 use crate::aws::{ACCOUNT, Aws, REGION};
+use crate::data::Data;
 use crate::dss::{FakeDss, FakeDssOptions};
 use crate::ecr::Ecr;
 use crate::eksctl::Eksctl;
@@ -133,6 +134,7 @@ async fn run(settings: &Settings) -> Result<(), SandboxError> {
         )),
         images: Arc::new(Ecr::new(&aws_endpoint, &service_key)),
         queries: Arc::new(Athena::new(&aws_endpoint)),
+        data: Arc::new(Data::new(&aws_endpoint)),
         latency: settings.latency,
     });
     let (dss_host, dss_port) =

@@ -10,6 +10,15 @@ use serde::de::DeserializeOwned;
 
 use crate::error::SandboxError;
 
+/// Why nothing can be written in a directory; `None` when something can. Who has no room cannot say so in a log.
+pub(crate) fn unwritable(dir: &Path) -> Option<String> {
+    let path = dir.join("write-test");
+    let tried = fs::write(&path, [0; 4096]);
+    // Whether it could be removed does not matter: it is written over the next time.
+    drop(fs::remove_file(&path));
+    tried.err().map(|error| format!("nothing can be written in {}: {error}", dir.display()))
+}
+
 /// Makes a directory and its parents, readable by the owner only.
 pub(crate) fn private_dir(path: &Path) -> Result<(), SandboxError> {
     DirBuilder::new()

@@ -13,6 +13,7 @@ mod athena;
 mod aws;
 mod control;
 mod daemon;
+mod data;
 pub mod dss;
 mod ecr;
 mod eksctl;
@@ -38,7 +39,9 @@ mod xml;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-pub use control::{Status, calls, down, fault_report, find, hold, release, set_faults, snapshot, status};
+pub use control::{
+    Status, behave, calls, down, fault_report, find, hold, release, restart_dss, set_faults, snapshot, status,
+};
 pub use error::SandboxError;
 pub use faults::{Action, Fault, FaultCount, FaultEngine, Phase, Target};
 pub use options::SandboxOptions;

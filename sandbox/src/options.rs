@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::dss::behaviour::Behaviour;
+
 /// What [`crate::up`] needs to know.
 #[derive(Debug, Clone)]
 pub struct SandboxOptions {
@@ -16,6 +18,8 @@ pub struct SandboxOptions {
     pub idle: Duration,
     /// Where the Python environment is kept; `None` is `$XDG_CACHE_HOME/dssflow/venv-<hash of pins>`.
     pub venv_cache: Option<PathBuf>,
+    /// How the fake DSS behaves; `None` leaves it as it is.
+    pub dss: Option<Behaviour>,
 }
 
 impl SandboxOptions {
@@ -27,6 +31,7 @@ impl SandboxOptions {
             latency: 1.0,
             idle: Duration::from_hours(2),
             venv_cache: None,
+            dss: None,
         }
     }
 }

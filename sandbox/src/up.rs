@@ -26,6 +26,14 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// # Errors
 /// [`SandboxError`] with what is missing; [`SandboxError::help`] says how to mend it.
 pub async fn up(options: &SandboxOptions, progress: Progress<'_>) -> Result<World, SandboxError> {
+    let world = start(options, progress).await?;
+    if let Some(behaviour) = &options.dss {
+        control::behave(&world, behaviour).await?;
+    }
+    Ok(world)
+}
+
+async fn start(options: &SandboxOptions, progress: Progress<'_>) -> Result<World, SandboxError> {
     files::private_dir(&options.dir)?;
     let dir = options.dir.canonicalize().map_err(SandboxError::io("could not resolve", &options.dir))?;
     let layout = Layout::new(&dir);
@@ -69,7 +77,8 @@ pub async fn up(options: &SandboxOptions, progress: Progress<'_>) -> Result<Worl
             let reason = files::tail(&layout.log().join("daemon.error"), 5);
             let reason = if reason.is_empty() { files::tail(&log_path, 5) } else { reason };
             sweep(&layout).await?;
-            return Err(failed(if reason.is_empty() { status.to_string() } else { reason }));
+            let unsaid = || files::unwritable(&layout.log()).unwrap_or_else(|| status.to_string());
+            return Err(failed(if reason.is_empty() { unsaid() } else { reason }));
         }
         tokio::time::sleep(step).await;
         waited += step;

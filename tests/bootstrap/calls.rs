@@ -48,6 +48,7 @@ const TAKE_NONE: &[&str] = &[
     "ec2:DeleteLaunchTemplate",
     "ec2:ImportKeyPair",
     "ec2:ModifyInstanceAttribute",
+    "ec2:ModifyInstanceMetadataOptions",
     "ec2:ModifyNetworkInterfaceAttribute",
     "ec2:TerminateInstances",
     "ecr:BatchDeleteImage",
@@ -91,7 +92,9 @@ fn wrong(call: &CallRecord) -> Option<String> {
     let op = call.op.as_str();
     match (&call.token, TAKE_A_TOKEN.contains(&op)) {
         (None, true) => return Some(format!("{op} takes a token and went out without one")),
-        (Some(token), _) if !is_ours(token) => return Some(format!("{op} went out with a token of the SDK's: {token}")),
+        (Some(token), _) if !is_ours(token) => {
+            return Some(format!("{op} went out with a token of the SDK's: {token}"));
+        }
         (None, false) if !TAKE_NONE.contains(&op) => {
             return Some(format!("{op} is in neither list of this test: look up whether it takes a token"));
         }
@@ -103,12 +106,18 @@ fn wrong(call: &CallRecord) -> Option<String> {
 /// Goes through every call of the world so far that changed something in dssflow's own name.
 #[track_caller]
 pub(crate) fn carry_our_tokens_and_marks(home: &Home, made: &[&str]) {
-    let world = home.world();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let report = runtime.block_on(dssflow_sandbox::calls(&world)).expect("the sandbox answers");
+    let (world, report) = runtime.block_on(async {
+        let world = dssflow_sandbox::find(&home.store().join("sandbox")).await.expect("asks").expect("alive");
+        let report = dssflow_sandbox::calls(&world).await.expect("the sandbox answers");
+        (world, report)
+    });
     assert_eq!(report.total, report.recent.len() as u64, "the record has forgotten the first calls");
-    let ours: Vec<&CallRecord> =
-        report.recent.iter().filter(|c| c.target == "aws" && c.mutating && c.caller == world.access_key_id).collect();
+    let ours: Vec<&CallRecord> = report
+        .recent
+        .iter()
+        .filter(|c| c.target == "aws" && c.mutating && c.caller == world.access_key_id)
+        .collect();
     let wrong: Vec<String> = ours.iter().filter_map(|call| wrong(call)).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     for op in made {

@@ -155,3 +155,19 @@ fn a_stack_that_could_not_be_deleted_is_waited_for_and_then_shown() {
     home.run(&["rollback", "@latest"]).expect(7).says("eks-main").says("dssflow rollback");
     nothing_left(&home, &before);
 }
+
+#[test]
+fn a_stack_of_somebody_else_is_refused_and_left_alone() {
+    let home = Home::with_sandbox();
+    let name = "eksctl-eks-main-cluster";
+    let made = home.aws(|aws| async move {
+        let template = "{\"Resources\":{\"T\":{\"Type\":\"AWS::SNS::Topic\"}}}";
+        let call = aws.cloudformation().create_stack().stack_name(name).template_body(template);
+        Box::pin(call.send()).await.map(drop).map_err(|e| format!("{e:?}"))
+    });
+    made.expect("a stack of somebody");
+    let before = home.snapshot();
+    home.run(&["run", "bootstrap", "--sandbox"]).expect(3).says("ForeignCluster");
+    nothing_left(&home, &before);
+    assert!(home.snapshot().pointer("/aws/cloudformation").is_some_and(|s| s.to_string().contains(name)));
+}

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::calls;
 use crate::rights;
 use crate::support::{Home, differences, kept_by_rule};
 
@@ -74,5 +75,9 @@ fn a_host_is_launched_once_and_terminated_again() {
         differences(&before, &home.snapshot()).into_iter().filter(|d| !kept_by_rule(d)).collect();
     assert!(left.is_empty(), "{}", left.join("\n"));
     home.run(&["rollback", "bootstrap-sandbox"]).expect(0).says("nothing to do");
+    calls::carry_our_tokens_and_marks(
+        &home,
+        &["ec2:RunInstances", "ec2:ImportKeyPair", "ec2:TerminateInstances"],
+    );
     rights::are_what_was_called(&home, "launch");
 }

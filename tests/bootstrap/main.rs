@@ -1,6 +1,7 @@
 //! The main job, whole: the built command, the real workflow and the real SDKs against the sandbox. What is checked is
 //! the world and what the command printed, never the engine's own state.
 
+mod calls;
 mod clusters;
 mod credentials;
 mod faults;
@@ -10,4 +11,5 @@ mod paths;
 mod preflight;
 mod rights;
 mod support;
+mod teardown;
 mod wrong_input;

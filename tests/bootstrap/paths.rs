@@ -1,7 +1,7 @@
 //! The straight path in both cluster modes, and back.
 
-use crate::rights;
 use crate::support::{Home, differences, kept_by_rule};
+use crate::{calls, rights};
 
 const MODES: [&str; 2] = ["dss-plugin", "sdk"];
 
@@ -31,11 +31,21 @@ fn there_and_back(mode: &str) {
         differences(&before, &home.snapshot()).into_iter().filter(|d| !kept_by_rule(d)).collect();
     assert!(left.is_empty(), "{mode}: a rollback left behind:\n{}", left.join("\n"));
 
-    let calls = home.mutating_calls();
+    let before = home.mutating_calls();
     home.run(&["rollback", "bootstrap-sandbox"]).expect(0).says("nothing to do");
-    assert_eq!(home.mutating_calls(), calls, "a second rollback called something that changes the world");
+    assert_eq!(home.mutating_calls(), before, "a second rollback called something that changes the world");
     home.run(&["store", "verify"]).expect(0);
     rights::are_what_was_called(&home, mode);
+    let by_the_api = [
+        "eks:CreateCluster",
+        "eks:CreateNodegroup",
+        "eks:CreateAddon",
+        "eks:CreateAccessEntry",
+        "ec2:CreateLaunchTemplate",
+        "iam:CreateRole",
+    ];
+    calls::carry_our_tokens_and_marks(&home, &["ecr:CreateRepository", "glue:CreateDatabase"]);
+    calls::carry_our_tokens_and_marks(&home, if mode == "sdk" { &by_the_api } else { &[] });
 }
 
 #[test]

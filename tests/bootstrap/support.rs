@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
+use dssflow_activities::clients::{AwsClients, ClientsConfig, StaticCredentials};
 use serde_json::Value;
 
 /// A store and a sandbox for one test.
@@ -137,14 +138,43 @@ impl Home {
         self.run(&["sandbox", "up", "--faults", file.to_str().expect("plain path")]).expect(0);
     }
 
+    /// The sandbox.
+    pub(crate) fn world(&self) -> dssflow_sandbox::World {
+        let dir = self.store().join("sandbox");
+        runtime().block_on(async { dssflow_sandbox::find(&dir).await.expect("asks").expect("alive") })
+    }
+
+    /// The same without queries to Athena, which are checks and leave a result.
+    pub(crate) fn changing_calls(&self) -> u64 {
+        let world = self.world();
+        let report = runtime().block_on(async { dssflow_sandbox::calls(&world).await.expect("answers") });
+        report.mutating - report.by_op.get("athena:StartQueryExecution").copied().unwrap_or_default()
+    }
+
     /// Calls that changed something in the sandbox's AWS and DSS so far.
     pub(crate) fn mutating_calls(&self) -> u64 {
+        let world = self.world();
+        runtime().block_on(async { dssflow_sandbox::calls(&world).await.expect("answers").mutating })
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+impl Home {
+    /// Calls the sandbox's AWS as the person who runs dssflow.
+    pub(crate) fn aws<T, F: Future<Output = T>>(&self, call: impl FnOnce(AwsClients) -> F) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let world =
                 dssflow_sandbox::find(&self.store().join("sandbox")).await.expect("asks").expect("alive");
-            let report = dssflow_sandbox::calls(&world).await.expect("answers");
-            report.mutating
+            let mut spec = ClientsConfig::new(world.region.clone());
+            spec.endpoint_url = Some(world.moto_endpoint.clone());
+            let (id, secret) = (world.access_key_id.clone(), world.secret_access_key.clone());
+            spec.credentials = Some(StaticCredentials::new(id, secret));
+            let clients = Box::pin(AwsClients::connect(&spec)).await;
+            Box::pin(call(clients)).await
         })
     }
 }

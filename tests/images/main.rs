@@ -173,6 +173,7 @@ async fn all() -> Vec<String> {
         "undo beside others" => undo::beside_others;
         "undo in a registry that keeps all" => undo::nothing_deleted;
         "the workflow image" => workflow::whole;
+        "the workflow image by command" => workflow::by_command;
     }
     if "ministack".contains(&filter) {
         let docker = world.as_ref().map(|world| (world.docker.host(), world.docker.scratch("ministack")));

@@ -1,5 +1,7 @@
 //! The workflow `image` as a whole: its file in, images in the registry, and all of it back.
 
+use std::path::Path;
+use std::process::Stdio;
 use std::sync::Arc;
 
 use dssflow_engine::activity::ActivityRegistry;
@@ -72,4 +74,52 @@ pub(crate) async fn whole(world: Arc<World>) {
     let events = engine.history(&first.run, 0).await.expect("a history");
     let events = serde_json::to_string(&events).expect("events are JSON");
     assert!(!events.contains("canary"), "the password is in an event");
+}
+
+/// The same by the command, with a store on disk.
+pub(crate) async fn by_command(world: Arc<World>) {
+    let home = world.docker.scratch("command");
+    std::fs::create_dir_all(home.join("exec")).expect("made");
+    std::fs::write(home.join("exec/Dockerfile"), "FROM scratch\nCOPY text /\n").expect("written");
+    std::fs::write(home.join("exec/text"), "built by the command").expect("written");
+    let password = world.docker.scratch("secrets").join("password");
+    let text = format!(
+        "name: cmd\nregistry: {{kind: basic, host: \"{}\", username: {USER}, password: {{file: {}}}}}\ndocker_host: {}\n\
+         images:\n- {{name: exec, context: exec, repository: lab/cmd, tags: [\"1.0\"], network: none}}\n",
+        world.registry.host,
+        password.display(),
+        world.docker.host(),
+    );
+    std::fs::write(home.join("image.yaml"), text).expect("written");
+
+    let first = dssflow(&home, &["run", "image", "--yes"]).await;
+    assert!(first.contains("image-cmd") && first.contains("succeeded"), "{first}");
+    let digest = world.tagged("lab/cmd", "1.0").await.expect("it is there");
+    let second = dssflow(&home, &["run", "image", "--yes"]).await;
+    assert!(second.contains("2 adopted"), "{second}");
+    let back = dssflow(&home, &["rollback", "image-cmd", "--yes"]).await;
+    assert!(!back.contains("canary"), "{back}");
+    assert_eq!(world.tagged("lab/cmd", "1.0").await, None, "{digest} is still there");
+    assert_eq!(world.daemon.find("lab/cmd:1.0").await, Ok(None));
+}
+
+/// What the command, built with this test, says; it must succeed.
+async fn dssflow(home: &Path, args: &[&str]) -> String {
+    let test = std::env::current_exe().expect("a test knows its path");
+    let program = test.ancestors().nth(2).expect("target/debug/deps/test").join("dssflow");
+    assert!(program.exists(), "{} is missing: build it with `cargo build -p dssflow`", program.display());
+    let output = tokio::process::Command::new(program)
+        .args(args)
+        .current_dir(home)
+        .env("DSSFLOW_STORE", home.join("store"))
+        .env_remove("DOCKER_HOST")
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .expect("the command starts");
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(output.status.success(), "{}: {said}", output.status);
+    said
 }

@@ -7,14 +7,17 @@
 //! key, so that its undo still has a key and a running DSS.
 
 mod cluster;
+mod costs;
 mod data;
 mod dss;
 mod host;
 mod launch;
 mod names;
+pub mod overlay;
 mod plan;
 mod projects;
 mod registry;
+mod smoke;
 
 use dssflow_activities::aws::{identity, instance, network};
 use dssflow_activities::host::facts;
@@ -25,6 +28,7 @@ use dssflow_engine::run::{OnTrouble, RunOptions};
 
 use crate::Workflow;
 use crate::site::{ClusterMode, OnFailure, Site, SiteErrors, SiteProblem, codes, nearest};
+pub use costs::costs;
 use plan::{LOOK, Plan, from_step};
 
 /// The workflow's name.
@@ -48,9 +52,12 @@ pub fn bootstrap(site: &Site) -> Result<Workflow, SiteErrors> {
     let host = host::steps(&mut plan, &start);
     let dss = dss::steps(&mut plan, &start, &host);
     let registry = registry::steps(&mut plan, &host, &dss);
-    data::steps(&mut plan, &start, &host, &dss, &registry);
+    let data = data::steps(&mut plan, &start, &host, &dss, &registry);
     let cluster = cluster::steps(&mut plan, &start, &host, &dss, &registry);
     projects::steps(&mut plan, &dss, &registry, &cluster);
+    if site.verify.smoke {
+        smoke::steps(&mut plan, &dss, &registry, &data, &cluster);
+    }
 
     let mut steps = plan.into_steps();
     mark(site, &mut steps)?;
@@ -209,7 +216,7 @@ fn mark(site: &Site, steps: &mut [Step]) -> Result<(), SiteErrors> {
 }
 
 /// Whether `name` fits `pattern`, in which `*` stands for any text.
-fn matches(pattern: &str, name: &str) -> bool {
+pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or_default();
     let Some(mut rest) = name.strip_prefix(first) else { return false };
@@ -272,12 +279,26 @@ pub fn summary(site: &Site) -> Vec<String> {
 /// What a finished run has set up but not tried out, one line each, for the closing summary.
 pub fn wired_not_exercised(site: &Site) -> Vec<String> {
     let spark: Vec<&str> = site.spark.configs.iter().map(|c| c.name.as_str()).collect();
-    let mut lines = vec![
-        format!("container configuration {}: no recipe has run in a container", site.containers.name),
-        format!("Spark configurations {}: no Spark job has run on Kubernetes", spark.join(", ")),
-    ];
-    if !site.connections.is_empty() {
-        let databases: Vec<&str> = site.connections.iter().map(|c| c.glue_database.as_str()).collect();
+    // What the smoke test went through has been exercised; of several it tried the first.
+    let tried = usize::from(site.verify.smoke);
+    let mut lines = Vec::new();
+    if !site.verify.smoke {
+        lines.push(format!(
+            "container configuration {}: no recipe has run in a container",
+            site.containers.name
+        ));
+    }
+    if let spark @ [_, ..] = &spark[tried.min(spark.len())..] {
+        lines.push(format!("Spark configurations {}: no Spark job has run on Kubernetes", spark.join(", ")));
+    }
+    let smoke = site.smoke_connection().filter(|_| site.verify.smoke).map(|c| c.name.as_str());
+    let databases: Vec<&str> = site
+        .connections
+        .iter()
+        .filter(|c| Some(c.name.as_str()) != smoke)
+        .map(|c| c.glue_database.as_str())
+        .collect();
+    if !databases.is_empty() {
         lines.push(format!("Glue synchronisation to {}: no dataset has been built", databases.join(", ")));
     }
     let unpaired: Vec<&str> =

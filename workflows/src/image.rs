@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use dssflow_activities::aws::{identity, repositories};
+use dssflow_activities::credentials::CredentialSource;
 use dssflow_activities::docker::reference::{check_repository, check_tag};
 use dssflow_activities::docker::registry::Login;
 use dssflow_activities::docker::{build, push};
@@ -202,6 +203,11 @@ impl ImageSpec {
         }
     }
 
+    /// Where the named set of credentials gets them from; `None` when it, or a set it builds on, is not there.
+    pub fn credential_source(&self, name: &str) -> Option<CredentialSource> {
+        site::source_at(&self.credentials, name, self.credentials.len())
+    }
+
     fn login(&self) -> Login {
         match &self.registry {
             Registry::Ecr { .. } => Login::Ecr,
@@ -389,7 +395,7 @@ mod tests {
                 .graph
                 .steps()
                 .iter()
-                .all(|s| s.activity().is_some_and(|a| a.as_str().starts_with("docker.")))
+                .all(|s| s.kind.activity().is_some_and(|a| a.as_str().starts_with("docker.")))
         );
     }
 

@@ -20,18 +20,20 @@ pub mod permissions;
 pub mod preflight;
 mod security;
 pub mod site;
+pub mod teardown;
 
 use dssflow_engine::graph::Graph;
 use dssflow_engine::id::WorkflowName;
 use dssflow_engine::run::RunOptions;
 
-pub use bootstrap::{bootstrap, register_functions, required_account, summary, wired_not_exercised};
+pub use bootstrap::{bootstrap, costs, register_functions, required_account, summary, wired_not_exercised};
 pub use expected::expected_duration;
 pub use image::{ImageSpec, image};
 pub use init::{InstanceFacts, SubnetFacts, init_template};
 pub use preflight::preflight;
 pub use security::security_notes;
 pub use site::{Site, SiteErrors, SiteProblem, parse, schema};
+pub use teardown::{Teardown, teardown};
 
 /// A workflow with its parameters filled in, ready to be started.
 #[derive(Debug, Clone)]

@@ -205,34 +205,7 @@ impl Site {
     /// Where the credentials of the named set come from; `None` when there is no such set, or a role's source leads back
     /// to it.
     pub fn credential_source(&self, name: &str) -> Option<CredentialSource> {
-        self.source_at(name, self.credentials.len())
-    }
-
-    fn source_at(&self, name: &str, deep: usize) -> Option<CredentialSource> {
-        Some(match self.credentials.get(name)? {
-            Credentials::Environment {} => CredentialSource::Environment,
-            Credentials::InstanceRole {} => CredentialSource::InstanceRole,
-            Credentials::Profile { profile } => CredentialSource::Profile(profile.clone()),
-            Credentials::Static { access_key_id, secret_access_key, session_token } => {
-                CredentialSource::Static {
-                    access_key_id: access_key_id.clone(),
-                    secret_access_key: secret_access_key.clone(),
-                    session_token: session_token.clone(),
-                }
-            }
-            Credentials::AssumeRole { role_arn, source, session_name, external_id } => {
-                let source = match source {
-                    Some(source) => self.source_at(source, deep.checked_sub(1)?)?,
-                    None => CredentialSource::Chain { profile: None },
-                };
-                CredentialSource::Role {
-                    arn: role_arn.clone(),
-                    session_name: session_name.clone(),
-                    external_id: external_id.clone(),
-                    source: Box::new(source),
-                }
-            }
-        })
+        source_at(&self.credentials, name, self.credentials.len())
     }
 
     /// The URL under which dssflow reaches DSS.
@@ -268,10 +241,45 @@ impl Site {
         }
     }
 
+    /// The S3 connection a smoke test works on: the first with a pair, else the first.
+    pub fn smoke_connection(&self) -> Option<&Connection> {
+        self.connections.iter().find(|c| c.athena.is_some()).or(self.connections.first())
+    }
+
     /// The partition's DNS suffix.
     fn dns_suffix(&self) -> &'static str {
         if self.region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" }
     }
+}
+
+/// Where the set of that name gets its credentials from; `None` when it, or a set it builds on, is not there.
+pub(crate) fn source_at(
+    sets: &BTreeMap<String, Credentials>,
+    name: &str,
+    deep: usize,
+) -> Option<CredentialSource> {
+    Some(match sets.get(name)? {
+        Credentials::Environment {} => CredentialSource::Environment,
+        Credentials::InstanceRole {} => CredentialSource::InstanceRole,
+        Credentials::Profile { profile } => CredentialSource::Profile(profile.clone()),
+        Credentials::Static { access_key_id, secret_access_key, session_token } => CredentialSource::Static {
+            access_key_id: access_key_id.clone(),
+            secret_access_key: secret_access_key.clone(),
+            session_token: session_token.clone(),
+        },
+        Credentials::AssumeRole { role_arn, source, session_name, external_id } => {
+            let source = match source {
+                Some(source) => source_at(sets, source, deep.checked_sub(1)?)?,
+                None => CredentialSource::Chain { profile: None },
+            };
+            CredentialSource::Role {
+                arn: role_arn.clone(),
+                session_name: session_name.clone(),
+                external_id: external_id.clone(),
+                source: Box::new(source),
+            }
+        }
+    })
 }
 
 #[cfg(test)]

@@ -224,14 +224,9 @@ impl Activity for CreateCluster {
         let answer = match call.send().await.map_err(|e| classify(ACTION, e)) {
             Ok(answer) => answer,
             Err(error) => {
-                return Err(role::explain_refusal(
-                    ctx,
-                    &clients,
-                    &input.role_arn,
-                    RoleKind::EksCluster,
-                    error,
-                )
-                .await);
+                return Err(
+                    role::explain_refusal(&clients, &input.role_arn, RoleKind::EksCluster, error).await
+                );
             }
         };
         ctx.record_resource(KIND, &input.name).await?;

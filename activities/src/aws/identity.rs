@@ -12,14 +12,13 @@ use dssflow_engine::activity::{
 use serde::{Deserialize, Serialize};
 
 use super::error::{classify, incomplete};
-use super::sweep::{self, Leftover};
+use super::sweep::{self, Scope};
 use super::tags::partition;
 use crate::clients::AwsClients;
 
 /// The registered name.
 pub const NAME: &str = "aws.sts.identity";
-/// How long the final sweep waits for things that are on their way out.
-pub const SWEEP_LIMIT: Duration = Duration::from_mins(5);
+pub use super::sweep::SWEEP_LIMIT;
 const ACTION: &str = "sts:GetCallerIdentity";
 
 /// What [`StsIdentity`] takes.
@@ -168,35 +167,7 @@ impl Activity for StsIdentity {
         input: &IdentityInput,
         _: &Recorded,
     ) -> ActivityResult<Undo> {
-        let clients = AwsClients::of(ctx)?;
-        let marks = ctx.marks();
-        let started = ctx.now();
-        let quiet = Duration::from_secs(input.quiet_seconds);
-        let mut clean_since = None;
-        let mut left = sweep::leftovers(&clients, &marks, ctx.kept()).await?;
-        let mut intervals = [1, 2, 4, 8].into_iter();
-        loop {
-            ctx.heartbeat(&left);
-            let now = ctx.now();
-            if left.iter().all(|l| l.kept.is_some()) {
-                let since = *clean_since.get_or_insert(now);
-                if now.since(since) >= quiet {
-                    break;
-                }
-            } else {
-                clean_since = None;
-                if now.since(started) >= SWEEP_LIMIT {
-                    return Err(remains(&left));
-                }
-            }
-            ctx.sleep(Duration::from_secs(intervals.next().unwrap_or(15))).await?;
-            left = sweep::leftovers(&clients, &marks, ctx.kept()).await?;
-        }
-        if left.is_empty() {
-            return Ok(Undo::NothingToDo);
-        }
-        let kept: Vec<_> = left.iter().map(ToString::to_string).collect();
-        Ok(Undo::Kept { reason: kept.join("; ") })
+        sweep::until_clean(ctx, Duration::from_secs(input.quiet_seconds), Scope::Run).await
     }
 
     fn describe(&self, input: &IdentityInput) -> String {
@@ -207,12 +178,6 @@ impl Activity for StsIdentity {
             None => format!("find out the account and principal in {}", input.region),
         }
     }
-}
-
-fn remains(left: &[Leftover]) -> ActivityError {
-    let names: Vec<_> = left.iter().filter(|l| l.kept.is_none()).map(ToString::to_string).collect();
-    ActivityError::terminal("CompensationFailed", format!("of this run remains: {}", names.join("; ")))
-        .help("look at each, delete it by hand if nothing needs it, then `dssflow rollback RUN --retry`")
 }
 
 #[cfg(test)]

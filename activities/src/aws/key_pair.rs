@@ -3,7 +3,7 @@
 //! `CreateKeyPair` answers with a private key once and never again; a lost answer would lose it, and a kept one would
 //! have to be kept secret. A public key is none of that.
 
-use aws_sdk_ec2::types::{KeyPairInfo, ResourceType};
+use aws_sdk_ec2::types::{Filter, KeyPairInfo, ResourceType};
 use aws_smithy_types::Blob;
 use dssflow_engine::activity::{
     Activity, ActivityContext, ActivityError, ActivityResult, Effect, Owner, Probe, Recorded, Undo,
@@ -67,6 +67,14 @@ async fn find(clients: &AwsClients, name: &str) -> ActivityResult<Option<KeyPair
     let call = clients.ec2().describe_key_pairs().key_names(name).include_public_key(true).send().await;
     let answer = none_if(call.map_err(|e| classify("ec2:DescribeKeyPairs", e)), NOT_FOUND)?;
     Ok(answer.and_then(|a| a.key_pairs.unwrap_or_default().into_iter().next()))
+}
+
+/// Whether there is a key pair of that id.
+pub(crate) async fn exists(clients: &AwsClients, id: &str) -> ActivityResult<bool> {
+    let filter = Filter::builder().name("key-pair-id").values(id).build();
+    let call = clients.ec2().describe_key_pairs().filters(filter).send().await;
+    let answer = none_if(call.map_err(|e| classify("ec2:DescribeKeyPairs", e)), NOT_FOUND)?;
+    Ok(answer.is_some_and(|a| !a.key_pairs().is_empty()))
 }
 
 /// Imports a public key as a key pair.

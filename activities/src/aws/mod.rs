@@ -27,9 +27,11 @@ pub mod network;
 pub mod node_group;
 pub mod permissions;
 pub mod poll;
+pub mod push_needed;
 pub mod repositories;
 pub mod role;
 pub mod service_linked_role;
+pub mod site_sweep;
 pub mod sweep;
 pub mod tags;
 mod verdict;
@@ -43,6 +45,7 @@ use dssflow_engine::activity::{ActivityRegistry, RegistryError};
 /// When a name is taken.
 pub fn register(registry: &mut ActivityRegistry) -> Result<(), RegistryError> {
     registry.add(identity::NAME, identity::StsIdentity)?;
+    registry.add(site_sweep::NAME, site_sweep::SiteSweep)?;
     registry.add(machine_image::NAME, machine_image::MachineImage)?;
     registry.add(key_pair::NAME, key_pair::KeyPair)?;
     registry.add(launch::NAME, launch::Launch)?;
@@ -53,6 +56,7 @@ pub fn register(registry: &mut ActivityRegistry) -> Result<(), RegistryError> {
     registry.add(network::NAME, network::NetworkCheck)?;
     registry.add(repositories::NAME, repositories::Repositories)?;
     registry.add(images::NAME, images::ImagesPresent)?;
+    registry.add(push_needed::NAME, push_needed::PushNeeded)?;
     registry.add(glue_database::NAME, glue_database::GlueDatabase)?;
     registry.add(bucket::NAME, bucket::BucketCheck)?;
     registry.add(athena_query::NAME, athena_query::AthenaQuery)?;

@@ -221,14 +221,9 @@ impl Activity for NodeGroup {
         let answer = match call.send().await.map_err(|e| classify(ACTION, e)) {
             Ok(answer) => answer,
             Err(error) => {
-                return Err(role::explain_refusal(
-                    ctx,
-                    &clients,
-                    &input.node_role_arn,
-                    RoleKind::EksNode,
-                    error,
-                )
-                .await);
+                return Err(
+                    role::explain_refusal(&clients, &input.node_role_arn, RoleKind::EksNode, error).await
+                );
             }
         };
         ctx.record_resource(KIND, format!("{}/{}", input.cluster, input.name)).await?;

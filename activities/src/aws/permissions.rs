@@ -375,6 +375,7 @@ const ACTIVITIES: &[Calls] = &[
         ],
         &[
             ("ec2:DescribeInstances", "when tags of an instance outlive it"),
+            ("ec2:DescribeKeyPairs", "when tags of a key pair outlive it"),
             ("ec2:DescribeLaunchTemplates", "when tags of a launch template outlive it"),
             ("ec2:DescribeVolumes", "when tags of a disk outlive it"),
             ("ecr:ListTagsForResource", "when the account has repositories"),
@@ -383,6 +384,27 @@ const ACTIVITIES: &[Calls] = &[
             ("iam:GetRole", "when the account has other roles of dssflow"),
         ],
     ),
+    calls(
+        super::site_sweep::NAME,
+        &[
+            "cloudformation:DescribeStacks",
+            "ec2:DescribeTags",
+            "ecr:DescribeRepositories",
+            "eks:ListClusters",
+            "glue:GetDatabases",
+            "iam:ListRoles",
+        ],
+        &[
+            ("ec2:DescribeInstances", "when tags of an instance outlive it"),
+            ("ec2:DescribeLaunchTemplates", "when tags of a launch template outlive it"),
+            ("ec2:DescribeVolumes", "when tags of a disk outlive it"),
+            ("ecr:ListTagsForResource", "when the account has repositories"),
+            ("eks:DescribeCluster", "when the account has other clusters"),
+            ("glue:GetTables", "when a database of the run stays"),
+            ("iam:GetRole", "when the account has other roles of dssflow"),
+        ],
+    ),
+    calls(super::push_needed::NAME, &["ecr:BatchGetImage"], &[]),
     calls(super::images::NAME, &["ecr:DescribeImages"], &[]),
     calls(
         super::instance::NAME,

@@ -3,7 +3,7 @@
 //! Their permissions are AWS's managed policies, nothing of our own. A site that brings its roles gives their ARNs:
 //! such a role is checked to be there and otherwise left alone.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_sdk_iam::types::Role as IamRole;
 use dssflow_engine::activity::{
@@ -135,7 +135,6 @@ pub(crate) async fn find(clients: &AwsClients, name: &str) -> ActivityResult<Opt
 /// Tells what a refused role means: made a moment ago, it is tried again; after that a person must look, and gets
 /// the difference between the trust policy it has and the one it needs. Other errors come back as they are.
 pub(crate) async fn explain_refusal(
-    ctx: &ActivityContext,
     clients: &AwsClients,
     arn: &str,
     kind: RoleKind,
@@ -152,9 +151,10 @@ pub(crate) async fn explain_refusal(
             return error;
         }
     };
+    // By the wall clock: IAM tells the time of the real world, an attempt in a simulated one has a faster clock.
     let age = role.as_ref().map(|role| {
-        let made = u64::try_from(role.create_date().secs()).unwrap_or_default();
-        ctx.now().since(dssflow_engine::time::Timestamp::from_millis(made.saturating_mul(1000)))
+        let made = Duration::from_secs(u64::try_from(role.create_date().secs()).unwrap_or_default());
+        SystemTime::now().duration_since(UNIX_EPOCH + made).unwrap_or_default()
     });
     let trust = role.as_ref().and_then(IamRole::assume_role_policy_document).unwrap_or_default();
     judge_refusal(name, age, &trust_gap(trust, kind.service()), error)

@@ -1,27 +1,101 @@
-//! Searches the account for what carries a run's marks.
+//! Searches the account for what carries the marks of a run, or of any run of a store and site.
 //!
-//! Used at the very end of a rollback, to prove that nothing is left, and by whoever wants the list of orphans. It
+//! Used at the very end of a rollback and of a teardown, to prove that nothing is left, and for the list of orphans. It
 //! deletes nothing. A service the principal may not list is left out with a warning: a right that was not needed to
 //! make things cannot be asked for to look for them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::time::Duration;
 
-use dssflow_engine::activity::{ActivityResult, ErrorClass, Marks, Owner};
+use dssflow_engine::activity::{
+    ActivityContext, ActivityError, ActivityResult, ErrorClass, Marks, Owner, Undo,
+};
 use dssflow_engine::id::StepName;
 use serde::{Deserialize, Serialize};
 
 use super::error::classify;
-use super::{glue_database, launch_template, repositories, tags};
+use super::{glue_database, key_pair, launch_template, repositories, tags};
 use crate::clients::AwsClients;
 
-/// A thing that carries the run's marks.
+/// How long a final sweep waits for things that are on their way out.
+pub const SWEEP_LIMIT: Duration = Duration::from_mins(5);
+
+/// Searches again and again until nothing is found that no rule keeps, and goes on finding nothing for `quiet`: a lost
+/// create can land late. What a rule keeps is named.
+///
+/// # Errors
+/// Those of a search; and `CompensationFailed` with the list when something stays for [`SWEEP_LIMIT`].
+pub(super) async fn until_clean(
+    ctx: &ActivityContext,
+    quiet: Duration,
+    scope: Scope,
+) -> ActivityResult<Undo> {
+    let (clients, marks) = (AwsClients::of(ctx)?, ctx.marks());
+    let started = ctx.now();
+    let mut clean_since = None;
+    let mut left = Box::pin(search(&clients, &marks, scope, ctx.kept())).await?;
+    let mut intervals = [1, 2, 4, 8].into_iter();
+    loop {
+        ctx.heartbeat(&left);
+        let now = ctx.now();
+        if left.iter().all(|l| l.kept.is_some()) {
+            let since = *clean_since.get_or_insert(now);
+            if now.since(since) >= quiet {
+                break;
+            }
+        } else {
+            clean_since = None;
+            if now.since(started) >= SWEEP_LIMIT {
+                return Err(remains(&left));
+            }
+        }
+        ctx.sleep(Duration::from_secs(intervals.next().unwrap_or(15))).await?;
+        left = Box::pin(search(&clients, &marks, scope, ctx.kept())).await?;
+    }
+    if left.is_empty() {
+        return Ok(Undo::NothingToDo);
+    }
+    let kept: Vec<_> = left.iter().map(ToString::to_string).collect();
+    Ok(Undo::Kept { reason: kept.join("; ") })
+}
+
+fn remains(left: &[Leftover]) -> ActivityError {
+    let names: Vec<_> = left.iter().filter(|l| l.kept.is_none()).map(ToString::to_string).collect();
+    ActivityError::terminal("CompensationFailed", format!("with our marks remains: {}", names.join("; ")))
+        .help("look at each, delete it by hand if nothing needs it, then `dssflow rollback RUN --retry`")
+}
+
+/// Whose things are searched for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// Those of the run that the marks name.
+    Run,
+    /// Those of any run of the store and site that the marks name.
+    Site,
+}
+
+impl Scope {
+    /// Whether a thing of this owner is searched for.
+    fn has(self, owner: &Owner) -> bool {
+        match owner {
+            Owner::ThisRun => true,
+            Owner::ThisSite(_) => self == Self::Site,
+            Owner::Foreign => false,
+        }
+    }
+}
+
+/// A thing that carries the marks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leftover {
     /// What it is, as `ecr:repository`.
     pub kind: String,
     /// Its name, id or ARN.
     pub id: String,
+    /// The run that made it, by its mark; empty when that cannot be read.
+    #[serde(default)]
+    pub run: String,
     /// The step that made it, by its mark; empty when that cannot be read.
     #[serde(default)]
     pub step: String,
@@ -31,8 +105,27 @@ pub struct Leftover {
 }
 
 impl Leftover {
-    fn new(kind: &str, id: impl Into<String>, step: Option<&str>) -> Self {
-        Self { kind: kind.to_owned(), id: id.into(), step: step.unwrap_or_default().to_owned(), kept: None }
+    /// `tags` are all that the thing carries.
+    fn new<'a>(
+        kind: &str,
+        id: impl Into<String>,
+        tags: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Self {
+        let mut left = Self {
+            kind: kind.to_owned(),
+            id: id.into(),
+            run: String::new(),
+            step: String::new(),
+            kept: None,
+        };
+        for (key, value) in tags {
+            match key {
+                Marks::RUN => value.clone_into(&mut left.run),
+                Marks::STEP => value.clone_into(&mut left.step),
+                _ => {}
+            }
+        }
+        left
     }
 }
 
@@ -52,13 +145,38 @@ pub async fn leftovers(
     marks: &Marks,
     kept_steps: &[StepName],
 ) -> ActivityResult<Vec<Leftover>> {
+    Box::pin(search(clients, marks, Scope::Run, kept_steps)).await
+}
+
+/// Everything that carries the marks of any run of this store and site, sorted by kind and id; nothing when the marks
+/// name no site. What a step of `kept_steps` made stays.
+///
+/// # Errors
+/// The first error of a call, except a denied one.
+pub async fn of_site(
+    clients: &AwsClients,
+    marks: &Marks,
+    kept_steps: &[StepName],
+) -> ActivityResult<Vec<Leftover>> {
+    if marks.site.is_empty() {
+        return Ok(Vec::new());
+    }
+    Box::pin(search(clients, marks, Scope::Site, kept_steps)).await
+}
+
+async fn search(
+    clients: &AwsClients,
+    marks: &Marks,
+    scope: Scope,
+    kept_steps: &[StepName],
+) -> ActivityResult<Vec<Leftover>> {
     let mut left = Vec::new();
-    left.extend(allowed("EC2", Box::pin(ec2(clients, marks)).await)?);
-    left.extend(allowed("EKS", Box::pin(eks(clients, marks)).await)?);
-    left.extend(allowed("ECR", Box::pin(ecr(clients, marks)).await)?);
-    left.extend(allowed("Glue", Box::pin(glue(clients, marks)).await)?);
-    left.extend(allowed("IAM", Box::pin(iam(clients, marks)).await)?);
-    left.extend(allowed("CloudFormation", Box::pin(stacks(clients, marks)).await)?);
+    left.extend(allowed("EC2", Box::pin(ec2(clients, marks, scope)).await)?);
+    left.extend(allowed("EKS", Box::pin(eks(clients, marks, scope)).await)?);
+    left.extend(allowed("ECR", Box::pin(ecr(clients, marks, scope)).await)?);
+    left.extend(allowed("Glue", Box::pin(glue(clients, marks, scope)).await)?);
+    left.extend(allowed("IAM", Box::pin(iam(clients, marks, scope)).await)?);
+    left.extend(allowed("CloudFormation", Box::pin(stacks(clients, marks, scope)).await)?);
     left.sort_by(|a, b| (&a.kind, &a.id).cmp(&(&b.kind, &b.id)));
     left.dedup();
     for thing in left.iter_mut().filter(|l| l.kept.is_none()) {
@@ -69,9 +187,9 @@ pub async fn leftovers(
     Ok(left)
 }
 
-/// The step's mark among the tags of a thing.
-fn step_of<'a>(tags: impl IntoIterator<Item = (&'a str, &'a str)>) -> Option<&'a str> {
-    tags.into_iter().find(|(key, _)| *key == Marks::STEP).map(|(_, step)| step)
+/// A map of tags as pairs.
+fn pairs(tags: Option<&HashMap<String, String>>) -> impl Iterator<Item = (&str, &str)> {
+    tags.into_iter().flatten().map(|(key, value)| (key.as_str(), value.as_str()))
 }
 
 fn allowed(service: &str, found: ActivityResult<Vec<Leftover>>) -> ActivityResult<Vec<Leftover>> {
@@ -84,19 +202,23 @@ fn allowed(service: &str, found: ActivityResult<Vec<Leftover>>) -> ActivityResul
     }
 }
 
-/// Asks by the run's mark, then for all tags of what was found: another store may have a run of the same name.
-async fn ec2(clients: &AwsClients, marks: &Marks) -> ActivityResult<Vec<Leftover>> {
-    let of_run = [("key", vec![Marks::RUN.to_owned()]), ("value", vec![marks.run.clone()])];
-    let found: BTreeSet<String> = ec2_tags(clients, &of_run).await?.into_iter().map(|t| t.id).collect();
+/// Asks by one mark, then for all tags of what was found: another store may have a run or site of the same name.
+async fn ec2(clients: &AwsClients, marks: &Marks, scope: Scope) -> ActivityResult<Vec<Leftover>> {
+    let (key, value) = match scope {
+        Scope::Run => (Marks::RUN, &marks.run),
+        Scope::Site => (Marks::SITE, &marks.site),
+    };
+    let by = [("key", vec![key.to_owned()]), ("value", vec![value.clone()])];
+    let found: BTreeSet<String> = ec2_tags(clients, &by).await?.into_iter().map(|t| t.id).collect();
     let found: Vec<String> = found.into_iter().collect();
     let mut left = Vec::new();
     for batch in found.chunks(FILTER_VALUES) {
         let tags = ec2_tags(clients, &[("resource-id", batch.to_vec())]).await?;
         for id in batch {
             let pairs = || tags.iter().filter(|t| t.id == *id).map(|t| (t.key.as_str(), t.value.as_str()));
-            if marks.owner_by(pairs()) == Owner::ThisRun {
+            if scope.has(&marks.owner_by(pairs())) {
                 let kind = tags.iter().find(|t| t.id == *id).map_or("thing", |t| t.kind.as_str());
-                left.push(Leftover::new(&format!("ec2:{kind}"), id, step_of(pairs())));
+                left.push(Leftover::new(&format!("ec2:{kind}"), id, pairs()));
             }
         }
     }
@@ -112,6 +234,11 @@ async fn ec2(clients: &AwsClients, marks: &Marks) -> ActivityResult<Vec<Leftover
     }
     if !volumes.is_empty() {
         ended.extend(ended_volumes(clients, &volumes).await?);
+    }
+    for id in of_kind("ec2:key-pair") {
+        if !key_pair::exists(clients, &id).await? {
+            ended.push(id);
+        }
     }
     for id in templates {
         if !launch_template::exists(clients, &id).await? {
@@ -198,7 +325,7 @@ async fn ended_volumes(clients: &AwsClients, ids: &[String]) -> ActivityResult<V
     Ok(ids.iter().filter(|id| !live.contains(&id.as_str())).cloned().collect())
 }
 
-async fn eks(clients: &AwsClients, marks: &Marks) -> ActivityResult<Vec<Leftover>> {
+async fn eks(clients: &AwsClients, marks: &Marks, scope: Scope) -> ActivityResult<Vec<Leftover>> {
     let mut left = Vec::new();
     let mut next = None;
     loop {
@@ -211,10 +338,9 @@ async fn eks(clients: &AwsClients, marks: &Marks) -> ActivityResult<Vec<Leftover
             .map_err(|e| classify("eks:ListClusters", e))?;
         for name in page.clusters() {
             if let Some(cluster) = super::cluster::find(clients, name).await?
-                && tags::owner_of_map(marks, cluster.tags()) == Owner::ThisRun
+                && scope.has(&tags::owner_of_map(marks, cluster.tags()))
             {
-                let step = cluster.tags().and_then(|t| t.get(Marks::STEP)).map(String::as_str);
-                left.push(Leftover::new("eks:cluster", name, step));
+                left.push(Leftover::new("eks:cluster", name, pairs(cluster.tags())));
             }
         }
         next = page.next_token().map(str::to_owned);
@@ -224,7 +350,7 @@ async fn eks(clients: &AwsClients, marks: &Marks) -> ActivityResult<Vec<Leftover
     }
 }
 
-async fn ecr(clients: &AwsClients, marks: &Marks) -> ActivityResult<Vec<Leftover>> {
+async fn ecr(clients: &AwsClients, marks: &Marks, scope: Scope) -> ActivityResult<Vec<Leftover>> {
     let mut left = Vec::new();
     let mut next = None;
     loop {
@@ -240,11 +366,11 @@ async fn ecr(clients: &AwsClients, marks: &Marks) -> ActivityResult<Vec<Leftover
                 continue;
             };
             let tags = repositories::tags_of(clients, arn).await?;
-            if tags::owner_of_ecr(marks, &tags) == Owner::ThisRun {
-                let step = step_of(tags.iter().map(|t| (t.key(), t.value())));
+            if scope.has(&tags::owner_of_ecr(marks, &tags)) {
                 let images = repositories::images(clients, name).await?.len();
                 let kept = (images > 0).then(|| format!("holds {images} images that this run did not push"));
-                left.push(Leftover { kept, ..Leftover::new("ecr:repository", name, step) });
+                let pairs = tags.iter().map(|t| (t.key(), t.value()));
+                left.push(Leftover { kept, ..Leftover::new("ecr:repository", name, pairs) });
             }
         }
         next = page.next_token().map(str::to_owned);
@@ -254,7 +380,7 @@ async fn ecr(clients: &AwsClients, marks: &Marks) -> ActivityResult<Vec<Leftover
     }
 }
 
-async fn glue(clients: &AwsClients, marks: &Marks) -> ActivityResult<Vec<Leftover>> {
+async fn glue(clients: &AwsClients, marks: &Marks, scope: Scope) -> ActivityResult<Vec<Leftover>> {
     let mut left = Vec::new();
     let mut next = None;
     loop {
@@ -266,11 +392,11 @@ async fn glue(clients: &AwsClients, marks: &Marks) -> ActivityResult<Vec<Leftove
             .await
             .map_err(|e| classify("glue:GetDatabases", e))?;
         for database in page.database_list() {
-            if tags::owner_of_map(marks, database.parameters()) == Owner::ThisRun {
+            if scope.has(&tags::owner_of_map(marks, database.parameters())) {
                 let tables = glue_database::table_count(clients, database.name()).await?;
                 let kept = (tables > 0).then(|| glue_database::keep_reason(tables));
-                let step = database.parameters().and_then(|t| t.get(Marks::STEP)).map(String::as_str);
-                left.push(Leftover { kept, ..Leftover::new("glue:database", database.name(), step) });
+                let pairs = pairs(database.parameters());
+                left.push(Leftover { kept, ..Leftover::new("glue:database", database.name(), pairs) });
             }
         }
         next = page.next_token().map(str::to_owned);
@@ -281,7 +407,7 @@ async fn glue(clients: &AwsClients, marks: &Marks) -> ActivityResult<Vec<Leftove
 }
 
 /// IAM cannot be searched by tag: the names of ours begin with [`tags::NAME_PREFIX`], so only those are asked.
-async fn iam(clients: &AwsClients, marks: &Marks) -> ActivityResult<Vec<Leftover>> {
+async fn iam(clients: &AwsClients, marks: &Marks, scope: Scope) -> ActivityResult<Vec<Leftover>> {
     let mut left = Vec::new();
     let mut next = None;
     loop {
@@ -294,10 +420,10 @@ async fn iam(clients: &AwsClients, marks: &Marks) -> ActivityResult<Vec<Leftover
             .map_err(|e| classify("iam:ListRoles", e))?;
         for role in page.roles().iter().filter(|r| r.role_name().starts_with(tags::NAME_PREFIX)) {
             if let Some(role) = super::role::find(clients, role.role_name()).await?
-                && tags::owner_of_iam(marks, role.tags()) == Owner::ThisRun
+                && scope.has(&tags::owner_of_iam(marks, role.tags()))
             {
-                let step = step_of(role.tags().iter().map(|t| (t.key(), t.value())));
-                left.push(Leftover::new("iam:role", role.role_name(), step));
+                let pairs = role.tags().iter().map(|t| (t.key(), t.value()));
+                left.push(Leftover::new("iam:role", role.role_name(), pairs));
             }
         }
         next = page.marker().filter(|_| page.is_truncated()).map(str::to_owned);
@@ -307,18 +433,19 @@ async fn iam(clients: &AwsClients, marks: &Marks) -> ActivityResult<Vec<Leftover
     }
 }
 
-async fn stacks(clients: &AwsClients, marks: &Marks) -> ActivityResult<Vec<Leftover>> {
+async fn stacks(clients: &AwsClients, marks: &Marks, scope: Scope) -> ActivityResult<Vec<Leftover>> {
     let stacks = super::eksctl::all_stacks(clients).await?;
-    let ours = stacks.iter().filter(|s| s.owner(marks) == Owner::ThisRun);
+    let ours = stacks.iter().filter(|s| scope.has(&s.owner(marks)));
     Ok(ours
-        .map(|s| Leftover::new("cloudformation:stack", &s.name, s.tags.get(Marks::STEP).map(String::as_str)))
+        .map(|s| {
+            let tags = s.tags.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+            Leftover::new("cloudformation:stack", &s.name, tags)
+        })
         .collect())
 }
 
 #[cfg(test)]
 mod tests {
-    use dssflow_engine::activity::ActivityError;
-
     use super::*;
 
     #[test]
@@ -330,7 +457,8 @@ mod tests {
 
     #[test]
     fn a_leftover_reads_well() {
-        let mut left = Leftover::new("glue:database", "sales", Some("glue"));
+        let mut left = Leftover::new("glue:database", "sales", [(Marks::STEP, "glue"), (Marks::RUN, "r1")]);
+        assert_eq!((left.run.as_str(), left.step.as_str()), ("r1", "glue"));
         assert_eq!(left.to_string(), "glue:database sales");
         left.kept = Some("holds 3 tables".into());
         assert_eq!(left.to_string(), "glue:database sales (holds 3 tables)");

@@ -15,10 +15,12 @@ use std::time::Duration;
 use dssflow_engine::activity::{
     Activity, ActivityContext, ActivityError, ActivityResult, Effect, Owner, Probe, Recorded, Undo,
 };
+use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::client::{DssClient, DssTarget, base_url, http, send};
+use super::client::{DssClient, DssTarget, base_url, http};
+use super::reply::{self, Trouble};
 use crate::secret::{SecretRef, resolve_in};
 
 /// The registered name.
@@ -52,10 +54,11 @@ async fn logs_in(target: &DssTarget, login: &str, password: &str) -> ActivityRes
         .extend(["dip", "api", "login"]);
     let form = [("login", login), ("password", password)];
     let request = http()?.post(url).form(&form).timeout(Duration::from_secs(30));
-    match send(request, "POST /dip/api/login").await {
-        Ok(reply) => Ok(reply["success"] != false),
-        Err(error) if refused(&error) => Ok(false),
-        Err(error) => Err(error.no_effect()),
+    match reply::send(request, &Method::POST, "POST /dip/api/login").await {
+        Ok(_) => Ok(true),
+        Err(Trouble::Said(_)) => Ok(false),
+        Err(Trouble::Call(error)) if refused(&error) => Ok(false),
+        Err(Trouble::Call(error)) => Err(error.no_effect()),
     }
 }
 

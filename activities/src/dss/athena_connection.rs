@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::client::{DssClient, DssTarget};
-use super::connection::{Wanted, audience, remove};
+use super::connection::{Wanted, audience};
 use super::document::SETTLE;
 use super::tree::overlaid;
 
@@ -90,7 +90,7 @@ impl AthenaConnectionInput {
         overlaid(keys, self.overlay.as_ref())
     }
 
-    fn wanted(&self) -> Wanted<'_> {
+    pub(crate) fn wanted(&self) -> Wanted<'_> {
         Wanted { name: &self.name, kind: "Athena", keys: self.keys(), credentials: None }
     }
 
@@ -141,10 +141,10 @@ impl Activity for AthenaConnection {
         &self,
         ctx: &ActivityContext,
         input: &AthenaConnectionInput,
-        _recorded: &Recorded,
+        recorded: &Recorded,
     ) -> ActivityResult<Undo> {
         let client = DssClient::connect(ctx, &input.target).await?;
-        remove(ctx, &client, &input.name).await
+        input.wanted().remove(ctx, &client, recorded).await
     }
 
     fn describe(&self, input: &AthenaConnectionInput) -> String {

@@ -50,6 +50,13 @@ pub struct AthenaLinkOutput {
     pub athena_connection: String,
 }
 
+impl AthenaLinkInput {
+    /// What is written, without the overlay.
+    pub(crate) fn ours(&self) -> Value {
+        json!({"params": {"athenaConnection": self.athena_connection}})
+    }
+}
+
 impl DocumentInput for AthenaLinkInput {
     type Output = AthenaLinkOutput;
 
@@ -62,8 +69,7 @@ impl DocumentInput for AthenaLinkInput {
     }
 
     fn patch(&self, _document: &Value) -> ActivityResult<Value> {
-        let ours = json!({"params": {"athenaConnection": self.athena_connection}});
-        Ok(overlaid(ours, self.overlay.as_ref()))
+        Ok(overlaid(self.ours(), self.overlay.as_ref()))
     }
 
     async fn complete(&self, ctx: &ActivityContext, document: &mut Value) -> ActivityResult<()> {

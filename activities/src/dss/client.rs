@@ -1,9 +1,7 @@
 //! The public API of one DSS, call by call.
 //!
 //! It never repeats a call and keeps no connection: whether a call may be repeated is decided by who knows what it
-//! does. Errors are told apart by what they say about the effect: refused connections did nothing, 401 and 403 want
-//! other credentials, other 4xx are for good, and a lost reply or a 5xx of a writing call may have done its work.
-//! Existence is looked up in lists, never by a 404: which status DSS gives for a missing object is not documented.
+//! does. What came back is judged by `reply`, for every call in the same way. Existence is looked up in lists, never by a 404: which status DSS gives for a missing object is not documented.
 //!
 //! Page: <https://doc.dataiku.com/dss/latest/publicapi/rest.html>
 
@@ -14,23 +12,21 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use dssflow_engine::activity::{ActivityContext, ActivityError, ActivityResult};
 use reqwest::header::{self, HeaderValue};
-use reqwest::{Method, RequestBuilder, StatusCode, Url};
+use reqwest::{Method, RequestBuilder, Url};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+use super::reply::{self, Trouble};
 use crate::secret::{SecretRef, resolve_in};
 
 /// How long a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an ordinary call may take.
 const CALL_TIMEOUT: Duration = Duration::from_mins(1);
-/// How much of a foreign text goes into a message, in characters.
-const MAX_TEXT: usize = 300;
-/// Wait between two looks at a future.
-const POLL: Duration = Duration::from_secs(2);
-/// The first waits are shorter: many futures end at once.
-const FIRST_POLL: Duration = Duration::from_millis(100);
+/// How long sending an archive may take.
+const UPLOAD_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// Which DSS, and with which key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,21 +113,38 @@ impl DssClient {
         Ok(request.header(header::AUTHORIZATION, self.authorization.clone()))
     }
 
+    async fn send(&self, method: Method, path: &[&str], call: Call<'_>) -> Result<Value, Trouble> {
+        let what = format!("{method} /{}", path.join("/"));
+        let mut request = self.request(method.clone(), path, call.timeout).map_err(Trouble::Call)?;
+        if !call.query.is_empty() {
+            request = request.query(call.query);
+        }
+        request = match call.body {
+            Body::None => request,
+            Body::Json(body) => request.json(body),
+            Body::Form(form) => request.multipart(form),
+        };
+        reply::send(request, &method, &what).await
+    }
+
     /// Reads a JSON document.
     pub(crate) async fn get(&self, path: &[&str]) -> ActivityResult<Value> {
-        let request = self.request(Method::GET, path, CALL_TIMEOUT)?;
-        send(request, &format!("GET /{}", path.join("/"))).await.map_err(ActivityError::no_effect)
+        self.get_with(path, &[]).await
     }
 
     /// Reads with a query.
     pub(crate) async fn get_with(&self, path: &[&str], query: &[(&str, &str)]) -> ActivityResult<Value> {
-        let request = self.request(Method::GET, path, CALL_TIMEOUT)?.query(query);
-        send(request, &format!("GET /{}", path.join("/"))).await.map_err(ActivityError::no_effect)
+        self.look(path, query).await.map_err(|trouble| trouble.into_error().no_effect())
+    }
+
+    /// Reads what may say of itself that it failed, as the state of a task.
+    pub(crate) async fn look(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Value, Trouble> {
+        self.send(Method::GET, path, Call { query, ..Call::default() }).await
     }
 
     /// Posts a JSON document, or nothing.
     pub(crate) async fn post(&self, path: &[&str], body: Option<&Value>) -> ActivityResult<Value> {
-        self.post_long(path, &[], body, CALL_TIMEOUT).await
+        self.post_long(path, &[], body, CALL_TIMEOUT).await.map_err(Trouble::into_error)
     }
 
     /// Posts and waits as long as told: some calls answer when a quarter of an hour's work is done.
@@ -141,27 +154,20 @@ impl DssClient {
         query: &[(&str, &str)],
         body: Option<&Value>,
         timeout: Duration,
-    ) -> ActivityResult<Value> {
-        let mut request = self.request(Method::POST, path, timeout)?;
-        if !query.is_empty() {
-            request = request.query(query);
-        }
-        if let Some(body) = body {
-            request = request.json(body);
-        }
-        send(request, &format!("POST /{}", path.join("/"))).await
+    ) -> Result<Value, Trouble> {
+        let body = body.map_or(Body::None, Body::Json);
+        self.send(Method::POST, path, Call { query, body, timeout }).await
     }
 
     /// Replaces a JSON document.
     pub(crate) async fn put(&self, path: &[&str], body: &Value) -> ActivityResult<Value> {
-        let request = self.request(Method::PUT, path, CALL_TIMEOUT)?.json(body);
-        send(request, &format!("PUT /{}", path.join("/"))).await
+        let call = Call { body: Body::Json(body), ..Call::default() };
+        self.send(Method::PUT, path, call).await.map_err(Trouble::into_error)
     }
 
     /// Deletes an object.
     pub(crate) async fn delete(&self, path: &[&str], query: &[(&str, &str)]) -> ActivityResult<Value> {
-        let request = self.request(Method::DELETE, path, CALL_TIMEOUT)?.query(query);
-        send(request, &format!("DELETE /{}", path.join("/"))).await
+        self.send(Method::DELETE, path, Call { query, ..Call::default() }).await.map_err(Trouble::into_error)
     }
 
     /// Uploads one file as the multipart field `file`.
@@ -172,232 +178,57 @@ impl DssClient {
         bytes: Vec<u8>,
     ) -> ActivityResult<Value> {
         let part = reqwest::multipart::Part::bytes(bytes).file_name(file_name.to_owned());
-        let form = reqwest::multipart::Form::new().part("file", part);
-        let request = self.request(Method::POST, path, Duration::from_mins(10))?.multipart(form);
-        send(request, &format!("POST /{}", path.join("/"))).await
+        let form = Body::Form(reqwest::multipart::Form::new().part("file", part));
+        let call = Call { body: form, timeout: UPLOAD_TIMEOUT, ..Call::default() };
+        self.send(Method::POST, path, call).await.map_err(Trouble::into_error)
     }
 
-    /// Waits for a long task and gives its result. A job DSS no longer knows (it was restarted) is retryable: the
-    /// caller looks at the world and starts anew.
-    pub(crate) async fn wait_future(
-        &self,
-        ctx: &ActivityContext,
-        started: &Value,
-        what: &str,
-    ) -> ActivityResult<Value> {
-        let mut state = started.clone();
-        let mut looks = 0u32;
-        loop {
-            if state["hasResult"] == true {
-                let result = state["result"].clone();
-                check_result(&result, what)?;
-                return Ok(result);
-            }
-            let Some(job) = state["jobId"].as_str().map(str::to_owned) else {
-                check_result(&state, what)?;
-                return Ok(state);
-            };
-            if state["aborted"] == true {
-                return Err(ActivityError::retryable("DssTaskAborted", format!("{what} was aborted in DSS")));
-            }
-            ctx.heartbeat(json!({"jobId": job, "looks": looks}));
-            ctx.sleep(if looks < 5 { FIRST_POLL } else { POLL }).await?;
-            looks += 1;
-            state = match self.get_with(&["futures", &job], &[("peek", "False")]).await {
-                Ok(state) => state,
-                Err(error) if is_gone(&error) => {
-                    let text = format!("DSS no longer knows the task {job} ({what}): was it restarted?");
-                    let mut lost = ActivityError::retryable("DssTaskLost", text);
-                    lost.no_effect = false;
-                    return Err(lost);
+    /// Hash of `parts`, keyed by the API key: whoever has not the key cannot try out values against it. 32 hex
+    /// characters after 8 that tell keys apart, as `0123abcd.…`.
+    pub(crate) fn keyed_hash(&self, label: &str, parts: &[&str]) -> String {
+        let key = Sha256::digest(self.authorization.as_bytes());
+        let mac = |label: &str, parts: &[&str]| {
+            let pad = |byte: u8| {
+                let mut block = [byte; 64];
+                for (cell, key) in block.iter_mut().zip(key) {
+                    *cell ^= key;
                 }
-                Err(error) => return Err(error),
+                Zeroizing::new(block)
             };
-        }
-    }
-}
-
-/// Whether an answer says that the object is not known. Only for futures, which have no list to look in.
-fn is_gone(error: &ActivityError) -> bool {
-    error.code == "HTTP404" || error.message.to_ascii_lowercase().contains("not found")
-}
-
-/// A result that says `success: false`, or carries an error message, is a failure whatever the status was.
-pub(crate) fn check_result(result: &Value, what: &str) -> ActivityResult<()> {
-    check_messages(result, what)?;
-    if result["success"] == false {
-        return Err(ActivityError::retryable("DssTaskFailed", format!("{what} failed in DSS")));
-    }
-    Ok(())
-}
-
-/// Fails when `messages.error` is set.
-pub(crate) fn check_messages(reply: &Value, what: &str) -> ActivityResult<()> {
-    let messages = &reply["messages"];
-    if messages["error"] != true {
-        return Ok(());
-    }
-    let list = messages["messages"].as_array().cloned().unwrap_or_default();
-    let texts: Vec<&str> = list
-        .iter()
-        .filter(|message| message["severity"].as_str().is_none_or(|severity| severity == "ERROR"))
-        .filter_map(|message| message["message"].as_str().or_else(|| message["details"].as_str()))
-        .collect();
-    let code = list.iter().find_map(|message| message["code"].as_str()).unwrap_or("DssTaskFailed");
-    Err(ActivityError::retryable(code, format!("{what}: {}", clipped(&texts.join("; ")))))
-}
-
-/// Sends one request and reads the reply.
-pub(crate) async fn send(request: RequestBuilder, what: &str) -> ActivityResult<Value> {
-    let response = request.send().await.map_err(|error| transport_error(what, &error))?;
-    let status = response.status();
-    let retry_after =
-        response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-    let text = response.text().await.map_err(|error| transport_error(what, &error))?;
-    if status.is_success() {
-        return Ok(if text.trim().is_empty() {
-            Value::Null
-        } else {
-            serde_json::from_str(&text).unwrap_or(Value::String(text))
-        });
-    }
-    Err(status_error(what, status, &text, retry_after.map(Duration::from_secs)))
-}
-
-fn transport_error(what: &str, error: &reqwest::Error) -> ActivityError {
-    // The error's own text repeats the URL, which we name by its path.
-    let mut reasons: Vec<String> = Vec::new();
-    let mut source = std::error::Error::source(error);
-    while let Some(next) = source {
-        reasons.push(next.to_string());
-        source = next.source();
-    }
-    let reason = reasons.pop().unwrap_or_else(|| "no reason given".to_owned());
-    if error.is_connect() {
-        return ActivityError::retryable(
-            "DssUnreachable",
-            format!("{what}: DSS cannot be reached: {reason}"),
-        )
-        .help("is DSS running, and is dss.url right?")
-        .no_effect();
-    }
-    if error.is_timeout() {
-        return ActivityError::retryable("DssTimeout", format!("{what}: no reply in time"));
-    }
-    if error.is_builder() || error.is_request() && error.is_body() {
-        return ActivityError::terminal("DssRequest", format!("{what}: {reason}")).no_effect();
-    }
-    ActivityError::retryable("DssNoReply", format!("{what}: the connection broke: {reason}"))
-}
-
-/// What a status means. The body is DSS's `{errorType, message, detailedMessage}` or some gateway's page.
-fn status_error(what: &str, status: StatusCode, body: &str, retry_after: Option<Duration>) -> ActivityError {
-    let parsed: Option<Value> = serde_json::from_str(body).ok();
-    let kind = parsed.as_ref().and_then(|value| value["errorType"].as_str()).map(str::to_owned);
-    let message = parsed
-        .as_ref()
-        .and_then(|value| value["detailedMessage"].as_str().or_else(|| value["message"].as_str()))
-        .map_or_else(|| clipped(&plain(body)), clipped);
-    let code = kind
-        .as_deref()
-        .and_then(|kind| kind.rsplit('.').next())
-        .map_or_else(|| format!("HTTP{}", status.as_u16()), str::to_owned);
-    let text = format!("{what}: {} {message}", status.as_u16());
-    match status.as_u16() {
-        401 => ActivityError::credentials(code, text)
-            .help("the API key of DSS is wrong or was revoked; mend dss.api_key, then resume"),
-        403 if what.contains("/plugins") => ActivityError::credentials(code, text)
-            .help("plugin calls may want a personal API key of an administrator instead of a global one"),
-        403 => ActivityError::credentials(code, text).help("the API key needs admin rights"),
-        404 => {
-            ActivityError { code: "HTTP404".to_owned(), ..ActivityError::terminal(code, text).no_effect() }
-        }
-        429 => {
-            let throttled = ActivityError::throttled(code, text);
-            match retry_after {
-                Some(after) => throttled.retry_after(after),
-                None => throttled,
+            let mut inner = Sha256::new().chain_update(&pad(0x36)[..]);
+            for part in std::iter::once(&label).chain(parts) {
+                let length = u64::try_from(part.len()).unwrap_or(u64::MAX);
+                inner = inner.chain_update(length.to_be_bytes()).chain_update(part);
             }
-        }
-        400..=499 => ActivityError::terminal(code, text).no_effect(),
-        _ => {
-            let error = ActivityError::retryable(code, text);
-            match retry_after {
-                Some(after) => error.retry_after(after),
-                None => error,
-            }
-        }
+            let outer = Sha256::new().chain_update(&pad(0x5c)[..]).chain_update(inner.finalize());
+            hex::encode(outer.finalize())
+        };
+        format!("{}.{}", &mac("dssflow key id", &[])[..8], &mac(label, parts)[..32])
     }
 }
 
-/// A page's text without its tags.
-fn plain(html: &str) -> String {
-    let mut text = String::new();
-    let mut inside = false;
-    for c in html.chars().take(4 * MAX_TEXT) {
-        match c {
-            '<' => inside = true,
-            '>' => {
-                inside = false;
-                text.push(' ');
-            }
-            c if !inside => text.push(c),
-            _ => {}
-        }
-    }
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+/// What a call carries beside method and path.
+struct Call<'a> {
+    query: &'a [(&'a str, &'a str)],
+    body: Body<'a>,
+    timeout: Duration,
 }
 
-fn clipped(text: &str) -> String {
-    match text.char_indices().nth(MAX_TEXT) {
-        Some((at, _)) => format!("{}...", &text[..at]),
-        None => text.to_owned(),
+enum Body<'a> {
+    None,
+    Json(&'a Value),
+    Form(reqwest::multipart::Form),
+}
+
+impl Default for Call<'_> {
+    fn default() -> Self {
+        Self { query: &[], body: Body::None, timeout: CALL_TIMEOUT }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use dssflow_engine::activity::ErrorClass;
-
     use super::*;
-
-    fn status(code: u16, body: &str) -> ActivityError {
-        status_error("GET /x", StatusCode::from_u16(code).unwrap(), body, None)
-    }
-
-    #[test]
-    fn a_status_tells_class_and_effect() {
-        let json =
-            r#"{"errorType":"java.lang.IllegalArgumentException","message":"m","detailedMessage":"why"}"#;
-        for (code, class, no_effect) in [
-            (400, ErrorClass::Terminal, true),
-            (401, ErrorClass::Credentials, true),
-            (403, ErrorClass::Credentials, true),
-            (429, ErrorClass::Throttled, true),
-            (500, ErrorClass::Retryable, false),
-            (503, ErrorClass::Retryable, false),
-        ] {
-            let error = status(code, json);
-            assert_eq!((error.class, error.no_effect), (class, no_effect), "{code}");
-            assert!(error.message.ends_with("why") && error.code == "IllegalArgumentException", "{error}");
-        }
-    }
-
-    #[test]
-    fn a_gateways_page_becomes_a_line() {
-        let error = status(502, "<html><body><h1>502</h1><p>Bad Gateway</p></body></html>");
-        assert_eq!((error.code.as_str(), error.message.as_str()), ("HTTP502", "GET /x: 502 502 Bad Gateway"));
-    }
-
-    #[test]
-    fn success_is_not_the_status() {
-        assert!(check_messages(&json!({"messages": {"error": false}}), "x").is_ok());
-        let failed = json!({"messages": {"error": true, "messages": [{"severity": "ERROR", "code": "ERR_X", "message": "no"}]}});
-        assert_eq!(check_messages(&failed, "push").unwrap_err().to_string(), "ERR_X: push: no");
-        assert!(check_result(&json!({"success": false}), "x").is_err());
-        assert!(check_result(&json!({"success": true}), "x").is_ok());
-        assert!(check_result(&json!({}), "x").is_ok());
-    }
 
     #[test]
     fn the_key_is_not_printed() {
@@ -405,5 +236,20 @@ mod tests {
         assert!(!format!("{client:?}").contains("hunter2"));
         assert!(!format!("{:?}", client.authorization).contains("aHVudGVyMjo"));
         assert!(DssClient::with_key("ftp://x", "k").is_err());
+    }
+
+    #[test]
+    fn a_keyed_hash_tells_secrets_and_keys_apart() {
+        let hash = |key: &str, parts: &[&str]| {
+            DssClient::with_key("http://127.0.0.1:1", key).unwrap().keyed_hash("s3", parts)
+        };
+        let known = hash("k", &["id", "secret"]);
+        assert_eq!(known, hash("k", &["id", "secret"]));
+        assert_eq!(known.len(), 41);
+        for other in [hash("k", &["id", "secret2"]), hash("k", &["ids", "ecret"]), hash("k", &["id", ""])] {
+            assert_eq!(known[..8], other[..8], "the same key");
+            assert_ne!(known, other);
+        }
+        assert_ne!(known[..8], hash("k2", &["id", "secret"])[..8]);
     }
 }

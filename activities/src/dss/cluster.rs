@@ -91,9 +91,10 @@ pub(crate) fn tags(ctx: &ActivityContext) -> Value {
 }
 
 impl ClusterInput {
-    fn config(&self, ctx: &ActivityContext) -> Value {
+    /// What is written into `params.config`, without the overlay and without our tags.
+    pub(crate) fn template(&self) -> Value {
         let pool = &self.node_pool;
-        let config = json!({
+        json!({
             "connectionInfo": {"mode": "PRESET", "name": self.connection_preset},
             "networkingSettings": {"mode": "PRESET", "name": self.network_preset},
             "nodePool": {"mode": "INLINE", "inlinedConfig": {
@@ -103,8 +104,11 @@ impl ClusterInput {
             }, "inlinedPluginConfig": {}},
             "nodePools": [], "k8sVersion": self.k8s_version, "installMetricsServer": true,
             "privateCluster": false, "advanced": false
-        });
-        let mut config = overlaid(config, self.overlay.as_ref());
+        })
+    }
+
+    fn config(&self, ctx: &ActivityContext) -> Value {
+        let mut config = overlaid(self.template(), self.overlay.as_ref());
         // An overlay may add tags of its own; ours are always there.
         config["clusterTags"] = overlaid(config["clusterTags"].take(), Some(&tags(ctx)));
         config

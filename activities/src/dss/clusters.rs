@@ -6,8 +6,9 @@ use dssflow_engine::activity::{ActivityContext, ActivityError, ActivityResult, E
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::client::{DssClient, check_messages};
+use super::client::DssClient;
 use super::mark;
+use super::reply::Trouble;
 
 /// Kind of resource recorded for a definition.
 pub(crate) const DEFINITION: &str = "dss:cluster";
@@ -80,7 +81,6 @@ pub(crate) async fn define(
     body: &Value,
 ) -> ActivityResult<String> {
     let reply = client.post(&["admin", "clusters", ""], Some(body)).await?;
-    check_messages(&reply, "cluster definition")?;
     let id = reply["id"]
         .as_str()
         .ok_or_else(|| ActivityError::retryable("ClusterId", "DSS gave no id for the new cluster"))?;
@@ -113,6 +113,9 @@ pub(crate) enum LongCall {
 
 /// Makes one of the long calls, once, and says that the attempt is alive while it takes.
 ///
+/// A connection can die without a word: DSS's state is looked at beside it, and when that has stood at the end for
+/// some looks, the reply is given up. It is never asked a second time here.
+///
 /// # Errors
 /// When the call surely did nothing, and [`ActivityError::cancelled`]. The work in DSS goes on then.
 pub(crate) async fn long_call(
@@ -125,22 +128,54 @@ pub(crate) async fn long_call(
     let path = ["admin", "clusters", id, "actions", action];
     let call = client.post_long(&path, query, None, LONG_CALL);
     let mut call = std::pin::pin!(call);
+    let mut silence = Silence::default();
     let reply = loop {
         tokio::select! {
             reply = &mut call => break reply,
-            slept = ctx.sleep(POLL) => {
-                slept?;
-                ctx.heartbeat(json!({"action": action, "cluster": id}));
-            }
+            slept = ctx.sleep(POLL) => slept?,
+        }
+        // DSS may be too busy to say; the reply is what is waited for.
+        let seen = state(client, id).await.ok();
+        ctx.heartbeat(json!({"action": action, "cluster": id, "state": seen}));
+        if silence.is_final(seen) {
+            return Ok(LongCall::Lost(ActivityError::retryable(
+                "DssNoReply",
+                format!("cluster {action}: DSS shows {seen:?} for {id} and does not answer the call"),
+            )));
         }
     };
     match reply {
-        Ok(reply) => Ok(match check_messages(&reply, &format!("cluster {action}")) {
-            Ok(()) => LongCall::Done,
-            Err(error) => LongCall::Failed(error),
-        }),
-        Err(error) if error.no_effect || error.class != ErrorClass::Retryable => Err(error),
-        Err(error) => Ok(LongCall::Lost(error)),
+        Ok(_) => Ok(LongCall::Done),
+        Err(Trouble::Said(error)) => Ok(LongCall::Failed(error)),
+        Err(Trouble::Call(error)) if error.no_effect || error.class != ErrorClass::Retryable => Err(error),
+        Err(Trouble::Call(error)) => Ok(LongCall::Lost(error)),
+    }
+}
+
+/// Tells a call that takes its time from one whose reply will never come.
+#[derive(Debug, Default)]
+struct Silence {
+    moved: bool,
+    still: u32,
+}
+
+impl Silence {
+    /// Looks at an end state after which no reply is expected any more.
+    const LOOKS: u32 = 6;
+    /// The same when no start or stop was seen at all: it may not have begun.
+    const LOOKS_UNMOVED: u32 = 60;
+
+    fn is_final(&mut self, seen: Option<ClusterState>) -> bool {
+        match seen {
+            Some(ClusterState::Starting | ClusterState::Stopping) => {
+                self.moved = true;
+                self.still = 0;
+            }
+            Some(ClusterState::None | ClusterState::Running) => self.still += 1,
+            // Nothing was seen: neither the one nor the other.
+            None => {}
+        }
+        self.still >= if self.moved { Self::LOOKS } else { Self::LOOKS_UNMOVED }
     }
 }
 
@@ -165,5 +200,22 @@ pub(crate) async fn settled(
         }
         ctx.sleep(if looks < 10 { FIRST_POLL } else { POLL }).await?;
         looks += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_is_given_up_only_when_the_state_has_come_to_rest() {
+        let mut silence = Silence::default();
+        assert!((0..1000).all(|_| !silence.is_final(Some(ClusterState::Starting))));
+        assert!((0..5).all(|_| !silence.is_final(Some(ClusterState::Running))));
+        assert!(!silence.is_final(None), "a look that failed says nothing");
+        assert!(silence.is_final(Some(ClusterState::Running)));
+        let mut silence = Silence::default();
+        let looks = (1..1000).find(|_| silence.is_final(Some(ClusterState::None)));
+        assert_eq!(looks, Some(60), "five minutes for a start that DSS never shows");
     }
 }

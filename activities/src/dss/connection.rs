@@ -2,20 +2,30 @@
 //!
 //! The create call does not take every field, so a connection is created and then written whole. Its ownership mark
 //! is the last line of its description. Secrets are read from their references when a call needs them; what DSS
-//! gives back of them is never compared and never written.
+//! gives back of them is never compared and never written. Instead the mark carries a keyed hash of the secrets that
+//! were written: when the site's are other ones, the connection is written again. The key of the hash is the API key,
+//! so another API key makes it unknown, and the same secrets are written once more.
 
-use dssflow_engine::activity::{ActivityContext, ActivityError, ActivityResult, Owner, Probe, Undo};
+use std::collections::BTreeMap;
+
+use dssflow_engine::activity::{
+    ActivityContext, ActivityError, ActivityResult, Owner, Probe, Recorded, Undo,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::client::DssClient;
 use super::document::{Place, dropped_keys};
 use super::mark;
-use super::tree;
-use crate::secret::{SecretRef, resolve_in};
+use super::tree::{self, Change};
+use crate::secret::{Secret, SecretRef, resolve_in};
 
 /// Kind of resource recorded for a connection.
 pub(crate) const RESOURCE: &str = "dss:connection";
+/// The field of the mark that holds the hash of the secrets.
+const SEAL: &str = "dssflow:secret";
+/// What is recorded as changed when the secrets of a connection that was there were replaced.
+const REPLACED: &str = "params/secretKey";
 
 /// Whose credentials an S3 connection uses. Others cannot serve Athena and Glue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,18 +56,39 @@ impl S3Credentials {
         }
     }
 
+    async fn resolve(&self, ctx: &ActivityContext) -> ActivityResult<Option<KeyPair>> {
+        match self {
+            Self::KeyPair { access_key, secret_key } => Ok(Some(KeyPair {
+                access_key: resolve_in(ctx, access_key).await?,
+                secret_key: resolve_in(ctx, secret_key).await?,
+            })),
+            Self::AssumeRole { .. } => Ok(None),
+        }
+    }
+
     /// Puts the secret part into a connection about to be sent.
     pub(crate) async fn put_into(&self, ctx: &ActivityContext, connection: &mut Value) -> ActivityResult<()> {
-        match self {
-            Self::KeyPair { access_key, secret_key } => {
-                let access_key = resolve_in(ctx, access_key).await?;
-                let secret_key = resolve_in(ctx, secret_key).await?;
-                connection["params"]["accessKey"] = json!(access_key.expose());
-                connection["params"]["secretKey"] = json!(secret_key.expose());
-            }
-            Self::AssumeRole { .. } => {}
+        if let Some(pair) = self.resolve(ctx).await? {
+            pair.put_into(connection);
         }
         Ok(())
+    }
+}
+
+/// The secrets of a connection, read from where they lie.
+struct KeyPair {
+    access_key: Secret,
+    secret_key: Secret,
+}
+
+impl KeyPair {
+    fn put_into(&self, connection: &mut Value) {
+        connection["params"]["accessKey"] = json!(self.access_key.expose());
+        connection["params"]["secretKey"] = json!(self.secret_key.expose());
+    }
+
+    fn seal(&self, client: &DssClient, name: &str) -> String {
+        client.keyed_hash("connection", &[name, self.access_key.expose(), self.secret_key.expose()])
     }
 }
 
@@ -82,7 +113,8 @@ pub(crate) struct Wanted<'a> {
 }
 
 impl Wanted<'_> {
-    fn patch(&self) -> Value {
+    /// Every key that is managed.
+    pub(crate) fn patch(&self) -> Value {
         let mut patch = self.keys.clone();
         patch["name"] = json!(self.name);
         patch["type"] = json!(self.kind);
@@ -108,11 +140,35 @@ impl Wanted<'_> {
         .no_effect())
     }
 
-    async fn complete(&self, ctx: &ActivityContext, connection: &mut Value) -> ActivityResult<()> {
+    async fn secrets(&self, ctx: &ActivityContext) -> ActivityResult<Option<KeyPair>> {
         match self.credentials {
-            Some(credentials) => credentials.put_into(ctx, connection).await,
-            None => Ok(()),
+            Some(credentials) => credentials.resolve(ctx).await,
+            None => Ok(None),
         }
+    }
+
+    /// The change of the mark when the secrets that were written last are not the site's, and whether that is known
+    /// to replace other ones.
+    fn unsealed(
+        &self,
+        client: &DssClient,
+        existing: &Value,
+        secrets: Option<&KeyPair>,
+    ) -> Option<(Change, bool)> {
+        let pair = secrets?;
+        let seal = pair.seal(client, self.name);
+        let text = existing["description"].as_str().unwrap_or_default();
+        let known = mark::field(text, SEAL);
+        if known.as_deref() == Some(&seal) {
+            return None;
+        }
+        let same_key = known.is_some_and(|known| known.split('.').next() == seal.split('.').next());
+        let replaced = same_key || existing["params"]["accessKey"] != pair.access_key.expose();
+        let new = json!(mark::with_field(text, SEAL, &seal));
+        Some((
+            Change { path: "description".to_owned(), old: existing.get("description").cloned(), new },
+            replaced,
+        ))
     }
 
     /// Creates it if it is not there, then writes what the create call does not take, then reads it back.
@@ -120,34 +176,55 @@ impl Wanted<'_> {
         let place = self.place();
         let patch = self.patch();
         let marks = ctx.marks();
-        if let Some(existing) = place.read(client).await? {
+        let secrets = self.secrets(ctx).await?;
+        let existing = place.read(client).await?;
+        let was_there = existing.is_some();
+        let mut document = if let Some(existing) = existing {
             self.check_kind(&existing)?;
             if mark::owner_of(&existing, &marks) == Owner::Foreign {
                 let message = format!("connection {} exists and is not dssflow's", self.name);
                 return Err(ActivityError::needs_human("ForeignConnection", message).no_effect());
             }
+            existing
         } else {
             ctx.record_resource(RESOURCE, self.name).await?;
+            let mut description = mark::marked("managed by dssflow", &marks);
+            if let Some(pair) = &secrets {
+                description = mark::with_field(&description, SEAL, &pair.seal(client, self.name));
+            }
             let mut body = json!({
-                "name": self.name, "type": self.kind, "description": mark::marked("managed by dssflow", &marks),
-                "usableBy": patch["usableBy"], "allowedGroups": patch["allowedGroups"], "params": patch["params"]
+                "name": self.name, "type": self.kind, "description": description, "usableBy": patch["usableBy"],
+                "allowedGroups": patch["allowedGroups"], "params": patch["params"]
             });
-            self.complete(ctx, &mut body).await?;
+            if let Some(pair) = &secrets {
+                pair.put_into(&mut body);
+            }
             client.post(&["admin", "connections", ""], Some(&body)).await?;
-        }
-        let mut document = place.read(client).await?.ok_or_else(|| {
-            ActivityError::retryable(
-                "ConnectionMissing",
-                format!("connection {} is not there after its creation", self.name),
-            )
-        })?;
-        let changes = tree::changes(&document, &patch);
-        if changes.is_empty() {
+            place.read(client).await?.ok_or_else(|| {
+                ActivityError::retryable(
+                    "ConnectionMissing",
+                    format!("connection {} is not there after its creation", self.name),
+                )
+            })?
+        };
+        let mut changes = tree::changes(&document, &patch);
+        let unsealed = self.unsealed(client, &document, secrets.as_ref());
+        if changes.is_empty() && unsealed.is_none() {
             return Ok(());
         }
+        if was_there {
+            let mut before = tree::recorded(&changes);
+            if unsealed.as_ref().is_some_and(|(_, replaced)| *replaced) {
+                before.insert(REPLACED.to_owned(), json!({"secret": true}));
+            }
+            ctx.record_before(before).await?;
+        }
+        changes.extend(unsealed.map(|(change, _)| change));
         tree::apply(&mut document, &changes);
-        self.complete(ctx, &mut document).await?;
-        client.put(&["admin", "connections", self.name], &document).await?;
+        if let Some(pair) = &secrets {
+            pair.put_into(&mut document);
+        }
+        place.write(client, &document).await?;
         self.verify(client).await
     }
 
@@ -161,9 +238,13 @@ impl Wanted<'_> {
         let Some(existing) = self.place().read(client).await? else { return Ok(Probe::Absent) };
         self.check_kind(&existing)?;
         let owner = mark::owner_of(&existing, &ctx.marks());
-        // Ours but not as wanted: created and not yet written, or the spec changed.
-        if owner != Owner::Foreign && !tree::holds(&existing, &self.patch()) {
-            return Ok(Probe::Absent);
+        // Ours but not as wanted: created and not yet written, or the spec or its secrets changed.
+        if owner != Owner::Foreign {
+            let secrets = self.secrets(ctx).await?;
+            let is_sealed = self.unsealed(client, &existing, secrets.as_ref()).is_none();
+            if !is_sealed || !tree::holds(&existing, &self.patch()) {
+                return Ok(Probe::Absent);
+            }
         }
         Ok(Probe::Present { output, owner })
     }
@@ -175,26 +256,68 @@ impl Wanted<'_> {
         let dropped = tree::changes(&stored, &self.patch());
         if dropped.is_empty() { Ok(()) } else { Err(dropped_keys(&place, &stored, &dropped)) }
     }
-}
 
-/// Deletes a connection of this run that nothing uses.
-pub(crate) async fn remove(ctx: &ActivityContext, client: &DssClient, name: &str) -> ActivityResult<Undo> {
-    let place = Place::Connection(name.to_owned());
-    let Some(existing) = place.read(client).await? else { return Ok(Undo::NothingToDo) };
-    if mark::owner_of(&existing, &ctx.marks()) != Owner::ThisRun {
-        return Ok(Undo::NothingToDo);
+    /// Deletes a connection of this run that nothing uses; puts back what this run changed in an earlier run's.
+    pub(crate) async fn remove(
+        &self,
+        ctx: &ActivityContext,
+        client: &DssClient,
+        recorded: &Recorded,
+    ) -> ActivityResult<Undo> {
+        let (place, name) = (self.place(), self.name);
+        let Some(existing) = place.read(client).await? else { return Ok(Undo::NothingToDo) };
+        match mark::owner_of(&existing, &ctx.marks()) {
+            Owner::ThisRun => {}
+            Owner::ThisSite(_) if !recorded.before.is_empty() => {
+                return self.restore(ctx, client, existing, &recorded.before).await;
+            }
+            Owner::ThisSite(_) | Owner::Foreign => return Ok(Undo::NothingToDo),
+        }
+        if let Some(user) = dataset_on(client, name).await? {
+            return Ok(Undo::Kept { reason: format!("connection {name} is used by dataset {user}") });
+        }
+        client.delete(&["admin", "connections", name], &[]).await?;
+        if place.read(client).await?.is_some() {
+            return Err(ActivityError::retryable(
+                "ConnectionStays",
+                format!("connection {name} is still there after its deletion"),
+            ));
+        }
+        Ok(Undo::Undone)
     }
-    if let Some(user) = dataset_on(client, name).await? {
-        return Ok(Undo::Kept { reason: format!("connection {name} is used by dataset {user}") });
+
+    async fn restore(
+        &self,
+        ctx: &ActivityContext,
+        client: &DssClient,
+        mut document: Value,
+        before: &BTreeMap<String, Value>,
+    ) -> ActivityResult<Undo> {
+        let mut before = before.clone();
+        let replaced = before.remove(REPLACED).is_some_and(|entry| entry["secret"] == true);
+        let plan = tree::restoration(&document, &self.patch(), &before);
+        if !plan.restore.is_empty() {
+            for (path, old) in &plan.restore {
+                tree::put(&mut document, path, old.as_ref());
+            }
+            if let Some(pair) = self.secrets(ctx).await? {
+                pair.put_into(&mut document);
+            }
+            self.place().write(client, &document).await?;
+        }
+        let mut left = plan.changed;
+        if replaced {
+            left.push("params/accessKey, params/secretKey".to_owned());
+        }
+        if !left.is_empty() {
+            let message = format!("connection {}: not put back: {}", self.name, left.join(", "));
+            return Err(ActivityError::terminal("ChangedSince", message).help(
+                "secrets of before are not known here, and what others changed since is theirs: set these keys in DSS, \
+                 then `dssflow mark-undone RUN STEP`",
+            ));
+        }
+        Ok(if plan.restore.is_empty() { Undo::NothingToDo } else { Undo::Undone })
     }
-    client.delete(&["admin", "connections", name], &[]).await?;
-    if place.read(client).await?.is_some() {
-        return Err(ActivityError::retryable(
-            "ConnectionStays",
-            format!("connection {name} is still there after its deletion"),
-        ));
-    }
-    Ok(Undo::Undone)
 }
 
 /// A dataset that uses a connection, as `PROJECT.name`.

@@ -3,8 +3,9 @@
 //!
 //! The document has no version and the last writer wins, so the workflow holds a lock on it. It is read, only our
 //! keys are changed, what they held is recorded first, it is written, and it is read again: DSS drops what it does
-//! not know without a word, and a dropped key is an error that names it; the old document is put back then. The undo puts back the keys that still hold
-//! our value, and fails naming the others.
+//! not know without a word, and a dropped key is an error that names it; the old document is put back then. Secrets
+//! that come back unreadable are never written over real ones (`redaction`). The undo puts back the keys that still
+//! hold our value, and fails naming the others.
 
 use std::marker::PhantomData;
 
@@ -16,6 +17,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::client::{DssClient, DssTarget};
+use super::redaction::{Redaction, unreadable};
 use super::tree::{self, Change};
 
 /// Which document.
@@ -27,6 +29,10 @@ pub(crate) enum Place {
     Plugin(String),
     /// The settings of a project.
     Project(String),
+    /// A dataset of a project.
+    Dataset(String, String),
+    /// A recipe of a project, with its code.
+    Recipe(String, String),
     /// A connection. Its secrets come back unreadable and must be put in again before it is written.
     Connection(String),
 }
@@ -37,6 +43,8 @@ impl Place {
             Self::GeneralSettings => "the general settings".to_owned(),
             Self::Plugin(id) => format!("the settings of plugin {id}"),
             Self::Project(key) => format!("the settings of project {key}"),
+            Self::Dataset(key, name) => format!("dataset {key}.{name}"),
+            Self::Recipe(key, name) => format!("recipe {key}.{name}"),
             Self::Connection(name) => format!("connection {name}"),
         }
     }
@@ -59,6 +67,23 @@ impl Place {
                 }
                 client.get(&["projects", key, "settings"]).await.map(Some)
             }
+            Self::Dataset(key, name) => {
+                let projects = client.get(&["projects", ""]).await?;
+                if !lists(&projects, "projectKey", key) {
+                    return Ok(None);
+                }
+                let datasets = ["projects", key, "datasets", ""];
+                if !lists(&client.get_with(&datasets, &[("foreign", "False")]).await?, "name", name) {
+                    return Ok(None);
+                }
+                client.get(&["projects", key, "datasets", name]).await.map(Some)
+            }
+            Self::Recipe(key, name) => {
+                if !lists(&client.get(&["projects", key, "recipes", ""]).await?, "name", name) {
+                    return Ok(None);
+                }
+                client.get(&["projects", key, "recipes", name]).await.map(Some)
+            }
             Self::Connection(name) => {
                 let connections = client.get(&["admin", "connections", ""]).await?;
                 if connections.get(name).is_none() {
@@ -69,14 +94,60 @@ impl Place {
         }
     }
 
-    async fn write(&self, client: &DssClient, document: &Value) -> ActivityResult<()> {
+    /// Writes the document, unless that would put an unreadable secret over a real one.
+    pub(crate) async fn write(&self, client: &DssClient, document: &Value) -> ActivityResult<()> {
+        self.check_secrets(document)?;
         match self {
             Self::GeneralSettings => client.put(&["admin", "general-settings"], document).await,
             Self::Plugin(id) => client.post(&["plugins", id, "settings"], Some(document)).await,
             Self::Project(key) => client.put(&["projects", key, "settings"], document).await,
+            Self::Dataset(key, name) => client.put(&["projects", key, "datasets", name], document).await,
+            Self::Recipe(key, name) => client.put(&["projects", key, "recipes", name], document).await,
             Self::Connection(name) => client.put(&["admin", "connections", name], document).await,
         }
         .map(drop)
+    }
+
+    /// Names the encrypted secrets of others that were there before a write and are not after it.
+    fn check_carried(&self, before: &Value, after: &Value) -> ActivityResult<()> {
+        let kept = unreadable(after);
+        let gone: Vec<String> = unreadable(before)
+            .into_iter()
+            .filter(|found| !kept.iter().any(|other| other.path == found.path))
+            .map(|found| found.path)
+            .collect();
+        if gone.is_empty() || matches!(self, Self::Connection(_)) {
+            return Ok(());
+        }
+        let message =
+            format!("{}: DSS did not take back its own encrypted {}", self.named(), gone.join(", "));
+        Err(ActivityError::terminal("SecretsDropped", message)
+            .help("set these secrets again by hand in DSS, then resume"))
+    }
+
+    /// Refuses a document that would overwrite a secret with what DSS shows in its place.
+    fn check_secrets(&self, document: &Value) -> ActivityResult<()> {
+        let strict = matches!(self, Self::Connection(_));
+        let lost: Vec<String> = unreadable(document)
+            .into_iter()
+            .filter(|found| strict || found.form == Redaction::Masked)
+            .map(|found| found.path)
+            .collect();
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let message = format!(
+            "{} was not written: DSS shows {} unreadable, and writing that back would replace the secret by it",
+            self.named(),
+            lost.join(", ")
+        );
+        let help = if strict {
+            "dssflow can write only the secrets that the site names; take this one out of the connection in DSS, or \
+             set by hand what the step wants"
+        } else {
+            "set by hand in DSS what the step wants (`dssflow why RUN` shows it), then resume: equal keys are not written"
+        };
+        Err(ActivityError::needs_human("RedactedSecret", message).help(help).no_effect())
     }
 
     fn missing(&self) -> ActivityError {
@@ -144,6 +215,7 @@ impl<I: DocumentInput> Activity for DocumentUpdate<I> {
         input.complete(ctx, &mut document).await?;
         place.write(&client, &document).await?;
         let stored = place.read(&client).await?.ok_or_else(|| place.missing())?;
+        place.check_carried(&original, &stored)?;
         let dropped = tree::changes(&stored, &patch);
         if !dropped.is_empty() {
             // Half of our settings serve nobody, and an undo could not tell them from somebody else's: they go at once.
@@ -187,6 +259,7 @@ impl<I: DocumentInput> Activity for DocumentUpdate<I> {
             input.complete(ctx, &mut document).await?;
             place.write(&client, &document).await?;
             let stored = place.read(&client).await?.ok_or_else(|| place.missing())?;
+            place.check_carried(&document, &stored)?;
             let again = tree::restoration(&stored, &input.patch(&stored)?, &recorded.before);
             if !again.restore.is_empty() {
                 let keys: Vec<&str> = again.restore.iter().map(|(path, _)| path.as_str()).collect();
@@ -230,5 +303,5 @@ pub(crate) fn dropped_keys(place: &Place, stored: &Value, dropped: &[Change]) ->
         "SettingsDropped",
         format!("{}: DSS did not keep {}; it holds {held}", place.named(), paths.join(", ")),
     )
-    .help("set the option once by hand in DSS, read the object back, and put its spelling into `overlays` of the site")
+    .help("set the option once by hand in DSS; `dssflow dss capture` then prints what belongs into `overlays` of the site")
 }

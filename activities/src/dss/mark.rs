@@ -18,15 +18,36 @@ pub(crate) fn marked(text: &str, marks: &Marks) -> String {
 
 /// Whose a thing with this text is.
 pub(crate) fn owner(text: &str, marks: &Marks) -> Owner {
-    let Some(start) = text.rfind(OPEN) else { return Owner::Foreign };
-    let inside = &text[start + 1..];
-    let Some(end) = inside.find(']') else { return Owner::Foreign };
-    let fields: Vec<(&str, String)> = inside[..end]
-        .split(';')
-        .filter_map(|field| field.split_once('='))
-        .map(|(key, value)| (key, decoded(value)))
-        .collect();
+    let Some((start, end)) = span(text) else { return Owner::Foreign };
+    let fields: Vec<(&str, String)> = fields(&text[start..end]).collect();
     marks.owner_by(fields.iter().map(|(key, value)| (*key, value.as_str())))
+}
+
+/// A field that stands in the mark beside whose the thing is.
+pub(crate) fn field(text: &str, key: &str) -> Option<String> {
+    let (start, end) = span(text)?;
+    fields(&text[start..end]).find(|(known, _)| *known == key).map(|(_, value)| value)
+}
+
+/// `text` with a field put into its mark, or changed there. A text without a mark stays as it is.
+pub(crate) fn with_field(text: &str, key: &str, value: &str) -> String {
+    let Some((start, end)) = span(text) else { return text.to_owned() };
+    let known =
+        text[start..end].split(';').filter(|field| field.split_once('=').is_none_or(|(k, _)| k != key));
+    let mut fields: Vec<String> = known.map(str::to_owned).collect();
+    fields.push(format!("{key}={}", encoded(value)));
+    format!("{}{}{}", &text[..start], fields.join(";"), &text[end..])
+}
+
+/// Where the mark's fields begin and end.
+fn span(text: &str) -> Option<(usize, usize)> {
+    let start = text.rfind(OPEN)? + 1;
+    let end = start + text[start..].find(']')?;
+    Some((start, end))
+}
+
+fn fields(inside: &str) -> impl Iterator<Item = (&str, String)> {
+    inside.split(';').filter_map(|field| field.split_once('=')).map(|(key, value)| (key, decoded(value)))
 }
 
 /// Whose a JSON object is by its `description`.
@@ -88,5 +109,18 @@ mod tests {
         assert_eq!(owner(&text, &marks("r2", "my site=1%")), Owner::ThisSite("r;1]".into()));
         assert_eq!(owner(&text, &marks("r2", "elsewhere")), Owner::Foreign);
         assert_eq!(owner("managed by hand", &ours), Owner::Foreign);
+    }
+
+    #[test]
+    fn a_field_is_put_in_and_changed_and_the_owner_stays() {
+        let ours = marks("r", "site");
+        let text = marked("theirs", &ours);
+        assert_eq!(field(&text, "dssflow:secret"), None);
+        let sealed = with_field(&with_field(&text, "dssflow:secret", "a=1"), "dssflow:secret", "b;2");
+        assert_eq!(field(&sealed, "dssflow:secret").as_deref(), Some("b;2"));
+        assert_eq!(sealed.matches("dssflow:secret").count(), 1);
+        assert_eq!(owner(&sealed, &ours), Owner::ThisRun);
+        assert!(sealed.starts_with("theirs\n["));
+        assert_eq!(with_field("by hand", "k", "v"), "by hand");
     }
 }

@@ -12,11 +12,15 @@ mod clusters;
 mod connection;
 mod document;
 mod mark;
+mod redaction;
+mod reply;
+mod task;
 mod tree;
 
 pub mod admin_password;
 pub mod athena_connection;
 pub mod athena_link;
+pub mod capture;
 pub mod client;
 pub mod cluster;
 pub mod cluster_attach;
@@ -36,6 +40,7 @@ pub mod project_settings;
 pub mod push_images;
 pub mod ready;
 pub mod s3_connection;
+pub mod smoke;
 pub mod spark_config;
 pub mod sql_check;
 
@@ -72,5 +77,6 @@ pub fn register(registry: &mut ActivityRegistry) -> Result<(), RegistryError> {
     registry.add(default_cluster::NAME, default_cluster::DefaultCluster::new())?;
     registry.add(project::NAME, project::Project)?;
     registry.add(project_settings::NAME, project_settings::ProjectSettings::new())?;
-    registry.add(nodes_check::NAME, nodes_check::NodesCheck)
+    registry.add(nodes_check::NAME, nodes_check::NodesCheck)?;
+    smoke::register(registry)
 }

@@ -86,6 +86,24 @@ async fn installed(client: &DssClient, id: &str) -> ActivityResult<Option<Plugin
     }))
 }
 
+/// Starts the installation, unless an earlier one has ended well.
+async fn start(client: &DssClient, input: &PluginInput) -> ActivityResult<Value> {
+    if installed(client, &input.plugin_id).await?.is_some() {
+        return Ok(json!({"hasResult": true, "result": {}}));
+    }
+    match &input.source {
+        PluginSource::Store => {
+            let body = json!({"pluginId": input.plugin_id});
+            client.post(&["plugins", "actions", "installFromStore"], Some(&body)).await
+        }
+        PluginSource::Zip { url, sha256 } => {
+            let bytes = download(url, sha256).await?;
+            let name = url.rsplit('/').next().unwrap_or("plugin.zip");
+            client.upload(&["plugins", "actions", "future", "installFromZip"], name, bytes).await
+        }
+    }
+}
+
 impl Activity for PluginInstall {
     type Input = PluginInput;
     type Output = PluginOutput;
@@ -102,18 +120,8 @@ impl Activity for PluginInstall {
         }
         ctx.record_before(BTreeMap::from([("installed".to_owned(), Value::Null)])).await?;
         ctx.record_resource("dss:plugin", &input.plugin_id).await?;
-        let started = match &input.source {
-            PluginSource::Store => {
-                let body = json!({"pluginId": input.plugin_id});
-                client.post(&["plugins", "actions", "installFromStore"], Some(&body)).await?
-            }
-            PluginSource::Zip { url, sha256 } => {
-                let bytes = download(url, sha256).await?;
-                let name = url.rsplit('/').next().unwrap_or("plugin.zip");
-                client.upload(&["plugins", "actions", "future", "installFromZip"], name, bytes).await?
-            }
-        };
-        client.wait_future(ctx, &started, &format!("installation of plugin {}", input.plugin_id)).await?;
+        let what = format!("installation of plugin {}", input.plugin_id);
+        client.task(ctx, &what, start(&client, input)).await?;
         installed(&client, &input.plugin_id).await?.ok_or_else(|| {
             ActivityError::retryable(
                 "PluginMissing",
@@ -172,8 +180,15 @@ impl Activity for PluginInstall {
             return Ok(Undo::Kept { reason: format!("plugin {} is used by {user}", input.plugin_id) });
         }
         let body = json!({"force": false});
-        let started = client.post(&["plugins", &input.plugin_id, "actions", "delete"], Some(&body)).await?;
-        client.wait_future(ctx, &started, &format!("deletion of plugin {}", input.plugin_id)).await?;
+        let path = ["plugins", &input.plugin_id, "actions", "delete"];
+        let what = format!("deletion of plugin {}", input.plugin_id);
+        let deleted = client.task(ctx, &what, client.post(&path, Some(&body))).await;
+        // A deletion whose reply was lost, or whose task a restart forgot, may have been done.
+        if let Err(error) = deleted
+            && installed(&client, &input.plugin_id).await?.is_some()
+        {
+            return Err(error);
+        }
         Ok(Undo::Undone)
     }
 

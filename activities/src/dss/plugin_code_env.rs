@@ -113,16 +113,21 @@ impl Activity for PluginCodeEnv {
         } else {
             let body = json!({"deploymentMode": "PLUGIN_MANAGED", "conda": false, "pythonInterpreter": input.interpreter});
             let path = ["plugins", &input.plugin_id, "code-env", "actions", "create"];
-            let started = client.post(&path, Some(&body)).await?;
-            let result = client
-                .wait_future(ctx, &started, "creation of the plugin's code environment")
-                .await
-                .map_err(|error| {
+            let start = async {
+                // What an earlier task of ours has made in the end is not made again.
+                if env_exists(&client, &name).await? {
+                    return Ok(json!({"hasResult": true, "result": {"envName": name}}));
+                }
+                client.post(&path, Some(&body)).await
+            };
+            let result = client.task(ctx, "creation of the plugin's code environment", start).await.map_err(
+                |error| {
                     error.help(format!(
                         "is {} on the host, and does it reach PyPI? the log of the code env in DSS says",
                         input.interpreter
                     ))
-                })?;
+                },
+            )?;
             result["envName"].as_str().map_or(name, str::to_owned)
         };
         ctx.record_resource("dss:code-env", &name).await?;
@@ -177,8 +182,9 @@ impl Activity for PluginCodeEnv {
             }
         }
         if recorded.before.contains_key("env") && env_exists(&client, &name).await? {
-            let reply = client.delete(&["admin", "code-envs", "PYTHON", &name], &[("wait", "True")]).await?;
-            client.wait_future(ctx, &reply, "deletion of the plugin's code environment").await?;
+            let path = ["admin", "code-envs", "PYTHON", &name];
+            let delete = client.delete(&path, &[("wait", "True")]);
+            client.task(ctx, "deletion of the plugin's code environment", delete).await?;
             undo = Undo::Undone;
         }
         Ok(undo)

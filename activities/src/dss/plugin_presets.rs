@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use super::client::DssTarget;
 use super::document::{DocumentInput, DocumentUpdate, Place};
 use super::plugin::default_plugin;
+use super::tree::overlaid;
 
 /// The registered name.
 pub const NAME: &str = "dss.plugin-presets";
@@ -24,7 +25,7 @@ pub const NAME: &str = "dss.plugin-presets";
 pub(crate) type PluginPresets = DocumentUpdate<PluginPresetsInput>;
 
 /// What the activity takes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PluginPresetsInput {
     /// Which DSS.
@@ -46,6 +47,9 @@ pub struct PluginPresetsInput {
     /// Whether nodes get private addresses only.
     #[serde(default)]
     pub private: bool,
+    /// Merged into the plugin's settings as they are written; `null` takes a key out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlay: Option<Value>,
 }
 
 /// What the activity gives.
@@ -98,10 +102,11 @@ impl DocumentInput for PluginPresetsInput {
         if self.private {
             network["privateSubnets"] = json!(self.subnets);
         }
-        Ok(json!({"presets": [
+        let ours = json!({"presets": [
             preset(&self.connection_preset, "connection-info", connection)?,
             preset(&self.network_preset, "networking-settings", network)?
-        ]}))
+        ]});
+        Ok(overlaid(ours, self.overlay.as_ref()))
     }
 
     fn output(&self, _document: &Value) -> PluginPresetsOutput {

@@ -13,7 +13,7 @@ use dssflow_engine::activity::{
     Activity, ActivityContext, ActivityResult, Effect, Owner, Probe, Recorded, Undo,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::client::{DssClient, DssTarget};
 use super::document::SETTLE;
@@ -116,10 +116,7 @@ impl Activity for Project {
             ("clearJobAndScenarioLogs", "True"),
             ("wait", "True"),
         ];
-        let reply: Value = client.delete(&["projects", &input.key], &query).await?;
-        if reply["jobId"].is_string() {
-            client.wait_future(ctx, &reply, "project deletion").await?;
-        }
+        client.task(ctx, "project deletion", client.delete(&["projects", &input.key], &query)).await?;
         Ok(Undo::Undone)
     }
 

@@ -4,7 +4,8 @@
 //! noted by heartbeat before it is polled, so that the next attempt waits for the same push.
 //!
 //! # Idempotency
-//! The same images give the same digests: pushing twice changes nothing.
+//! The same images give the same digests: pushing twice changes nothing. An attempt after a crash waits for the push
+//! that is under way.
 //! # Compensation
 //! None here: the images go with the repositories, which are a step of their own.
 //!
@@ -12,7 +13,6 @@
 
 use dssflow_engine::activity::{Activity, ActivityContext, ActivityResult, Effect};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use super::client::{DssClient, DssTarget};
 
@@ -30,16 +30,7 @@ pub struct PushImagesInput {
 
 /// What the activity gives.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PushImagesOutput {
-    /// The job in DSS; absent when DSS answered at once.
-    pub job_id: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Details {
-    #[serde(rename = "jobId")]
-    job_id: String,
-}
+pub struct PushImagesOutput {}
 
 /// The activity.
 pub(crate) struct PushImages;
@@ -58,31 +49,16 @@ impl Activity for PushImages {
         input: &PushImagesInput,
     ) -> ActivityResult<PushImagesOutput> {
         let client = DssClient::connect(ctx, &input.target).await?;
-        if let Some(details) = ctx.last_heartbeat::<Details>() {
-            let started = json!({"jobId": details.job_id, "hasResult": false});
-            match client.wait_future(ctx, &started, WHAT).await {
-                Ok(_) => return Ok(PushImagesOutput { job_id: Some(details.job_id) }),
-                // The job failed, or DSS was restarted and knows it no longer: push again.
-                Err(error) if error.code.starts_with("DssTask") || error.code.starts_with("ERR_") => {
-                    tracing::info!(%error, "the earlier push is over, pushing again");
-                }
-                Err(error) => return Err(error),
-            }
-        }
         let path = ["admin", "container-exec", "actions", "push-base-images"];
-        let started: Value = client.post(&path, None).await?;
-        let job_id = started["jobId"].as_str().map(str::to_owned);
-        if let Some(job_id) = &job_id {
-            ctx.heartbeat(json!({"jobId": job_id}));
-        }
-        client.wait_future(ctx, &started, WHAT).await.map_err(|error| {
+        let pushed = client.task(ctx, WHAT, client.post(&path, None)).await;
+        pushed.map_err(|error| {
             if error.code == "ERR_CONTAINER_IMAGE_PUSH_FAILED" {
                 error.help("check the registry URL, that the service user's aws client may log in to ECR, and that docker works for it")
             } else {
                 error
             }
         })?;
-        Ok(PushImagesOutput { job_id })
+        Ok(PushImagesOutput {})
     }
 
     fn describe(&self, _input: &PushImagesInput) -> String {

@@ -4,7 +4,8 @@
 //! The name is looked up in the list before anything is created; a connection of ours that is not as wanted is
 //! written again. `ENVIRONMENT` credentials cannot be asked for: Athena and Glue cannot use them.
 //! # Compensation
-//! Deleted when its mark names this run and no dataset uses it. The bucket is never touched.
+//! Deleted when its mark names this run and no dataset uses it; what this run changed in an earlier run's is put
+//! back, except secrets, which are named. The bucket is never touched.
 //!
 //! Page: <https://doc.dataiku.com/dss/latest/connecting/s3.html>
 
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::client::{DssClient, DssTarget};
-use super::connection::{S3Credentials, Wanted, audience, remove};
+use super::connection::{S3Credentials, Wanted, audience};
 use super::document::SETTLE;
 use super::tree::overlaid;
 
@@ -83,7 +84,7 @@ impl S3ConnectionInput {
         overlaid(keys, self.overlay.as_ref())
     }
 
-    fn wanted(&self) -> Wanted<'_> {
+    pub(crate) fn wanted(&self) -> Wanted<'_> {
         Wanted { name: &self.name, kind: "EC2", keys: self.keys(), credentials: Some(&self.credentials) }
     }
 
@@ -134,10 +135,10 @@ impl Activity for S3Connection {
         &self,
         ctx: &ActivityContext,
         input: &S3ConnectionInput,
-        _recorded: &Recorded,
+        recorded: &Recorded,
     ) -> ActivityResult<Undo> {
         let client = DssClient::connect(ctx, &input.target).await?;
-        remove(ctx, &client, &input.name).await
+        input.wanted().remove(ctx, &client, recorded).await
     }
 
     fn describe(&self, input: &S3ConnectionInput) -> String {

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::client::{DssClient, DssTarget};
+use super::reply::{Trouble, clipped};
 
 /// The registered name.
 pub const NAME: &str = "dss.sql-check";
@@ -29,6 +30,9 @@ pub struct SqlCheckInput {
     /// The query.
     #[serde(default = "select_one")]
     pub query: String,
+    /// What its one value must be; anything without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expect: Option<String>,
 }
 
 fn select_one() -> String {
@@ -62,7 +66,7 @@ impl Activity for SqlCheck {
             "postQueries": null, "database": null, "datasetFullName": null, "projectKey": null, "extraConf": {}
         });
         let reply = client.post_long(&["sql", "queries", ""], &[], Some(&body), QUERY_TIMEOUT).await;
-        let reply = reply.map_err(ActivityError::no_effect)?;
+        let reply = reply.map_err(|trouble: Trouble| trouble.into_error().no_effect())?;
         let id = reply["queryId"].as_str().ok_or_else(|| {
             ActivityError::retryable("SqlCheck", format!("the query on {} got no id", input.connection))
                 .no_effect()
@@ -71,12 +75,24 @@ impl Activity for SqlCheck {
         let text = client.get_with(&["sql", "queries", id, "stream"], &format).await?;
         // Errors of a query that had begun to answer show only here.
         client.get(&["sql", "queries", id, "finish-streaming"]).await?;
-        let rows = match &text {
-            Value::String(text) => text.lines().count(),
-            // One row of one number or word is JSON as well.
-            Value::Null => 0,
-            Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => 1,
+        // One row of one number or word is JSON as well.
+        let text = match text {
+            Value::String(text) => text,
+            Value::Null => String::new(),
+            other => other.to_string(),
         };
+        if let Some(expected) = &input.expect
+            && text.trim() != expected
+        {
+            let message = format!(
+                "{} on {} gave {:?}, not {expected}",
+                input.query,
+                input.connection,
+                clipped(text.trim())
+            );
+            return Err(ActivityError::retryable("SqlAnswer", message).no_effect());
+        }
+        let rows = text.lines().count();
         let rows = u64::try_from(rows).unwrap_or(u64::MAX);
         Ok(SqlCheckOutput { connection: input.connection.clone(), rows })
     }

@@ -53,8 +53,7 @@ fn walk(path: &str, current: Option<&Value>, wish: &Value, found: &mut Vec<Chang
             }
         }
         (Some(Value::Array(items)), Value::Array(wanted))
-            if is_named_list(wish)
-                && (items.is_empty() || items.iter().any(|item| item_name(item).is_some())) =>
+            if is_named_list(wish) && items.iter().all(Value::is_object) =>
         {
             for value in wanted {
                 let name = item_name(value).unwrap_or_default();
@@ -253,6 +252,9 @@ pub(crate) fn shown(document: &Value, paths: &[String]) -> Value {
     let fields = paths.iter().map(|path| (path.clone(), get(document, path).cloned().unwrap_or_default()));
     Value::Object(fields.collect::<Map<_, _>>())
 }
+
+#[cfg(test)]
+mod property;
 
 #[cfg(test)]
 mod tests {

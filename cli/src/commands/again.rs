@@ -37,7 +37,7 @@ pub(crate) async fn retry(ui: &Ui, settings: &Settings, args: RetryArgs) -> Comm
         let done = format!("step {step} is to be tried again");
         return target.write(ui, settings, verb, &reason, &done).await;
     }
-    drive(ui, settings, target, verb, &reason, args.output.output).await
+    Box::pin(drive(ui, settings, target, verb, &reason, args.output.output)).await
 }
 
 /// Does a step and what depends on it again.
@@ -59,7 +59,7 @@ pub(crate) async fn rerun(ui: &Ui, settings: &Settings, args: RerunArgs) -> Comm
         let done = format!("step {from} is to be done again, with {} after it", closure.len() - 1);
         return target.write(ui, settings, verb, &args.reason, &done).await;
     }
-    drive(ui, settings, target, verb, &args.reason, args.output.output).await
+    Box::pin(drive(ui, settings, target, verb, &args.reason, args.output.output)).await
 }
 
 /// Starts a run that takes over from another.

@@ -21,7 +21,10 @@ const METADATA: &str = "http://169.254.169.254";
 
 /// Looks, then writes.
 pub(crate) async fn run(ui: &Ui, args: &InitArgs) -> CommandResult {
-    catalog::find(&args.workflow)?;
+    let workflow = catalog::find(&args.workflow)?.name;
+    if workflow == dssflow_workflows::image::NAME {
+        return images(ui, args);
+    }
     let mut facts = InstanceFacts::default();
     // What was found in time counts; the rest is left open in the file.
     if !args.offline && tokio::time::timeout(PATIENCE, Box::pin(look(args, &mut facts))).await.is_err() {
@@ -39,6 +42,18 @@ pub(crate) async fn run(ui: &Ui, args: &InitArgs) -> CommandResult {
             ui.note(&format!("{}: no instance metadata here, fill in what is marked", args.output.display()));
         }
     }
+    ui.note(&format!("then: dssflow run {} -f {}", args.workflow, args.output.display()));
+    Ok(Exit::Ok)
+}
+
+/// A file of images has nothing that could be looked up.
+fn images(ui: &Ui, args: &InitArgs) -> CommandResult {
+    if args.output == Path::new("-") {
+        ui.out(catalog::EXAMPLE_IMAGES.trim_end());
+        return Ok(Exit::Ok);
+    }
+    write(&args.output, catalog::EXAMPLE_IMAGES, args.force)?;
+    ui.note(&format!("{}: an example; put in your own registry and images", args.output.display()));
     ui.note(&format!("then: dssflow run {} -f {}", args.workflow, args.output.display()));
     Ok(Exit::Ok)
 }

@@ -6,8 +6,8 @@ use dssflow_activities::preflight::{self, CHECKS, CheckReport, Finding, Report, 
 use serde_json::json;
 
 use crate::args::{PreflightArgs, ReportFormat};
-use crate::catalog;
-use crate::commands::run::{sandbox_behind, start_sandbox};
+use crate::catalog::{self, MadeOf};
+use crate::commands::run::{choose_site, sandbox_behind};
 use crate::config::Settings;
 use crate::error::{Code, CommandError, CommandResult, Exit};
 use crate::suggest;
@@ -21,15 +21,12 @@ const EXPIRY: &str = "P03";
 
 /// Looks, then prints.
 pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &PreflightArgs) -> CommandResult {
-    catalog::find(&args.workflow)?;
+    if catalog::find(&args.workflow)?.made_of != MadeOf::Site {
+        let error = CommandError::new(Code::Usage, format!("nothing is looked at before {}", args.workflow));
+        return Err(error.hint(format!("`{} preflight bootstrap` looks at a site", settings.command())));
+    }
     let only = chosen(&args.only)?;
-    let sandbox = if args.sandbox { Some(start_sandbox(ui, settings).await?) } else { None };
-    let file = match (&args.file, &sandbox) {
-        (Some(file), _) => file.clone(),
-        (None, Some(sandbox)) => sandbox.site_yaml.clone(),
-        (None, None) => "site.yaml".into(),
-    };
-    let site = catalog::read_site(&file, &args.set)?;
+    let (site, sandbox) = choose_site(ui, settings, args.file.as_deref(), &args.set, args.sandbox).await?;
     let workflow = catalog::build(&args.workflow, &site)?;
     let sandbox = match sandbox {
         Some(sandbox) => Some(sandbox),

@@ -51,12 +51,18 @@ fn policy(args: &PruneArgs) -> CommandResult<Policy> {
 pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &PruneArgs) -> CommandResult {
     let policy = policy(args)?;
     let access = Access::open_as(&settings.store, "dssflow runs prune").await?;
-    let result = prune(ui, &access, policy, args).await;
+    let result = prune(ui, settings, &access, policy, args).await;
     access.close().await?;
     result
 }
 
-async fn prune(ui: &Ui, access: &Access, policy: Policy, args: &PruneArgs) -> CommandResult {
+async fn prune(
+    ui: &Ui,
+    settings: &Settings,
+    access: &Access,
+    policy: Policy,
+    args: &PruneArgs,
+) -> CommandResult {
     let found = once(ui, access, &PruneOrder { policy: policy.clone(), dry_run: true }).await?;
     if args.dry_run || found.runs.is_empty() {
         tell_stays(ui, &found);
@@ -76,9 +82,10 @@ async fn prune(ui: &Ui, access: &Access, policy: Policy, args: &PruneArgs) -> Co
     tell_stays(ui, &done);
     print(ui, &done, args.output);
     ui.note(&format!(
-        "{} removed, and {} of graphs and large values that only they named; `dssflow store compact` gives the room back",
+        "{} removed, and {} of graphs and large values that only they named; `{} store compact` gives the room back",
         count(done.runs.len()),
-        size(done.swept_bytes)
+        size(done.swept_bytes),
+        settings.command()
     ));
     Ok(Exit::Ok)
 }

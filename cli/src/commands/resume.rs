@@ -50,7 +50,7 @@ pub(crate) async fn go_on(
     let changed = match upgrade {
         Some(yes) if !over => compare(ui, &target, yes).await,
         None if !over => {
-            tell_of_changes(ui, &target).await;
+            tell_of_changes(ui, settings, &target).await;
             Ok(false)
         }
         _ => Ok(false),
@@ -92,7 +92,10 @@ async fn compare(ui: &Ui, target: &Target, yes: bool) -> CommandResult<bool> {
     let Access::Store(store) = &target.access else { return Ok(false) };
     let run = &target.view.run;
     let engine = engine_on(store)?;
-    let definition = catalog::definition();
+    let definition = match target.view.workflow.as_str() {
+        dssflow_workflows::image::NAME => catalog::image_definition(),
+        _ => catalog::definition(),
+    };
     let Some(comparison) = engine.compare(run).await? else {
         return Err(CommandError::new(
             Code::RunForeign,
@@ -122,7 +125,7 @@ async fn compare(ui: &Ui, target: &Target, yes: bool) -> CommandResult<bool> {
 }
 
 /// A run keeps the workflow that it was made with. Whoever resumes it with another version is told what that means.
-async fn tell_of_changes(ui: &Ui, target: &Target) {
+async fn tell_of_changes(ui: &Ui, settings: &Settings, target: &Target) {
     let Access::Store(store) = &target.access else { return };
     let run = &target.view.run;
     // What stands against a comparison is told by `--upgrade`; the run goes on without one.
@@ -135,8 +138,9 @@ async fn tell_of_changes(ui: &Ui, target: &Target) {
         Verdict::Incompatible => format!("{n} steps differ, some of which have started"),
     };
     ui.note(&format!(
-        "run {run} keeps the workflow that it was made with; in this version {what}: `dssflow resume {run} --upgrade` \
-         shows them and brings it over"
+        "run {run} keeps the workflow that it was made with; in this version {what}: `{} resume {run} --upgrade` \
+         shows them and brings it over",
+        settings.command()
     ));
 }
 

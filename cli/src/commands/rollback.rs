@@ -15,6 +15,7 @@ use crate::describe;
 use crate::drive::{Aim, Session, Stream, exit_of, summary};
 use crate::error::{Code, CommandError, CommandResult, Exit};
 use crate::progress::Progress;
+use crate::takeovers;
 use crate::ui::Ui;
 use crate::world::SANDBOX_LABEL;
 
@@ -26,6 +27,9 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RollbackArgs) -> Com
         target.access.close().await?;
         ui.note(&format!("run {run} is rolled back already: nothing to do"));
         return Ok(Exit::Ok);
+    }
+    if let Some(down) = takeovers::taker(&target.access, &target.view).await? {
+        return torn_down(ui, settings, target, &down).await;
     }
     let keep = args.keep.iter().map(|name| target.step(name)).collect::<CommandResult<Vec<_>>>()?;
     let to = args.to.as_ref().map(|name| target.step(name)).transpose()?;
@@ -71,6 +75,21 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RollbackArgs) -> Com
     exit
 }
 
+/// A teardown took the run over: when that is done there is nothing to take back, else it is in the way.
+async fn torn_down(ui: &Ui, settings: &Settings, target: Target, down: &RunView) -> CommandResult {
+    let Target { access, view, .. } = target;
+    if !takeovers::is_done(down) {
+        access.close().await?;
+        return Err(takeovers::in_the_way(&view.site, down, &settings.command()));
+    }
+    if let Access::Store(store) = &access {
+        takeovers::close(store, down).await?;
+    }
+    access.close().await?;
+    ui.note(&format!("run {} was torn down by run {} already: nothing to do", view.run, down.run));
+    Ok(Exit::Ok)
+}
+
 /// Has the process that drives the run turn it round, and watches.
 async fn ask_owner(
     ui: &Ui,
@@ -79,7 +98,7 @@ async fn ask_owner(
     view: &RunView,
     args: RollbackArgs,
 ) -> CommandResult {
-    let mut progress = Progress::plain();
+    let mut progress = Progress::plain(settings);
     progress.learn(&client.events(&view.run, 0).await?);
     let RollbackArgs { keep, to, .. } = args;
     if view.rolling_back && keep.is_empty() && to.is_none() {

@@ -12,11 +12,14 @@ use dssflow_sandbox::{SandboxOptions, World as Sandbox};
 use dssflow_workflows::{Site, Workflow};
 
 use crate::args::{FollowFormat, RunArgs};
-use crate::catalog;
+use crate::catalog::{self, MadeOf};
 use crate::config::{self, Settings};
 use crate::describe;
 use crate::drive::{Aim, Session, Stream};
 use crate::error::{Code, CommandError, CommandResult};
+use crate::plans::{Actor, SavedPlan};
+use crate::spec::{About, Spec};
+use crate::takeovers;
 use crate::ui::{Ui, one_line};
 use crate::world::{self, SANDBOX_LABEL, World};
 use crate::{progress, renewal};
@@ -26,16 +29,19 @@ const MAX_RUNS_OF_A_SITE: u32 = 100_000;
 
 /// Starts or attaches, then follows.
 pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandResult {
-    catalog::find(&args.workflow)?;
+    match catalog::find(&args.workflow)?.made_of {
+        MadeOf::Site => {}
+        MadeOf::SiteAndRuns => return Box::pin(super::teardown::run(ui, settings, args)).await,
+        MadeOf::Images => return Box::pin(super::image::run(ui, settings, args)).await,
+    }
     let id =
         args.id.map(RunId::new).transpose().map_err(|e| CommandError::new(Code::Usage, e.to_string()))?;
-    let sandbox = if args.sandbox { Some(start_sandbox(ui, settings).await?) } else { None };
-    let file = match (&args.file, &sandbox) {
-        (Some(file), _) => file.clone(),
-        (None, Some(sandbox)) => sandbox.site_yaml.clone(),
-        (None, None) => "site.yaml".into(),
+    let plan = args.plan.as_deref().map(SavedPlan::read).transpose()?;
+    let (mut site, sandbox) = match (&plan, &args.file) {
+        // A plan holds its site.
+        (Some(plan), None) => (planned_site(plan)?, sandbox_if(ui, settings, args.sandbox).await?),
+        (_, file) => choose_site(ui, settings, file.as_deref(), &args.set, args.sandbox).await?,
     };
-    let mut site = catalog::read_site(&file, &args.set)?;
     if let Some(parallelism) = args.parallelism {
         site.parallelism = parallelism;
     }
@@ -55,6 +61,16 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandR
     let session = Session::open(ui, settings, &format!("dssflow run {}", args.workflow), true).await?;
     let world = world::connect(&site, sandbox).await?;
     let label = world.sandbox.as_ref().map(|s| s.id.clone());
+    if let Some(down) = takeovers::tidy(session.store(), &site.name, label.as_deref()).await? {
+        session.close().await?;
+        return Err(takeovers::in_the_way(&site.name, &down, &settings.command()));
+    }
+    if let Some(plan) = &plan {
+        let identity = world.identify(&site).await?;
+        let revision = session.revision(&site.name).await?;
+        plan.must_fit(&workflow, &revision, &Actor::new(&identity, label.clone()))?;
+        plan.must_hold(&super::plan::look(&world, &workflow, &revision).await?)?;
+    }
     if let Some(earlier) = unfinished(&session, &workflow, label.as_deref(), id.as_ref()).await? {
         let exit =
             attach(ui, settings, &session, &world, &site, &workflow, &earlier, args.output.output).await;
@@ -97,6 +113,39 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandR
     exit
 }
 
+/// The site that a command is about, and the sandbox that was asked for.
+///
+/// # Errors
+/// When the sandbox does not start, or the site file is wrong.
+pub(crate) async fn choose_site(
+    ui: &Ui,
+    settings: &Settings,
+    file: Option<&Path>,
+    set: &[String],
+    sandbox: bool,
+) -> CommandResult<(Site, Option<Sandbox>)> {
+    let sandbox = sandbox_if(ui, settings, sandbox).await?;
+    let file = match (file, &sandbox) {
+        (Some(file), _) => file,
+        (None, Some(sandbox)) => sandbox.site_yaml.as_path(),
+        (None, None) => Path::new("site.yaml"),
+    };
+    Ok((catalog::read_site(file, set)?, sandbox))
+}
+
+async fn sandbox_if(ui: &Ui, settings: &Settings, wanted: bool) -> CommandResult<Option<Sandbox>> {
+    if wanted { start_sandbox(ui, settings).await.map(Some) } else { Ok(None) }
+}
+
+/// The site that a plan was made of, checked as a file is.
+fn planned_site(plan: &SavedPlan) -> CommandResult<Site> {
+    dssflow_workflows::parse(&plan.spec.to_string(), "the site of the plan").map_err(|errors| {
+        let mut error = CommandError::from(errors);
+        error.code = Code::BadPlan;
+        error.hint("make a new one with this version: `dssflow plan bootstrap --out FILE`")
+    })
+}
+
 /// Starts the sandbox of the store, or finds the one that runs.
 pub(crate) async fn start_sandbox(ui: &Ui, settings: &Settings) -> CommandResult<Sandbox> {
     let options = sandbox_options(settings)?;
@@ -129,7 +178,7 @@ pub(crate) async fn sandbox_behind(settings: &Settings, site: &Site) -> CommandR
 }
 
 /// The run of the same workflow, site and world that still wants something.
-async fn unfinished(
+pub(super) async fn unfinished(
     session: &Session<'_>,
     workflow: &Workflow,
     sandbox: Option<&str>,
@@ -166,17 +215,17 @@ async fn unfinished(
 
 /// Goes on with an earlier run.
 #[expect(clippy::too_many_arguments, reason = "what `run` found out, handed on once")]
-async fn attach(
+pub(super) async fn attach(
     ui: &Ui,
     settings: &Settings,
     session: &Session<'_>,
     world: &World,
-    site: &Site,
+    about: impl Into<About<'_>>,
     workflow: &Workflow,
     earlier: &RunView,
     format: FollowFormat,
 ) -> CommandResult {
-    let (run, command) = (&earlier.run, settings.command());
+    let (about, run, command) = (about.into(), &earlier.run, settings.command());
     if earlier.rolling_back {
         return Err(CommandError::new(
             Code::RunInTheWay,
@@ -185,8 +234,11 @@ async fn attach(
         .why(format!("it is {}", describe::words(earlier.status.as_str())))
         .hint(format!("finish that first: {command} rollback {run}")));
     }
-    let recorded = session.site_of(run).await?;
-    if serde_json::to_value(&recorded).ok() != Some(workflow.input.clone()) {
+    let recorded = match session.spec_of(run).await? {
+        Spec::Site(site) => serde_json::to_value(&site),
+        Spec::Images(images) => serde_json::to_value(&images),
+    };
+    if recorded.ok().as_ref() != Some(&workflow.input) {
         return Err(CommandError::new(
             Code::RunInTheWay,
             format!(
@@ -201,14 +253,16 @@ async fn attach(
         .hint(format!("finish it as it was: {command} resume {run}"))
         .hint(format!("or take it back, then run again: {command} rollback {run}")));
     }
-    let identity = world.identify(site).await?;
-    World::same_principal(earlier, &identity)?;
+    if about.account().is_some() {
+        let identity = world.identify(about).await?;
+        World::same_principal(earlier, &identity)?;
+    }
     ui.note(&format!("going on with run {run}, which is {}", describe::words(earlier.status.as_str())));
     world.hold(run).await;
     let engine = session.engine_in(world);
     let stream = Stream::new(ui, format, run, earlier.seq);
     let handle = engine.resume(run, Request::by(config::user())).await?;
-    let exit = session.follow(&engine, handle, stream, Aim::Forward, site).await;
+    let exit = session.follow(&engine, handle, stream, Aim::Forward, about).await;
     world.let_go(run, &exit).await;
     exit
 }
@@ -239,7 +293,7 @@ fn banner(ui: &Ui, site: &Site, principal: &str, sandbox: Option<&Sandbox>, sett
 }
 
 /// `bootstrap-lab`, then `bootstrap-lab-2` and so on.
-async fn free_id(session: &Session<'_>, workflow: &Workflow) -> CommandResult<RunId> {
+pub(super) async fn free_id(session: &Session<'_>, workflow: &Workflow) -> CommandResult<RunId> {
     let base = format!("{}-{}", workflow.name, workflow.site);
     for n in 1..MAX_RUNS_OF_A_SITE {
         let text = if n == 1 { base.clone() } else { format!("{base}-{n}") };

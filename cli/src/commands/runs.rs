@@ -78,9 +78,13 @@ async fn ls(ui: &Ui, settings: &Settings, args: LsArgs) -> CommandResult {
     match args.output {
         ListFormat::Table | ListFormat::Wide => {
             if runs.is_empty() && is_narrow(&query) {
-                ui.note("no run fits; `dssflow runs ls` lists all");
+                ui.note(&settings.address("no run fits; `dssflow runs ls` lists all"));
             } else if runs.is_empty() {
-                ui.note("no runs; `dssflow run bootstrap --sandbox` starts one that needs no account");
+                ui.note(
+                    &settings.address(
+                        "no runs; `dssflow run bootstrap --sandbox` starts one that needs no account",
+                    ),
+                );
             } else {
                 ui.out(&summaries(&runs, args.output == ListFormat::Wide));
             }
@@ -267,7 +271,7 @@ async fn watch(ui: &Ui, settings: &Settings, access: &Access, args: &RunRef) -> 
     let (mut view, aim) = super::resume::look(access, &run).await?;
     let mut history = access.events(&run, 0).await?;
     if let Access::Owner(client) = access {
-        let mut progress = Progress::new(ui);
+        let mut progress = Progress::new(ui, settings);
         progress.learn(&history);
         while client.owner().await.is_ok_and(|owner| owner.live.contains(&run)) {
             for event in client.events(&run, view.seq).await? {

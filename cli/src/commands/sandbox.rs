@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use dssflow_sandbox::Fault;
+use dssflow_sandbox::dss::behaviour::Behaviour;
 use serde_json::json;
 
 use crate::args::{SandboxCommand, ViewFormat};
@@ -17,7 +18,9 @@ use crate::world::sandbox_dir;
 pub(crate) async fn run(ui: &Ui, settings: &Settings, command: SandboxCommand) -> CommandResult {
     let dir = sandbox_dir(&settings.store);
     match command {
-        SandboxCommand::Up { faults, latency } => up(ui, settings, faults.as_deref(), latency).await,
+        SandboxCommand::Up { faults, latency, dss } => {
+            up(ui, settings, faults.as_deref(), latency, dss.as_deref()).await
+        }
         SandboxCommand::Down { yes } => down(ui, &dir, yes).await,
         SandboxCommand::Status { output } => status(ui, &dir, output).await,
         SandboxCommand::Snapshot => {
@@ -61,13 +64,21 @@ async fn down(ui: &Ui, dir: &Path, yes: bool) -> CommandResult {
     Ok(Exit::Ok)
 }
 
-async fn up(ui: &Ui, settings: &Settings, faults: Option<&Path>, latency: Option<f64>) -> CommandResult {
+async fn up(
+    ui: &Ui,
+    settings: &Settings,
+    faults: Option<&Path>,
+    latency: Option<f64>,
+    dss: Option<&Path>,
+) -> CommandResult {
     // Read first: a wrong file must not start anything.
     let faults = faults.map(read_faults).transpose()?;
+    let behaviour = dss.map(read_behaviour).transpose()?;
     let mut options = sandbox_options(settings)?;
     if let Some(latency) = latency {
         options.latency = latency;
     }
+    options.dss = behaviour;
     let world = dssflow_sandbox::up(&options, &|text| ui.note(&one_line(text))).await?;
     if latency.is_some_and(|wanted| (wanted - world.latency).abs() > f64::EPSILON) {
         ui.note(&format!(
@@ -98,6 +109,20 @@ fn read_faults(file: &Path) -> CommandResult<Vec<Fault>> {
             r#"as [{"target": "aws", "op": "eks:CreateCluster", "action": {"error": {"status": 400, "code": "X", "message": "no"}}}]"#,
         )
     })
+}
+
+fn read_behaviour(file: &Path) -> CommandResult<Behaviour> {
+    let text = std::fs::read_to_string(file).map_err(|e| {
+        CommandError::new(Code::File, format!("the file {} cannot be read", file.display())).why(e)
+    })?;
+    let wrong = |why: String| {
+        CommandError::new(Code::WrongBehaviour, format!("{} does not say how DSS behaves", file.display()))
+            .why(why)
+            .hint(r#"as {"redaction": "masked", "spellings": {"glue_flavor": "AWS_GLUE"}}"#)
+    };
+    let behaviour: Behaviour = serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
+    behaviour.check().map_err(wrong)?;
+    Ok(behaviour)
 }
 
 async fn status(ui: &Ui, dir: &Path, output: ViewFormat) -> CommandResult {

@@ -24,11 +24,21 @@ pub(crate) fn run(ui: &Ui, command: WorkflowsCommand) -> CommandResult {
             ListFormat::Name => catalog::ALL.iter().for_each(|e| ui.out(e.name)),
         },
         WorkflowsCommand::Schema { workflow } => {
-            catalog::find(&workflow)?;
-            ui.json(&dssflow_workflows::schema(), true);
+            let schema = match catalog::find(&workflow)?.name {
+                dssflow_workflows::image::NAME => dssflow_workflows::image::schema(),
+                _ => dssflow_workflows::schema(),
+            };
+            ui.json(&schema, true);
         }
         WorkflowsCommand::Graph { workflow, file, set, output } => {
-            catalog::find(&workflow)?;
+            if catalog::find(&workflow)?.name == dssflow_workflows::image::NAME {
+                let spec = match file {
+                    Some(file) => catalog::read_images(&file, &set)?,
+                    None => catalog::example_images()?,
+                };
+                draw(ui, output, &dssflow_workflows::image(&spec).graph, None);
+                return Ok(Exit::Ok);
+            }
             let site = match file {
                 Some(file) => catalog::read_site(&file, &set)?,
                 None => catalog::example_site(&set)?,

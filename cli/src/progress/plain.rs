@@ -20,6 +20,8 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// What was said last.
 #[derive(Default)]
 pub(crate) struct Plain {
+    /// How dssflow is called for this store.
+    command: String,
     /// Said once, with a step's first start.
     titles: BTreeMap<StepName, String>,
     knows_titles: bool,
@@ -34,6 +36,10 @@ pub(crate) struct Plain {
 }
 
 impl Plain {
+    pub(crate) fn new(command: String) -> Self {
+        Self { command, ..Self::default() }
+    }
+
     pub(crate) fn event(&mut self, ui: &Ui, event: &Event) {
         if let Some(line) = self.line(event) {
             ui.note(&line);
@@ -105,7 +111,10 @@ impl Plain {
                         && let Some(what) = describe::awaits(step, now)
                     {
                         let time = describe::time_of_day(now);
-                        lines.push(format!("{time}  {}  {what}; see dssflow why {}", step.step, view.run));
+                        lines.push(format!(
+                            "{time}  {}  {what}; see {} why {}",
+                            step.step, self.command, view.run
+                        ));
                     }
                 }
                 _ => {
@@ -161,7 +170,7 @@ mod tests {
         let asks =
             view("waiting", &[json!({ "step": "go", "status": "waiting", "awaits": decision })], &json!({}));
         let done = view("running", &[json!({ "step": "go" })], &json!({}));
-        let mut plain = Plain::default();
+        let mut plain = Plain::new("dssflow".to_owned());
         assert_eq!(plain.waits(&asks, now), ["00:00:00Z  go  asks: Go?; see dssflow why lab"]);
         assert!(plain.waits(&asks, now).is_empty());
         assert!(plain.waits(&done, now).is_empty());

@@ -214,7 +214,7 @@ fn every_code_can_be_explained() {
 #[test]
 fn workflows_can_be_listed_drawn_and_described() {
     let home = Home::new();
-    assert_eq!(home.run(&["workflows", "ls", "-o", "name"]).out, "bootstrap\n");
+    assert_eq!(home.run(&["workflows", "ls", "-o", "name"]).out, "bootstrap\nteardown\nimage\n");
     let schema: serde_json::Value =
         serde_json::from_str(&home.run(&["workflows", "schema", "bootstrap"]).out).unwrap();
     assert_eq!(schema["type"], "object");
@@ -222,6 +222,27 @@ fn workflows_can_be_listed_drawn_and_described() {
     assert!(graph.out.starts_with("layer 1\n") && graph.out.contains("identity"), "{}", graph.out);
     let sdk = home.run(&["workflows", "graph", "bootstrap", "--set", "cluster.mode=sdk", "-o", "dot"]);
     assert_eq!(sdk.exit, 0, "{sdk:?}");
+}
+
+#[test]
+fn images_have_a_file_of_their_own() {
+    let home = Home::new();
+    let schema = home.run(&["workflows", "schema", "image"]);
+    assert!(schema.out.contains("dssflow images"), "{schema:?}");
+    assert_eq!(home.run(&["init", "image", "-o", "image.yaml"]).exit, 0);
+    let graph = home.run(&["workflows", "graph", "image", "-f", "image.yaml"]);
+    assert!(graph.out.contains("push-exec"), "{graph:?}");
+    let wrong = home.run(&["run", "image", "-f", "image.yaml", "--set", "images[0].tags[0]=a b", "--yes"]);
+    assert!(wrong.exit == 64 && wrong.err.contains("images[0].tags[0]"), "{wrong:?}");
+    let sandbox = home.run(&["run", "image", "--sandbox"]);
+    assert_eq!(sandbox.exit, 64, "{sandbox:?}");
+    // Nothing is made when it cannot be built.
+    let here = "registry={kind: anonymous, host: \"127.0.0.1:1\"}";
+    let no_docker = "docker_host=unix:///nowhere/docker.sock";
+    let ran = home.run(&["run", "image", "-f", "image.yaml", "--set", here, "--set", no_docker, "--yes"]);
+    assert_eq!(ran.exit, 5, "{ran:?}");
+    assert!(ran.err.contains("/nowhere/docker.sock") && ran.err.contains("image exec"), "{ran:?}");
+    assert_eq!(home.run(&["runs", "ls", "-o", "name"]).out, "");
 }
 
 #[test]

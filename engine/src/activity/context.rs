@@ -146,6 +146,30 @@ impl ActivityContext {
         }
     }
 
+    /// The same attempt in the name of another run's step: its marks and tokens are those of that step. For whoever takes
+    /// back what another run of the same site made. What is recorded is still recorded by this attempt.
+    #[must_use]
+    pub fn in_the_name_of(&self, run: RunId, step: StepName, generation: u32) -> Self {
+        let ContextInner { store, site, attempt, deadline, cancel, stop, fence, recorder, .. } = &*self.inner;
+        Self::new(ContextInner {
+            store: store.clone(),
+            site: site.clone(),
+            run,
+            step,
+            attempt: *attempt,
+            generation,
+            deadline: *deadline,
+            last_heartbeat: None,
+            cancel: cancel.clone(),
+            stop: Arc::clone(stop),
+            fence: fence.clone(),
+            recorder: Arc::clone(recorder),
+            resources: self.inner.resources.clone(),
+            clock: Arc::clone(&self.inner.clock),
+            kept: self.inner.kept.clone(),
+        })
+    }
+
     /// When the attempt is ended by its timeout.
     pub fn deadline(&self) -> Option<Timestamp> {
         self.inner.deadline

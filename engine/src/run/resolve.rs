@@ -48,10 +48,30 @@ impl FunctionRegistry {
     }
 }
 
+/// What is known of a step's output.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Known<'a> {
+    /// This is it.
+    Output(&'a Value),
+    /// It has none and never will: what refers to it gets null.
+    Nothing,
+    /// Only the step itself can tell, and it has not run.
+    NotYet,
+}
+
+/// Why a binding has no value.
+#[derive(Debug)]
+pub(crate) enum Unresolved {
+    /// The output of this step is not known yet.
+    NotYet(StepName),
+    /// It never will have one.
+    Never(ActivityError),
+}
+
 /// A skipped step has no output, nor has one that failed and was tolerated; what refers to it gets null.
-fn output<'a>(state: &'a RunState, step: &StepName) -> Option<&'a Value> {
-    let s = state.step(step)?;
-    s.output.as_deref().filter(|_| matches!(s.status, StepStatus::Succeeded | StepStatus::Adopted))
+fn output<'a>(state: &'a RunState, step: &StepName) -> Known<'a> {
+    let done = state.step(step).filter(|s| matches!(s.status, StepStatus::Succeeded | StepStatus::Adopted));
+    done.and_then(|s| s.output.as_deref()).map_or(Known::Nothing, Known::Output)
 }
 
 /// Resolves a binding.
@@ -63,23 +83,39 @@ pub fn resolve(
     functions: &FunctionRegistry,
     binding: &Binding,
 ) -> Result<Value, ActivityError> {
-    let bad = |message: String| ActivityError::terminal("InputUnresolved", message).no_effect();
+    let known = |step: &StepName| output(state, step);
+    resolve_from(&state.input, &known, functions, binding).map_err(|unresolved| match unresolved {
+        Unresolved::Never(error) => error,
+        Unresolved::NotYet(_) => unreachable!("a run knows of every step whether it gave something"),
+    })
+}
+
+/// Resolves a binding from what is known of outputs.
+pub(crate) fn resolve_from<'a>(
+    input: &Value,
+    known: &dyn Fn(&StepName) -> Known<'a>,
+    functions: &FunctionRegistry,
+    binding: &Binding,
+) -> Result<Value, Unresolved> {
+    let bad =
+        |message: String| Unresolved::Never(ActivityError::terminal("InputUnresolved", message).no_effect());
+    let inner = |binding: &Binding| resolve_from(input, known, functions, binding);
     Ok(match binding {
         Binding::Literal { value } => value.clone(),
-        Binding::Input { pointer } => state
-            .input
+        Binding::Input { pointer } => input
             .pointer(pointer)
             .cloned()
             .ok_or_else(|| bad(format!("the run's input has nothing at {pointer:?}")))?,
-        Binding::Output { step, pointer } => match output(state, step) {
-            None => Value::Null,
-            Some(output) => output
+        Binding::Output { step, pointer } => match known(step) {
+            Known::Nothing => Value::Null,
+            Known::NotYet => return Err(Unresolved::NotYet(step.clone())),
+            Known::Output(output) => output
                 .pointer(pointer)
                 .cloned()
                 .ok_or_else(|| bad(format!("the output of step {step} has nothing at {pointer:?}")))?,
         },
         Binding::Function { name, argument } => {
-            let argument = resolve(state, functions, argument)?;
+            let argument = inner(argument)?;
             let function = functions
                 .by_name
                 .get(name)
@@ -91,12 +127,10 @@ pub fn resolve(
         Binding::Object { fields } => {
             let mut object = serde_json::Map::new();
             for (key, field) in fields {
-                object.insert(key.clone(), resolve(state, functions, field)?);
+                object.insert(key.clone(), inner(field)?);
             }
             Value::Object(object)
         }
-        Binding::List { items } => {
-            Value::Array(items.iter().map(|i| resolve(state, functions, i)).collect::<Result<_, _>>()?)
-        }
+        Binding::List { items } => Value::Array(items.iter().map(inner).collect::<Result<_, _>>()?),
     })
 }

@@ -30,7 +30,7 @@ use crate::run::state::RunState;
 use crate::run::{Command, apply, decide, view};
 use crate::runtime::admission::{Grant, Want};
 use crate::runtime::driver::attempts::{Intended, Running};
-pub(crate) use crate::runtime::driver::intend::want;
+pub(crate) use crate::runtime::driver::intend::{keys, want};
 pub use crate::runtime::driver::summary::summary;
 use crate::runtime::engine::{EngineError, Inner};
 use crate::runtime::metrics::{AttemptEnd, Measure};
@@ -113,7 +113,7 @@ pub(crate) struct Driver {
 }
 
 /// The least a waiting time is scaled to: a retry is never a busy loop.
-const MIN_PATIENCE: f64 = 0.001;
+pub(crate) const MIN_PATIENCE: f64 = 0.001;
 /// A transition that has so many bytes takes nothing more in; the store's limit is four times as much.
 const MAX_WEIGHT: usize = crate::activity::MAX_PAYLOAD_BYTES;
 /// The most reports taken into one transition.

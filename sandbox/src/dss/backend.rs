@@ -1,4 +1,4 @@
-//! What the fake DSS asks of the rest of the sandbox: clusters, image pushes and queries.
+//! What the fake DSS asks of the rest of the sandbox: clusters, image pushes, data and queries.
 //!
 //! The real product shells out to `eksctl`, `docker` and the Athena driver. The fake calls these traits
 //! instead, so that what DSS "does" shows up in the same world as everything else. Nothing here knows about
@@ -103,6 +103,21 @@ pub struct QuerySpec {
     pub secret_key: String,
 }
 
+/// Where a dataset lies and who writes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatasetSpec {
+    /// Bucket.
+    pub bucket: String,
+    /// Path in the bucket below which the files are, without a slash at either end.
+    pub path: String,
+    /// Database and table the dataset is synchronised to; `None` when it is not.
+    pub table: Option<(String, String)>,
+    /// Column names and their types.
+    pub columns: Vec<(String, String)>,
+    /// Access key of the connection; empty with a role.
+    pub access_key: String,
+}
+
 /// What the EKS plugin does by running `eksctl` and `kubectl`.
 pub trait ClusterBackend: Send + Sync {
     /// Creates the stacks, the cluster and its nodes. Slow; the caller spawns it, so it goes on when the HTTP
@@ -123,8 +138,42 @@ pub trait ImageBackend: Send + Sync {
     fn push(&self, repository: String, tag: String, digest: String) -> BoxFuture<'_, Result<(), String>>;
 }
 
+/// What a job does to the data.
+pub trait DataBackend: Send + Sync {
+    /// Writes so many rows, and the table when the dataset is synchronised.
+    fn write(&self, spec: DatasetSpec, rows: u64) -> BoxFuture<'_, Result<(), String>>;
+    /// Removes the files and the table.
+    fn drop_data(&self, spec: DatasetSpec) -> BoxFuture<'_, Result<(), String>>;
+}
+
 /// What the SQL API does on an Athena connection.
 pub trait QueryBackend: Send + Sync {
     /// Runs one query to its end.
     fn query(&self, spec: QuerySpec) -> BoxFuture<'_, Result<QueryResult, String>>;
+}
+
+/// Database and table of a query that only counts rows, `SELECT COUNT(*) FROM "database"."table"`: all the SQL the
+/// sandbox understands.
+pub fn counted_table(sql: &str) -> Option<(String, String)> {
+    let words: Vec<&str> = sql.split_whitespace().collect();
+    let [select, count, from, table] = words.as_slice() else { return None };
+    let is = |word: &str, wanted: &str| word.eq_ignore_ascii_case(wanted);
+    if !is(select, "select") || !is(count, "count(*)") || !is(from, "from") {
+        return None;
+    }
+    let (database, table) = table.trim_end_matches(';').split_once('.')?;
+    Some((database.trim_matches('"').to_owned(), table.trim_matches('"').to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_plain_count_is_understood() {
+        let found = counted_table("select COUNT(*) from \"dss_main\".\"t\";");
+        assert_eq!(found, Some(("dss_main".to_owned(), "t".to_owned())));
+        assert_eq!(counted_table("SELECT 1"), None);
+        assert_eq!(counted_table("SELECT COUNT(*) FROM t"), None);
+    }
 }

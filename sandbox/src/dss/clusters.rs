@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::FakeDss;
 use super::backend::{ClusterInfo, ClusterSpec, NodePool};
+use super::behaviour::StartReply;
 use super::plugins::{EKS, preset, unknown_route};
 use super::reply::{Answer, Call, Course, Refusal, Reply, messages, ok};
 use super::state::{Cluster, ClusterState, State};
@@ -31,7 +32,9 @@ enum Work {
 impl FakeDss {
     pub(super) fn clusters(&self, call: &Call) -> Answer {
         if call.method == "GET" {
-            let list: Vec<Value> = self.read(|state| state.clusters.values().map(summary).collect());
+            let list: Vec<Cluster> = self.read(|state| state.clusters.values().cloned().collect());
+            let list: Vec<Value> =
+                list.iter().map(|cluster| summary(cluster, self.shown_state(cluster))).collect();
             return ok(json!(list));
         }
         let body = call.json()?;
@@ -58,8 +61,9 @@ impl FakeDss {
         match (call.method.as_str(), rest) {
             ("GET", []) => {
                 let cluster = self.read(|state| find(state, id).cloned())?;
+                let state = self.shown_state(&cluster);
                 let mut settings = cluster.settings;
-                settings["state"] = json!(cluster.state);
+                settings["state"] = json!(state);
                 ok(settings)
             }
             ("PUT", []) => self.cluster_save(call, id),
@@ -69,12 +73,20 @@ impl FakeDss {
             }
             ("GET", ["status"]) => {
                 let cluster = self.read(|state| find(state, id).cloned())?;
-                ok(json!({"state": cluster.state, "error": cluster.error, "usages": []}))
+                ok(json!({"state": self.shown_state(&cluster), "error": cluster.error, "usages": []}))
             }
             ("POST", ["actions", "start"]) => self.cluster_start(call, id).await,
             ("POST", ["actions", "stop"]) => self.cluster_stop(call, id).await,
             ("POST", ["k8s", "actions", "run-kubectl"]) => self.kubectl(call, id).await,
             _ => Err(unknown_route(call)),
+        }
+    }
+
+    /// The state it shows: a start under way may go unseen.
+    fn shown_state(&self, cluster: &Cluster) -> ClusterState {
+        match cluster.state {
+            ClusterState::Starting if !self.behaviour().shows_starting => ClusterState::None,
+            state => state,
         }
     }
 
@@ -95,7 +107,8 @@ impl FakeDss {
     }
 
     async fn cluster_start(&self, call: &Call, id: &str) -> Answer {
-        let scripted = matches!(call.course, Some(Course { fails: true, .. }));
+        let reply = self.behaviour().cluster_start;
+        let scripted = matches!(call.course, Some(Course { fails: true, .. })) || reply == StartReply::Fails;
         let work = self.try_write(|state| {
             let cluster = find(state, id)?;
             if cluster.state != ClusterState::None {
@@ -127,6 +140,11 @@ impl FakeDss {
             // The caller may have hung up long ago.
             let _gone = tell.send(outcome.map(|_| ()));
         });
+        match reply {
+            StartReply::Hangs => return Ok(Reply::Never),
+            StartReply::Drops => return Ok(Reply::Dropped),
+            StartReply::Answers | StartReply::Fails => {}
+        }
         match told.await {
             Ok(Ok(())) => ok(json!({"messages": messages(None)})),
             Ok(Err(message)) => {
@@ -260,11 +278,11 @@ fn missing(id: &str) -> Refusal {
     Refusal::missing(format!("Cluster does not exist: {id}"))
 }
 
-fn summary(cluster: &Cluster) -> Value {
+fn summary(cluster: &Cluster, state: ClusterState) -> Value {
     let settings = &cluster.settings;
     json!({
         "id": settings["id"], "name": settings["name"], "type": settings["type"],
-        "architecture": settings["architecture"], "state": cluster.state
+        "architecture": settings["architecture"], "state": state
     })
 }
 

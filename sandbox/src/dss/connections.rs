@@ -8,7 +8,10 @@ use serde_json::{Map, Value, json};
 
 use super::FakeDss;
 use super::backend::QuerySpec;
+use super::behaviour::Duplicates;
+use super::general::redact;
 use super::reply::{Answer, Call, Refusal, Reply, ok};
+use super::spelling::{self, Document};
 use super::state::{State, WRAPPED};
 use super::unverified;
 
@@ -57,19 +60,46 @@ const TOP: &[&str] = &[
     "indexingSettings",
 ];
 
+/// The types with spellings of their own.
+fn spelled(kind: &Value) -> Option<&'static str> {
+    ["EC2", "Athena"].into_iter().find(|known| kind == known)
+}
+
 /// Params that are secrets.
 const SECRETS: &[&str] = &["secretKey", "password"];
 
-fn keep(fields: &Value, known: &[&str]) -> Map<String, Value> {
-    let all = fields.as_object().cloned().unwrap_or_default();
-    all.into_iter().filter(|(key, _)| known.contains(&key.as_str())).collect()
-}
-
 impl FakeDss {
+    fn keep(&self, fields: &Value, known: &[&str]) -> Map<String, Value> {
+        let all = fields.as_object().cloned().unwrap_or_default();
+        let drops = self.behaviour().drop_unknown_keys;
+        all.into_iter().filter(|(key, _)| !drops || known.contains(&key.as_str())).collect()
+    }
+
+    /// What creating something that is there comes to: a refusal, or nothing when it is overwritten.
+    pub(super) fn duplicate(&self, message: String) -> Result<(), Refusal> {
+        match self.behaviour().duplicates {
+            Duplicates::Refused400 => Err(Refusal::illegal(message)),
+            Duplicates::Refused500 => Err(Refusal::late_illegal(message)),
+            Duplicates::Overwritten => Ok(()),
+        }
+    }
+
+    /// A connection as it is read: secrets unreadable, keys as this DSS spells them.
+    fn shown(&self, mut connection: Value) -> Value {
+        let behaviour = self.behaviour();
+        for secret in SECRETS {
+            redact(&mut connection, &format!("/params/{secret}"), behaviour.redaction);
+        }
+        if let Some(kind) = spelled(&connection["type"]) {
+            spelling::outward(&behaviour.spellings, Document::Connection(kind), &mut connection);
+        }
+        connection
+    }
+
     pub(super) fn connections(&self, call: &Call) -> Answer {
         if call.method == "GET" {
-            let all: Map<String, Value> = self.read(|state| state.connections.clone()).into_iter().collect();
-            return ok(Value::Object(all));
+            let all = self.read(|state| state.connections.clone()).into_iter();
+            return ok(Value::Object(all.map(|(name, connection)| (name, self.shown(connection))).collect()));
         }
         let body = call.json()?;
         let name = Call::text(&body, "name")?;
@@ -91,7 +121,7 @@ impl FakeDss {
         connection["params"] = self.params(&kind, &body["params"]);
         self.try_write(|state| {
             if state.connections.contains_key(&name) {
-                return Err(Refusal::illegal(format!("Connection '{name}' already exists")));
+                self.duplicate(format!("Connection '{name}' already exists"))?;
             }
             state.connections.insert(name.clone(), connection);
             Ok(())
@@ -100,9 +130,11 @@ impl FakeDss {
     }
 
     pub(super) fn connection(&self, call: &Call, name: &str) -> Answer {
-        let missing = || Refusal::late_illegal(format!("Connection '{name}' does not exist"));
+        let missing = || Refusal::late_illegal(format!("Connection '{name}' does not exist")).of_absent();
         match call.method.as_str() {
-            "GET" => ok(self.read(|state| state.connections.get(name).cloned()).ok_or_else(missing)?),
+            "GET" => {
+                ok(self.shown(self.read(|state| state.connections.get(name).cloned()).ok_or_else(missing)?))
+            }
             "DELETE" => {
                 self.try_write(|state| state.connections.remove(name).ok_or_else(missing))?;
                 Ok(Reply::Empty)
@@ -117,7 +149,7 @@ impl FakeDss {
                         ));
                     }
                     let kind = stored["type"].as_str().unwrap_or_default().to_owned();
-                    let mut kept = keep(&body, TOP);
+                    let mut kept = self.keep(&body, TOP);
                     kept.insert("params".to_owned(), self.params(&kind, &body["params"]));
                     *stored = Value::Object(kept);
                     Ok(())
@@ -142,8 +174,9 @@ impl FakeDss {
     pub(super) fn connection_test(&self, name: &str) -> Answer {
         let verdict = self.read(|state| {
             let connection = state.connections.get(name);
-            let connection = connection
-                .ok_or_else(|| Refusal::late_illegal(format!("Connection '{name}' does not exist")))?;
+            let connection = connection.ok_or_else(|| {
+                Refusal::late_illegal(format!("Connection '{name}' does not exist")).of_absent()
+            })?;
             match connection["type"].as_str().unwrap_or_default() {
                 "EC2" => Ok(self.s3_keys(connection).map(|_| ())),
                 "Athena" => Ok(self.athena_query(state, name, String::new()).map(|_| ())),
@@ -161,8 +194,9 @@ impl FakeDss {
     pub(super) fn connection_info(&self, name: &str) -> Answer {
         self.read(|state| {
             let connection = state.connections.get(name);
-            let connection = connection
-                .ok_or_else(|| Refusal::late_illegal(format!("Connection '{name}' does not exist")))?;
+            let connection = connection.ok_or_else(|| {
+                Refusal::late_illegal(format!("Connection '{name}' does not exist")).of_absent()
+            })?;
             let mut info = json!({
                 "type": connection["type"], "credentialsMode": connection["credentialsMode"],
                 "params": connection["params"], "resolvedParams": connection["params"]
@@ -179,9 +213,15 @@ impl FakeDss {
 
     /// The params that survive, secrets wrapped.
     fn params(&self, kind: &str, sent: &Value) -> Value {
+        let mut spelled_here = json!({"params": sent});
+        if let Some(kind) = spelled(&Value::from(kind)) {
+            let spellings = self.behaviour().spellings;
+            spelling::inward(&spellings, Document::Connection(kind), &mut spelled_here);
+        }
+        let sent = &spelled_here["params"];
         let mut kept = match kind {
-            "EC2" => keep(sent, S3_PARAMS),
-            "Athena" => keep(sent, unverified::ATHENA_PARAMS),
+            "EC2" => self.keep(sent, S3_PARAMS),
+            "Athena" => self.keep(sent, unverified::ATHENA_PARAMS),
             _ => sent.as_object().cloned().unwrap_or_default(),
         };
         if let Some(mode) = kept.get("metastoreSynchronizationMode").and_then(Value::as_str)

@@ -7,7 +7,9 @@
 use serde_json::{Map, Value, json};
 
 use super::FakeDss;
+use super::behaviour::{Behaviour, Redaction};
 use super::reply::{Answer, Call, Refusal, Reply, ok};
+use super::spelling::{self, Document};
 use super::unverified;
 
 /// What survives a write.
@@ -230,8 +232,12 @@ pub(super) fn fresh(major: u32) -> Value {
 }
 
 /// What a PUT of `sent` leaves behind.
-fn accept(major: u32, sent: &Value) -> Result<Value, Refusal> {
-    let known = if major >= 15 { &DOCUMENT_15 } else { &DOCUMENT_14 };
+fn accept(major: u32, sent: &Value, behaviour: &Behaviour) -> Result<Value, Refusal> {
+    let known = match major {
+        _ if !behaviour.drop_unknown_keys => &Any,
+        15.. => &DOCUMENT_15,
+        _ => &DOCUMENT_14,
+    };
     let Some(Value::Object(mut kept)) = known.keep(sent) else {
         return Err(Refusal::illegal("General settings must be an object"));
     };
@@ -241,7 +247,7 @@ fn accept(major: u32, sent: &Value) -> Result<Value, Refusal> {
             kept.entry(key).or_insert(value);
         }
     }
-    if major >= 15 {
+    if major >= 15 && behaviour.reject_unknown_build_configs {
         check_build_configs(&mut kept)?;
     }
     Ok(Value::Object(kept))
@@ -305,14 +311,68 @@ pub(super) fn push_targets(general: &Value) -> Vec<PushTarget> {
     targets
 }
 
+/// Where the settings hold secrets.
+const SECRETS: &[&str] = &["/mailSettings/password", "/ldapSettings/bindPassword"];
+
 impl FakeDss {
     pub(super) fn general_settings(&self, call: &Call) -> Answer {
+        let behaviour = self.behaviour();
         if call.method == "GET" {
-            return ok(self.read(|state| state.general.clone()));
+            let mut document = self.read(|state| state.general.clone());
+            for pointer in SECRETS {
+                redact(&mut document, pointer, behaviour.redaction);
+            }
+            spelling::outward(&behaviour.spellings, Document::General, &mut document);
+            return ok(document);
         }
-        let accepted = accept(self.major(), &call.json()?)?;
-        self.write(|state| state.general = accepted);
+        let mut sent = call.json()?;
+        spelling::inward(&behaviour.spellings, Document::General, &mut sent);
+        let mut accepted = accept(self.major(), &sent, &behaviour)?;
+        self.try_write(|state| {
+            for pointer in SECRETS {
+                let stored = state.general.pointer(pointer).cloned();
+                self.keep_secret(&mut accepted, pointer, stored);
+            }
+            state.general = accepted;
+            Ok(())
+        })?;
         Ok(Reply::Empty)
+    }
+
+    /// Its own encrypted form is taken back as what it is; anything else is a new secret; nothing keeps the old one.
+    fn keep_secret(&self, document: &mut Value, pointer: &str, stored: Option<Value>) {
+        let sent = document.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+        let (section, key) = pointer[1..].split_once('/').expect("two keys lead to each");
+        match sent {
+            Some(text) if self.vault().unwrap(&text).is_some() => {}
+            Some(text) if text.is_empty() => {}
+            Some(text) => document[section][key] = Value::from(self.vault().wrap(&text)),
+            None => {
+                if let (Some(stored), Some(Value::Object(fields))) = (stored, document.get_mut(section)) {
+                    fields.insert(key.to_owned(), stored);
+                }
+            }
+        }
+    }
+
+    /// A secret of the general settings in clear, as `/mailSettings/password`, to see what became of it.
+    pub fn general_secret(&self, pointer: &str) -> Option<String> {
+        let stored = self.read(|state| state.general.pointer(pointer).cloned())?;
+        self.vault().unwrap(stored.as_str()?)
+    }
+}
+
+/// Makes the secret at `pointer` look as it does when it is read.
+pub(super) fn redact(document: &mut Value, pointer: &str, form: Redaction) {
+    let Some((parent, key)) = pointer.rsplit_once('/') else { return };
+    let Some(Value::Object(fields)) = document.pointer_mut(parent) else { return };
+    if fields.get(key).and_then(Value::as_str).is_none_or(str::is_empty) {
+        return;
+    }
+    match form {
+        Redaction::Encrypted => {}
+        Redaction::Masked => drop(fields.insert(key.to_owned(), Value::from("*****"))),
+        Redaction::LeftOut => drop(fields.shift_remove(key)),
     }
 }
 
@@ -327,7 +387,7 @@ mod tests {
         sent["containerSettings"]["executionConfigs"] =
             json!([{"name": "eks", "prePushMode": "ecr", "colour": 1}]);
         sent["surprise"] = json!(true);
-        let kept = accept(14, &sent).unwrap();
+        let kept = accept(14, &sent, &Behaviour::default()).unwrap();
         assert_eq!(kept["containerSettings"]["executionConfigs"], json!([{"name": "eks"}]));
         assert!(kept["containerSettings"].get("buildConfigs").is_none());
         assert!(kept.get("surprise").is_none());
@@ -337,10 +397,10 @@ mod tests {
     fn an_unknown_build_config_rejects_the_whole_document() {
         let mut sent = fresh(15);
         sent["containerSettings"]["executionConfigs"] = json!([{"name": "eks", "imageBuildConfig": "b"}]);
-        assert!(accept(15, &sent).is_err());
+        assert!(accept(15, &sent, &Behaviour::default()).is_err());
         sent["containerSettings"]["buildConfigs"] =
             json!([{"name": "b", "type": "X", "imageBuilderType": "DOCKER"}]);
-        let kept = accept(15, &sent).unwrap();
+        let kept = accept(15, &sent, &Behaviour::default()).unwrap();
         assert_eq!(
             kept["containerSettings"]["buildConfigs"],
             json!([{"name": "b", "imageBuilderType": "DOCKER"}])
@@ -349,8 +409,12 @@ mod tests {
 
     #[test]
     fn what_is_not_sent_goes_back_to_its_default() {
-        let kept =
-            accept(14, &json!({"sparkSettings": {"sparkEnabled": true, "executionConfigs": []}})).unwrap();
+        let kept = accept(
+            14,
+            &json!({"sparkSettings": {"sparkEnabled": true, "executionConfigs": []}}),
+            &Behaviour::default(),
+        )
+        .unwrap();
         assert_eq!(kept["metastoreCatalogsSettings"]["synchronizeTo"]["flavor"], "HIVESERVER2");
         assert_eq!(kept["sparkSettings"]["executionConfigs"], json!([]));
     }

@@ -10,6 +10,7 @@
 //! clusters and futures answer 404 and connections 500: clients must list and look up.
 
 pub mod backend;
+pub mod behaviour;
 pub mod memory;
 pub mod unverified;
 
@@ -20,9 +21,11 @@ mod general;
 mod people;
 mod plugins;
 mod projects;
+mod recipes;
 mod reply;
 mod server;
 mod snapshot;
+mod spelling;
 mod state;
 mod tasks;
 
@@ -35,7 +38,8 @@ use std::time::Duration;
 pub use people::{ApiKey, ApiKeys};
 pub use state::BaseImage;
 
-use self::backend::{ClusterBackend, ImageBackend, QueryBackend};
+use self::backend::{ClusterBackend, DataBackend, ImageBackend, QueryBackend};
+use self::behaviour::Behaviour;
 use self::reply::Refusal;
 use self::state::{State, Vault};
 use self::tasks::Tasks;
@@ -58,6 +62,8 @@ pub struct FakeDssOptions {
     pub images: Arc<dyn ImageBackend>,
     /// Where queries run.
     pub queries: Arc<dyn QueryBackend>,
+    /// Where jobs write.
+    pub data: Arc<dyn DataBackend>,
     /// Scale of the simulated durations: 1.0 for a demo, 0.0 for tests.
     pub latency: f64,
 }
@@ -70,6 +76,7 @@ struct Inner {
     queries: Mutex<admin::OpenQueries>,
     life: AtomicU64,
     identity: RwLock<(u32, String)>,
+    behaviour: RwLock<Behaviour>,
 }
 
 /// One fake DSS instance; clones share it.
@@ -98,6 +105,7 @@ impl FakeDss {
             queries: Mutex::new(admin::OpenQueries::new()),
             life: AtomicU64::new(0),
             identity,
+            behaviour: RwLock::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -207,6 +215,10 @@ impl FakeDss {
 
     fn queries(&self) -> &dyn QueryBackend {
         &*self.inner.options.queries
+    }
+
+    fn data(&self) -> &dyn DataBackend {
+        &*self.inner.options.data
     }
 
     fn faults(&self) -> &FaultEngine {

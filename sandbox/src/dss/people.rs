@@ -140,7 +140,7 @@ impl FakeDss {
                                    "sourceType": source, "admin": false});
                 self.try_write(|state| {
                     if state.groups.contains_key(&name) {
-                        return Err(Refusal::illegal(format!("Group '{name}' already exists")));
+                        self.duplicate(format!("Group '{name}' already exists"))?;
                     }
                     state.groups.insert(name.clone(), group);
                     Ok(())
@@ -183,7 +183,7 @@ impl FakeDss {
                 let user = User { settings, password_sha256: password_hash(&login, password) };
                 self.try_write(|state| {
                     if state.users.contains_key(&login) {
-                        return Err(Refusal::illegal(format!("User '{login}' already exists")));
+                        self.duplicate(format!("User '{login}' already exists"))?;
                     }
                     state.users.insert(login.clone(), user);
                     Ok(())

@@ -1,4 +1,5 @@
-//! Projects, their settings, datasets, jobs, scenarios and macros: as much as automation touches.
+//! Projects, their settings, datasets, scenarios and macros: as much as automation touches. Recipes and jobs are in
+//! `recipes`.
 
 use std::collections::BTreeMap;
 
@@ -34,12 +35,13 @@ impl FakeDss {
             }),
             metadata: json!({"label": body["name"], "description": description, "shortDesc": description, "tags": tags, "customFields": {}, "checklists": {"checklists": []}}),
             datasets: BTreeMap::new(),
+            recipes: BTreeMap::new(),
             scenarios: BTreeMap::new(),
             jobs: BTreeMap::new(),
         };
         self.try_write(|state| {
             if state.projects.contains_key(&key) {
-                return Err(Refusal::illegal(format!("Project key already exists: {key}")));
+                self.duplicate(format!("Project key already exists: {key}"))?;
             }
             state.projects.insert(key.clone(), project);
             Ok(())
@@ -47,11 +49,23 @@ impl FakeDss {
         ok(json!(key))
     }
 
-    pub(super) fn project(&self, call: &Call, key: &str, rest: &[&str]) -> Answer {
+    pub(super) async fn project(&self, call: &Call, key: &str, rest: &[&str]) -> Answer {
         self.read(|state| project(state, key).map(|_| ()))?;
         match (call.method.as_str(), rest) {
             ("GET", []) => ok(self.read(|state| state.projects[key].summary.clone())),
             ("DELETE", []) => {
+                if call.flag("clearManagedDatasets") {
+                    let managed: Vec<String> = self.read(|state| {
+                        let datasets = state.projects[key].datasets.iter();
+                        datasets
+                            .filter(|(_, set)| set["managed"] == true)
+                            .map(|(name, _)| name.clone())
+                            .collect()
+                    });
+                    for name in managed {
+                        self.drop_data(key, &name).await?;
+                    }
+                }
                 self.write(|state| state.projects.remove(key));
                 ok(json!({"hasResult": true, "result": {"messages": [], "anyMessage": false}}))
             }
@@ -71,7 +85,10 @@ impl FakeDss {
                 })?;
                 Ok(Reply::Empty)
             }
+            ("POST", ["datasets", "managed"]) => self.managed_dataset(call, key),
+            ("DELETE", ["datasets", name]) => self.dataset_delete(call, key, name).await,
             (_, ["datasets", rest @ ..]) => self.datasets(call, key, rest),
+            (_, ["recipes", rest @ ..]) => self.recipes(call, key, rest),
             (_, ["jobs", rest @ ..]) => self.jobs(call, key, rest),
             (_, ["scenarios", rest @ ..]) => self.scenarios(call, key, rest),
             (_, ["runnables", kind, rest @ ..]) => self.runnables(call, kind, rest),
@@ -107,10 +124,6 @@ impl FakeDss {
                     .ok_or_else(|| missing(name))?;
                 ok(json!({"msg": format!("Updated dataset {name}")}))
             }
-            ("DELETE", [name]) => {
-                self.edit(key, |project| project.datasets.remove(*name))?.ok_or_else(|| missing(name))?;
-                Ok(Reply::Empty)
-            }
             ("POST", [name, "actions", "synchronizeHiveMetastore" | "updateFromHive"]) => {
                 let synced = self.edit(key, |project| {
                     let dataset = project.datasets.get_mut(*name)?;
@@ -119,34 +132,6 @@ impl FakeDss {
                 })?;
                 synced.ok_or_else(|| missing(name))?;
                 Ok(Reply::Empty)
-            }
-            _ => Err(unknown_route(call)),
-        }
-    }
-
-    fn jobs(&self, call: &Call, key: &str, rest: &[&str]) -> Answer {
-        match (call.method.as_str(), rest) {
-            ("POST", []) => {
-                let definition = call.json()?;
-                let id = self.try_write(|state| {
-                    let id = state.new_id("Build_");
-                    let project = state.projects.get_mut(key).ok_or_else(|| no_project(key))?;
-                    project.jobs.insert(id.clone(), definition);
-                    Ok(id)
-                })?;
-                ok(json!({"id": id}))
-            }
-            ("GET", []) => ok(json!(self.read(|state| {
-                state.projects[key].jobs.keys().map(|id| json!({"def": {"id": id}})).collect::<Vec<_>>()
-            }))),
-            ("GET", [id]) => {
-                let known = self.read(|state| state.projects[key].jobs.contains_key(*id));
-                if !known {
-                    return Err(Refusal::missing(format!("Job not found: {id}")));
-                }
-                ok(
-                    json!({"baseStatus": {"def": {"id": id, "projectKey": key}, "state": "DONE"}, "globalState": {"done": 1, "failed": 0, "total": 1}}),
-                )
             }
             _ => Err(unknown_route(call)),
         }
@@ -200,12 +185,12 @@ impl FakeDss {
         }
     }
 
-    fn edit<T>(&self, key: &str, change: impl FnOnce(&mut Project) -> T) -> Result<T, Refusal> {
+    pub(super) fn edit<T>(&self, key: &str, change: impl FnOnce(&mut Project) -> T) -> Result<T, Refusal> {
         self.try_write(|state| state.projects.get_mut(key).map(change).ok_or_else(|| no_project(key)))
     }
 }
 
-fn no_project(key: &str) -> Refusal {
+pub(super) fn no_project(key: &str) -> Refusal {
     Refusal::missing(format!("Project not found: {key}"))
 }
 

@@ -8,6 +8,9 @@ use axum::response::Response;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::behaviour::Behaviour;
+use crate::serve::DropConnection;
+
 /// One public-API request, path and query decoded.
 #[derive(Debug)]
 pub(super) struct Call {
@@ -59,6 +62,10 @@ pub(super) enum Reply {
     Json(Value),
     Text(String),
     Empty,
+    /// No reply: the connection is dropped.
+    Dropped,
+    /// No reply, ever.
+    Never,
 }
 
 /// An error answer: `{errorType, message, detailedMessage}`.
@@ -67,6 +74,8 @@ pub(super) struct Refusal {
     status: StatusCode,
     kind: &'static str,
     message: String,
+    /// Says that an object is not there.
+    absent: bool,
 }
 
 impl Refusal {
@@ -76,6 +85,7 @@ impl Refusal {
             status: StatusCode::BAD_REQUEST,
             kind: "java.lang.IllegalArgumentException",
             message: message.into(),
+            absent: false,
         }
     }
 
@@ -85,6 +95,7 @@ impl Refusal {
             status: StatusCode::UNAUTHORIZED,
             kind: "com.dataiku.dip.exceptions.UnauthorizedException",
             message: message.into(),
+            absent: false,
         }
     }
 
@@ -94,6 +105,7 @@ impl Refusal {
             status: StatusCode::FORBIDDEN,
             kind: "com.dataiku.dip.exceptions.ForbiddenException",
             message: message.into(),
+            absent: false,
         }
     }
 
@@ -103,6 +115,7 @@ impl Refusal {
             status: StatusCode::NOT_FOUND,
             kind: "com.dataiku.dip.exceptions.NotFoundException",
             message: message.into(),
+            absent: true,
         }
     }
 
@@ -112,12 +125,30 @@ impl Refusal {
             status: StatusCode::INTERNAL_SERVER_ERROR,
             kind: "java.lang.IllegalArgumentException",
             message: message.into(),
+            absent: false,
         }
     }
 
     /// 500: something broke inside.
     pub(super) fn broken(kind: &'static str, message: impl Into<String>) -> Self {
-        Self { status: StatusCode::INTERNAL_SERVER_ERROR, kind, message: message.into() }
+        Self { status: StatusCode::INTERNAL_SERVER_ERROR, kind, message: message.into(), absent: false }
+    }
+
+    /// What it says.
+    pub(super) fn text(&self) -> String {
+        self.message.clone()
+    }
+
+    /// The same, as said of something that is not there.
+    pub(super) fn of_absent(mut self) -> Self {
+        self.absent = true;
+        self
+    }
+
+    /// The same with another status.
+    pub(super) fn with_status(mut self, status: StatusCode) -> Self {
+        self.status = status;
+        self
     }
 }
 
@@ -143,7 +174,7 @@ pub(super) fn messages(error: Option<(&str, &str)>) -> Value {
 }
 
 /// The HTTP form of an answer.
-pub(super) fn respond(answer: Answer) -> Response {
+pub(super) async fn respond(answer: Answer, behaviour: &Behaviour) -> Response {
     match answer {
         Ok(Reply::Json(value)) => json_response(StatusCode::OK, &value),
         Ok(Reply::Text(text)) => {
@@ -154,8 +185,30 @@ pub(super) fn respond(answer: Answer) -> Response {
             response
         }
         Ok(Reply::Empty) => Response::new(Body::empty()),
-        Err(refusal) => error_response(refusal.status, refusal.kind, &refusal.message),
+        Ok(Reply::Dropped) => dropped(),
+        Ok(Reply::Never) => std::future::pending().await,
+        Err(refusal) => {
+            let status = behaviour
+                .missing_status
+                .filter(|_| refusal.absent)
+                .and_then(|status| StatusCode::from_u16(status).ok())
+                .unwrap_or(refusal.status);
+            if behaviour.html_errors && status.is_server_error() {
+                return html_response(status, &refusal.message);
+            }
+            error_response(status, refusal.kind, &refusal.message)
+        }
     }
+}
+
+/// A connection that breaks off without a reply.
+pub(super) fn dropped() -> Response {
+    let broken = futures::stream::once(async {
+        Err::<Bytes, _>(std::io::Error::from(std::io::ErrorKind::ConnectionReset))
+    });
+    let mut response = Response::new(Body::from_stream(broken));
+    response.extensions_mut().insert(DropConnection);
+    response
 }
 
 /// An error in DSS's form.

@@ -1,7 +1,6 @@
 //! From HTTP to the handlers and back: base paths, authentication, rights, scripted faults.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::time::Duration;
 
 use axum::Router;
@@ -13,11 +12,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::FakeDss;
+use super::behaviour::{Auth, BasePath};
 use super::plugins::unknown_route;
-use super::reply::{Answer, Call, Course, Refusal, Reply, error_response, html_response, respond};
+use super::reply::{Answer, Call, Course, Refusal, Reply, dropped, error_response, html_response, respond};
 use super::unverified::LOGIN_PATH;
 use crate::faults::{Action, Phase, Target};
-use crate::serve::DropConnection;
 
 /// The official client uses the first, the documentation the second.
 const BASE_PATHS: [&str; 2] = ["/dip/publicapi", "/public/api"];
@@ -35,9 +34,15 @@ impl FakeDss {
 
     async fn answer(&self, request: Request) -> Response {
         let (parts, body) = request.into_parts();
+        let behaviour = self.behaviour();
         let path = parts.uri.path().to_owned();
+        let bases = match behaviour.base_path {
+            BasePath::Both => &BASE_PATHS[..],
+            BasePath::Dip => &BASE_PATHS[..1],
+            BasePath::Public => &BASE_PATHS[1..],
+        };
         let below =
-            BASE_PATHS.iter().find_map(|base| path.strip_prefix(base).filter(|rest| rest.starts_with('/')));
+            bases.iter().find_map(|base| path.strip_prefix(base).filter(|rest| rest.starts_with('/')));
         let op = format!("{} {}", parts.method, below.unwrap_or(&path).trim_end_matches('/'));
         let mut course = None;
         match self.faults().check(Target::Dss, &op, Phase::Before) {
@@ -61,7 +66,7 @@ impl FakeDss {
             Some(Action::State { .. }) | None => {}
             Some(action) => return struck(action).await,
         }
-        respond(answer)
+        respond(answer, &behaviour).await
     }
 
     async fn call(
@@ -73,25 +78,33 @@ impl FakeDss {
         body: Bytes,
         course: Option<Course>,
     ) -> Answer {
-        let Some(key) = api_key(headers) else {
+        let behaviour = self.behaviour();
+        let Some(key) = api_key(headers, &behaviour.auth) else {
             return Err(Refusal::unauthorized("Authentication required"));
         };
         let Some((key_id, admin)) = self.authenticate(&key) else {
             return Err(Refusal::unauthorized("Unknown or revoked API key"));
         };
+        let json =
+            headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|kind| {
+                kind.starts_with("application/json") || kind.starts_with("multipart/form-data")
+            });
+        if behaviour.require_content_type && !body.is_empty() && !json {
+            return Err(Refusal::illegal("Unsupported Media Type: Content-Type must be application/json")
+                .with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+        }
+        let query = form(query.unwrap_or_default());
+        let odd =
+            query.iter().find(|(_, value)| matches!(value.as_str(), "true" | "false" | "TRUE" | "FALSE"));
+        if let Some((name, value)) = odd.filter(|_| behaviour.python_booleans_only) {
+            return Err(Refusal::illegal(format!("Invalid boolean for {name}: {value}")));
+        }
         let segments: Vec<String> = path
             .split('/')
             .filter(|segment| !segment.is_empty())
             .map(|segment| decoded(segment, false))
             .collect();
-        let call = Call {
-            method: method.as_str().to_owned(),
-            query: form(query.unwrap_or_default()),
-            segments,
-            body,
-            key_id,
-            course,
-        };
+        let call = Call { method: method.as_str().to_owned(), query, segments, body, key_id, course };
         let needs_admin = matches!(call.segments.first().map(String::as_str), Some("admin" | "plugins"));
         if needs_admin && !admin {
             return Err(Refusal::forbidden("You need to be an administrator to perform this action"));
@@ -136,7 +149,7 @@ impl FakeDss {
             ("GET" | "POST", ["admin", "clusters"]) => self.clusters(call),
             (_, ["admin", "clusters", id, rest @ ..]) => self.cluster(call, id, rest).await,
             ("GET" | "POST", ["projects"]) => self.projects(call),
-            (_, ["projects", key, rest @ ..]) => self.project(call, key, rest),
+            (_, ["projects", key, rest @ ..]) => self.project(call, key, rest).await,
             ("POST", ["sql", "queries"]) => self.sql_query(call).await,
             ("GET", ["sql", "queries", id, "stream"]) => self.sql_rows(id),
             ("GET", ["sql", "queries", id, "finish-streaming"]) => self.sql_finish(id),
@@ -174,32 +187,27 @@ async fn struck(action: Action) -> Response {
                 error_response(status, &code, &message)
             }
         }
-        Action::Reset => {
-            let broken = futures::stream::once(async {
-                Err::<Bytes, _>(io::Error::from(io::ErrorKind::ConnectionReset))
-            });
-            let mut response = Response::new(Body::from_stream(broken));
-            response.extensions_mut().insert(DropConnection);
-            response
-        }
+        Action::Reset => dropped(),
         Action::Hang => std::future::pending().await,
         Action::Delay { .. } | Action::State { .. } => Response::new(Body::empty()),
     }
 }
 
-/// The key in any of the three accepted forms: user name, password, bearer.
-fn api_key(headers: &HeaderMap) -> Option<String> {
+/// The key, in any of the forms that are taken: user name, password, bearer.
+fn api_key(headers: &HeaderMap, taken: &[Auth]) -> Option<String> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, rest) = value.split_once(' ')?;
     if scheme.eq_ignore_ascii_case("bearer") {
-        return Some(rest.trim().to_owned());
+        return taken.contains(&Auth::Bearer).then(|| rest.trim().to_owned());
     }
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;
     }
     let decoded = String::from_utf8(STANDARD.decode(rest.trim()).ok()?).ok()?;
     let (user, password) = decoded.split_once(':')?;
-    [user, password].into_iter().find(|part| !part.is_empty()).map(str::to_owned)
+    let (part, form) =
+        if user.is_empty() { (password, Auth::BasicPassword) } else { (user, Auth::BasicUser) };
+    (taken.contains(&form) && !part.is_empty()).then(|| part.to_owned())
 }
 
 /// The fields of a query string or a form body.
@@ -243,12 +251,16 @@ mod tests {
 
     #[test]
     fn the_key_is_found_in_all_three_forms() {
-        for value in ["Basic a2V5Og==", "Basic OmtleQ==", "Bearer key"] {
+        let all = [Auth::BasicUser, Auth::BasicPassword, Auth::Bearer];
+        for (value, form) in ["Basic a2V5Og==", "Basic OmtleQ==", "Bearer key"].into_iter().zip(all) {
             let mut headers = HeaderMap::new();
             headers.insert(header::AUTHORIZATION, HeaderValue::from_static(value));
-            assert_eq!(api_key(&headers).as_deref(), Some("key"), "{value}");
+            assert_eq!(api_key(&headers, &all).as_deref(), Some("key"), "{value}");
+            assert_eq!(api_key(&headers, &[form]).as_deref(), Some("key"), "{value}");
+            let others: Vec<Auth> = all.into_iter().filter(|other| *other != form).collect();
+            assert_eq!(api_key(&headers, &others), None, "{value}");
         }
-        assert_eq!(api_key(&HeaderMap::new()), None);
+        assert_eq!(api_key(&HeaderMap::new(), &all), None);
     }
 
     #[test]

@@ -37,7 +37,7 @@ impl FakeDss {
                 .map(|(key, project)| {
                     let shown = json!({
                         "summary": project.summary, "settings": project.settings, "metadata": project.metadata,
-                        "datasets": project.datasets, "scenarios": project.scenarios.keys().collect::<Vec<_>>()
+                        "datasets": project.datasets, "recipes": project.recipes, "scenarios": project.scenarios.keys().collect::<Vec<_>>()
                     });
                     (key.clone(), shown)
                 })

@@ -69,6 +69,8 @@ pub(super) struct Project {
     pub(super) settings: Value,
     pub(super) metadata: Value,
     pub(super) datasets: BTreeMap<String, Value>,
+    #[serde(default)]
+    pub(super) recipes: BTreeMap<String, Value>,
     pub(super) scenarios: BTreeMap<String, Value>,
     pub(super) jobs: BTreeMap<String, Value>,
 }
@@ -230,7 +232,7 @@ impl Vault {
     }
 }
 
-/// A start or stop does not outlive the process that served it.
+/// A start, a stop or a job does not outlive the process that served it.
 ///
 /// What the real product shows after dying during a start is unknown; the fake goes back to `NONE`, so that a
 /// client which trusts DSS more than EKS is found out.
@@ -239,6 +241,13 @@ pub(super) fn settle_clusters(state: &mut State) {
         match cluster.state {
             ClusterState::Starting | ClusterState::Stopping => cluster.state = ClusterState::None,
             ClusterState::None | ClusterState::Running => {}
+        }
+    }
+    // Nor does a job.
+    for job in state.projects.values_mut().flat_map(|project| project.jobs.values_mut()) {
+        if job["state"] == "RUNNING" {
+            job["state"] = json!("ABORTED");
+            job["polls"] = json!(0);
         }
     }
 }

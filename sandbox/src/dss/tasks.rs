@@ -10,9 +10,6 @@ use serde_json::{Value, json};
 use super::FakeDss;
 use super::reply::{Answer, Call, Course, Refusal, Reply, messages, ok};
 
-/// Polls a future needs at least, so that no client may take the first answer for the last.
-const MINIMUM_POLLS: u32 = 2;
-
 #[derive(Debug)]
 struct Task {
     kind: &'static str,
@@ -53,7 +50,7 @@ impl FakeDss {
         let job =
             format!("{kind}-{:08x}{:04x}", rand::random::<u32>(), tasks.next.fetch_add(1, Ordering::Relaxed));
         let course = call.course;
-        let polls_left = course.map_or(MINIMUM_POLLS, |course| course.polls);
+        let polls_left = course.map_or_else(|| self.behaviour().future_polls, |course| course.polls);
         tasks.lock().insert(job.clone(), Task { kind, polls_left, result: None, aborted: false });
         let (dss, id) = (self.clone(), job.clone());
         tokio::spawn(async move {

@@ -103,6 +103,7 @@ impl Proxy {
             status: 0,
             replayed: false,
             fault: None,
+            token: call.token.clone().or_else(|| recognise::other_token(&call, &request.body)),
         };
         if let Some(refusal) = Reply::ended_session(&call.service, &call.access_key) {
             self.inner.recorder.add(CallRecord { status: refusal.status, ..record });
@@ -211,7 +212,9 @@ impl Proxy {
             ("servicequotas", "GetServiceQuota" | "GetAWSDefaultServiceQuota") => quotas::get(request),
             ("ecr", "PutImage") => upstream.forward(&with_digest(request)).await,
             ("athena", "StartQueryExecution") => {
-                if let Err(error) = crate::athena::queue_result(upstream.aws()).await {
+                let asked = request.json();
+                let sql = asked["QueryString"].as_str().unwrap_or_default();
+                if let Err(error) = crate::athena::queue_result(upstream.aws(), sql).await {
                     tracing::warn!(error = %error, "the query will have no rows");
                 }
                 upstream.forward(request).await

@@ -65,6 +65,21 @@ pub(crate) fn recognise(method: &Method, uri: &Uri, headers: &HeaderMap, body: &
     Call { service, operation, access_key, path, mutating, token }
 }
 
+/// The token of a call whose service does not have it replayed here; none of a call that only looks.
+pub(crate) fn other_token(call: &Call, body: &[u8]) -> Option<String> {
+    const FIELD: &str = "ClientRequestToken";
+    let of_form = || {
+        let form = parse_form(&String::from_utf8_lossy(body));
+        form.into_iter().find(|(key, _)| key == FIELD).map(|(_, value)| value)
+    };
+    match call.service.as_str() {
+        "cloudformation" => of_form(),
+        "secretsmanager" => json_text(body, FIELD),
+        _ => None,
+    }
+    .filter(|_| call.mutating)
+}
+
 /// Whether a request carries every mark by which its maker can be told later. Looks at the text only: the marks stand in
 /// it as keys, in a form with its signs encoded.
 pub(crate) fn is_marked(body: &[u8]) -> bool {

@@ -31,6 +31,9 @@ pub struct CallRecord {
     pub replayed: bool,
     /// What a fault did to it, if one did.
     pub fault: Option<String>,
+    /// The client token it carried, if its operation takes one.
+    #[serde(default)]
+    pub token: Option<String>,
 }
 
 /// All calls so far.

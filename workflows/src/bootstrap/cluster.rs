@@ -17,7 +17,8 @@ use serde_json::{Value, json};
 use super::Start;
 use super::dss::Dss;
 use super::host::HostSteps;
-use super::plan::{ADDON, CHECK, CLUSTER_START, CONTROL_PLANE, NODES, PLUGIN, Plan, from_step};
+use super::overlay::Names;
+use super::plan::{ADDON, CLUSTER_START, CONTROL_PLANE, ENDPOINT, NODES, PLUGIN, Plan, from_step};
 use super::registry::Registry;
 use crate::site::{ClusterMode, PluginSource};
 
@@ -77,7 +78,7 @@ pub(super) fn steps(
     )
     .title(format!("{} nodes are ready, seen through DSS", site.cluster.node_pool.num_nodes))
     .api()
-    .budget(CHECK)
+    .budget(ENDPOINT)
     .add();
     Cluster { running, default }
 }
@@ -136,6 +137,7 @@ fn presets(plan: &mut Plan<'_>, dss: &Dss) -> StepName {
             subnets: site.cluster.subnets.clone(),
             security_groups: site.cluster.security_groups.clone(),
             private: site.cluster.private,
+            overlay: Names::of_site(site).fill(site.overlays.plugin_presets.as_ref()),
         },
     )
     .title("presets: connection left empty; networking with the subnets and security groups")
@@ -171,7 +173,7 @@ fn by_plugin(
                     max_nodes: pool.maximum(),
                     disk_gb: pool.disk_gb,
                 },
-                overlay: site.overlays.cluster.clone(),
+                overlay: Names::of_site(site).fill(site.overlays.cluster.as_ref()),
             },
         )
         .title(format!("cluster {} with {} x {}", site.cluster.name, pool.num_nodes, pool.machine_type))
@@ -218,7 +220,7 @@ fn by_sdk(plan: &mut Plan<'_>, start: &Start, host: &HostSteps, dss: &Dss, prese
     .after(&host.cluster_tools)
     .after([presets])
     .api()
-    .budget(CHECK)
+    .budget(ENDPOINT)
     .stubborn()
     .add()
 }

@@ -15,11 +15,24 @@ use super::Start;
 use super::dss::Dss;
 use super::host::HostSteps;
 use super::names;
+use super::overlay::Names;
 use super::plan::{CHECK, DOWNLOAD, LOOK, Plan, slug};
 use super::registry::Registry;
 use crate::site::{Athena, Connection, Credentials, Site};
 
-pub(super) fn steps(plan: &mut Plan<'_>, start: &Start, host: &HostSteps, dss: &Dss, registry: &Registry) {
+/// What later steps may rely on.
+pub(super) struct Data {
+    /// Connections, pairs and the metastore are in place.
+    pub(super) ready: Vec<StepName>,
+}
+
+pub(super) fn steps(
+    plan: &mut Plan<'_>,
+    start: &Start,
+    host: &HostSteps,
+    dss: &Dss,
+    registry: &Registry,
+) -> Data {
     let site = plan.site;
     plan.heading("Setup S3 connections");
     let groups = groups(plan, dss);
@@ -55,7 +68,7 @@ pub(super) fn steps(plan: &mut Plan<'_>, start: &Start, host: &HostSteps, dss: &
                 &metastore::MetastoreInput {
                     target: dss.target.clone(),
                     connection: connection.name.clone(),
-                    overlay: site.overlays.metastore.clone(),
+                    overlay: Names::of_connection(site, connection).fill(site.overlays.metastore.as_ref()),
                 },
             )
             .title(format!("metastore catalog Glue, with the credentials of {}", connection.name))
@@ -75,6 +88,7 @@ pub(super) fn steps(plan: &mut Plan<'_>, start: &Start, host: &HostSteps, dss: &
                 target: dss.target.clone(),
                 connection: athena.name.clone(),
                 query: "SELECT 1".to_owned(),
+                expect: None,
             },
         )
         .title(format!("a query through {}", athena.name))
@@ -84,6 +98,8 @@ pub(super) fn steps(plan: &mut Plan<'_>, start: &Start, host: &HostSteps, dss: &
         .budget(CHECK)
         .add();
     }
+    let links = pairs.into_iter().map(|(_, _, link)| link);
+    Data { ready: connections.into_values().chain(links).chain(metastore).collect() }
 }
 
 fn groups(plan: &mut Plan<'_>, dss: &Dss) -> Option<StepName> {
@@ -180,7 +196,7 @@ fn s3(
                 glue_database: connection.glue_database.clone(),
                 usable_by: connection.usable_by.clone(),
                 readable_by: connection.readable_by.clone(),
-                overlay: site.overlays.s3_connection.clone(),
+                overlay: Names::of_connection(site, connection).fill(site.overlays.s3_connection.as_ref()),
             },
         )
         .title(format!(
@@ -252,7 +268,8 @@ fn pair(
                 driver_version: Some(spec.version.clone()),
                 driver_directory: spec.directory.clone(),
                 usable_by: connection.usable_by.clone(),
-                overlay: site.overlays.athena_connection.clone(),
+                overlay: Names::of_connection(site, connection)
+                    .fill(site.overlays.athena_connection.as_ref()),
             },
         )
         .title(format!("Athena connection {}, with the credentials of {}", athena.name, connection.name))
@@ -268,7 +285,7 @@ fn pair(
             s3_connection: connection.name.clone(),
             athena_connection: athena.name.clone(),
             credentials: credentials(site, connection),
-            overlay: site.overlays.athena_link.clone(),
+            overlay: Names::of_connection(site, connection).fill(site.overlays.athena_link.as_ref()),
         },
     )
     .title(format!("{} uses {}", connection.name, athena.name))

@@ -112,18 +112,21 @@ pub(super) const NODES: Budget = budget(4 * 60, 60, 3);
 pub(super) const ADDON: Budget = budget(60, 30, 3);
 /// A query, or a command in the cluster.
 pub(super) const CHECK: Budget = budget(10, 10, 8);
+/// A question to an API server that has only just become active: for about five minutes its address may not answer
+/// ("dial tcp ...:443: i/o timeout").
+pub(super) const ENDPOINT: Budget = budget(10, 10, 16);
+/// Two recipes, with pods that start for each and nodes that may have to come first.
+pub(super) const SMOKE_JOB: Budget = budget(180, 45, 3);
 /// Attempts to take a cluster down: it is safe to repeat, and what blocks it often goes away by itself.
 const TAKE_DOWN_ATTEMPTS: u32 = 5;
 /// Codes of errors that say that something still hangs on what is to be deleted.
 const IN_USE: [&str; 3] = [blockers::STILL_IN_USE, "DependencyViolation", "ResourceInUse*"];
 
 /// What still hangs on a thing is waited for about eighteen minutes: interfaces and load balancers go by themselves.
-fn in_use(site: &Site) -> RetryRule {
-    // An emulator is not waited for.
-    let scale = if site.aws.endpoint_url.is_some() { 1000 } else { 1 };
+fn in_use() -> RetryRule {
     let policy = RetryPolicy {
-        initial_interval_ms: 15_000 / scale,
-        maximum_interval_ms: 60_000 / scale,
+        initial_interval_ms: 15_000,
+        maximum_interval_ms: 60_000,
         ..RetryPolicy::attempts(20).without_jitter()
     };
     RetryRule { class: None, codes: IN_USE.map(str::to_owned).to_vec(), policy }
@@ -212,6 +215,12 @@ impl Draft<'_, '_> {
         self
     }
 
+    /// The step is skipped unless this is true.
+    pub(super) fn when(mut self, condition: Binding) -> Self {
+        self.step.when = Some(condition);
+        self
+    }
+
     pub(super) fn budget(mut self, budget: Budget) -> Self {
         self.step.timeouts = Timeouts::per_attempt(budget.limit);
         self.step.retry = RetryPolicy::attempts(budget.attempts);
@@ -229,7 +238,7 @@ impl Draft<'_, '_> {
     /// waited for.
     pub(super) fn stubborn(mut self) -> Self {
         let attempts = TAKE_DOWN_ATTEMPTS.max(2 * self.step.retry.maximum_attempts);
-        self.step.undo_retry = Some(RetryPolicy::attempts(attempts).rule(in_use(self.plan.site)));
+        self.step.undo_retry = Some(RetryPolicy::attempts(attempts).rule(in_use()));
         self
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use dssflow_activities::aws::{images, repositories};
+use dssflow_activities::aws::{images, push_needed, repositories};
 use dssflow_activities::dss::{container_config, push_images, spark_config};
 use dssflow_engine::graph::Binding;
 use dssflow_engine::id::StepName;
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::dss::Dss;
 use super::host::HostSteps;
+use super::overlay::Names;
 use super::plan::{LOOK, PUSH, Plan};
 
 /// The function that turns built images into names of repositories, with the prefix.
@@ -42,7 +43,7 @@ pub(super) fn steps(plan: &mut Plan<'_>, host: &HostSteps, dss: &Dss) -> Registr
                 registry_url: site.registry_url(),
                 namespace: site.containers.namespace.clone(),
                 make_default: site.containers.make_default,
-                overlay: site.overlays.container_config.clone(),
+                overlay: Names::of_site(site).fill(site.overlays.container_config.as_ref()),
             },
         )
         .title(format!(
@@ -96,12 +97,23 @@ pub(super) fn steps(plan: &mut Plan<'_>, host: &HostSteps, dss: &Dss) -> Registr
                         properties: c.properties.clone(),
                     })
                     .collect(),
-                overlay: site.overlays.spark_config.clone(),
+                overlay: Names::of_site(site).fill(site.overlays.spark_config.as_ref()),
             },
         )
         .title("managed Spark on Kubernetes, with the same registry and hook")
         .after([&dss.ready, &container_config])
         .general_settings()
+        .add();
+    let needed = plan
+        .step(
+            "push-needed",
+            push_needed::NAME,
+            &push_needed::PushNeededInput { images: Vec::new(), prefix: site.ecr.prefix.clone() },
+        )
+        .with("images", built(IMAGES))
+        .title("which base images are not in ECR as they were built")
+        .after([&repositories])
+        .budget(LOOK)
         .add();
     let push = plan
         .step(
@@ -110,6 +122,7 @@ pub(super) fn steps(plan: &mut Plan<'_>, host: &HostSteps, dss: &Dss) -> Registr
             &push_images::PushImagesInput { target: dss.target.clone() },
         )
         .title("push the base images, for containers and for Spark")
+        .when(Binding::output(&needed, "/needed"))
         .after([&repositories, &spark_config, &host.aws_ready])
         .api()
         .lock("host:docker")

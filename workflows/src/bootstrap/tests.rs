@@ -16,6 +16,12 @@ fn site(text: &str) -> Site {
     parse(text, "site.yaml").unwrap_or_else(|e| panic!("{e}"))
 }
 
+/// Both modes, and the smoke test.
+fn with_everything() -> [(&'static str, Workflow); 3] {
+    let [plugin, sdk] = both();
+    [plugin, sdk, ("smoke", bootstrap(&with_smoke()).expect("a graph"))]
+}
+
 fn both() -> [(&'static str, Workflow); 2] {
     [
         ("dss-plugin", bootstrap(&site(PLUGIN)).expect("a graph")),
@@ -90,6 +96,66 @@ fn sample(workflow: &Workflow, binding: &Binding, functions: &FunctionRegistry) 
     }
 }
 
+fn with_smoke() -> Site {
+    let mut site = site(PLUGIN);
+    site.verify.smoke = true;
+    site
+}
+
+#[test]
+fn the_smoke_test_comes_last_and_only_where_the_site_asks_for_it() {
+    let is_smoke = |step: &&Step| step.name.as_str().starts_with("smoke-");
+    for (mode, workflow) in both() {
+        assert_eq!(workflow.graph.steps().iter().filter(is_smoke).count(), 0, "{mode}");
+    }
+    let site = with_smoke();
+    let workflow = bootstrap(&site).expect("a graph");
+    let names: Vec<&str> =
+        workflow.graph.steps().iter().filter(is_smoke).map(|step| step.name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "smoke-project",
+            "smoke-dataset-rows",
+            "smoke-dataset-copy",
+            "smoke-recipe-python",
+            "smoke-recipe-spark",
+            "smoke-job",
+            "smoke-table",
+            "smoke-athena",
+            "smoke-clean"
+        ]
+    );
+    let exercised = wired_not_exercised(&site).join("\n");
+    assert!(!exercised.contains("no recipe has run"), "{exercised}");
+    let mut none = site;
+    none.connections.clear();
+    let value = serde_json::to_string(&none).expect("plain data");
+    let problems = parse(&value, "site.yaml").expect_err("nothing to write to").problems;
+    assert!(problems.iter().any(|problem| problem.path == "verify.smoke"), "{problems:?}");
+}
+
+#[test]
+fn one_overlay_fits_every_pair() {
+    let mut site = site(PLUGIN);
+    site.overlays.athena_link =
+        Some(json!({"params": {"athenaConnection": null, "pair": "{{athena_connection}}"}}));
+    let workflow = bootstrap(&site).expect("a graph");
+    for connection in site.connections.iter().filter(|connection| connection.athena.is_some()) {
+        let name = StepName::new(format!("athena-link-{}", connection.name)).expect("a name");
+        let step = workflow.graph.step(workflow.graph.index_of(&name).expect("a step"));
+        let StepKind::Activity { input: Binding::Literal { value }, .. } = &step.kind else {
+            panic!("{step:?}")
+        };
+        let athena = connection.athena.as_ref().map(|athena| athena.name.as_str());
+        assert_eq!(value["overlay"]["params"]["pair"].as_str(), athena);
+    }
+    let wrong = "overlays:\n  athena_link: {params: {pair: '{{athena_conection}}'}}\n";
+    let typo = PLUGIN.replacen("overlays:\n", wrong, 1);
+    let problems = parse(&typo, "site.yaml").expect_err("a typo").problems;
+    assert!(problems.iter().any(|problem| problem.help.contains("athena_connection")), "{problems:?}");
+}
+
 #[test]
 fn every_step_names_a_registered_activity_and_its_input_fits() {
     let registry = registry();
@@ -97,7 +163,7 @@ fn every_step_names_a_registered_activity_and_its_input_fits() {
     register_functions(&mut functions);
     let mut wrong = Vec::new();
     let launching = ("launch", bootstrap(&launching()).expect("a graph"));
-    for (mode, workflow) in both().into_iter().chain([launching]) {
+    for (mode, workflow) in with_everything().into_iter().chain([launching]) {
         for step in workflow.graph.steps() {
             let StepKind::Activity { activity, input } = &step.kind else {
                 panic!("{} is no activity", step.name)
@@ -148,7 +214,7 @@ const ROWS: &[(&str, &str, &str)] = &[
     ),
     ("Setup container configuration in DSS", "Set the Image URL", "container-config ecr-repositories"),
     ("Setup container configuration in DSS", "Set the pre-push hook to \"Enable ECR\"", "container-config"),
-    ("Setup Spark and Metastore in DSS", "Push base images", "push-base-images images-present"),
+    ("Setup Spark and Metastore in DSS", "Push base images", "push-needed push-base-images images-present"),
     ("Setup Spark and Metastore in DSS", "Enable \"Managed Spark on K8S\"", "spark-config"),
     ("Setup Spark and Metastore in DSS", "Set the Image URL and the pre-push hook", "spark-config"),
     ("Setup Spark and Metastore in DSS", "Set metastore catalog to \"Glue\"", "metastore"),

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::shape::{below, nearest};
 use super::{SiteProblem, codes};
+use crate::bootstrap::overlay;
 
 /// Groups every DSS has from the start.
 const BUILT_IN_GROUPS: [&str; 3] = ["administrators", "data_team", "readers"];
@@ -22,6 +23,8 @@ pub(super) fn check(site: &Value, lines: &BTreeMap<String, u32>, problems: &mut 
     rules.names();
     rules.plugin();
     rules.cluster();
+    rules.overlays();
+    rules.verify();
 }
 
 struct Rules<'a> {
@@ -201,6 +204,37 @@ impl Rules<'_> {
         }
     }
 
+    fn verify(&mut self) {
+        if self.site["verify"]["smoke"] != true {
+            return;
+        }
+        let is_empty = |list: &Value| list.as_array().is_some_and(Vec::is_empty);
+        let site = self.site;
+        if site["connections"].is_null() || is_empty(&site["connections"]) {
+            let help = "add a connection, or leave `verify.smoke` out";
+            self.note(codes::UNSUPPORTED, "verify.smoke", "needs an S3 connection to write to", help);
+        }
+        if is_empty(&site["spark"]["configs"]) {
+            let help = "name a configuration under `spark.configs`, or leave `verify.smoke` out";
+            self.note(codes::UNSUPPORTED, "verify.smoke", "needs a Spark configuration", help);
+        }
+    }
+
+    fn overlays(&mut self) {
+        let mut found = Vec::new();
+        for (kind, overlay) in self.site["overlays"].as_object().into_iter().flatten() {
+            overlay::unknown(overlay, &below("overlays", kind), &mut found);
+        }
+        let known: Vec<&str> = overlay::PLACEHOLDERS.iter().map(|(name, _)| *name).collect();
+        for (path, name) in found {
+            let help = match nearest(&name, known.iter().copied()) {
+                Some(near) => format!("did you mean `{{{{{near}}}}}`?"),
+                None => format!("known are: {}", known.join(", ")),
+            };
+            self.note(codes::UNKNOWN_REFERENCE, &path, format!("there is no placeholder {name:?}"), help);
+        }
+    }
+
     /// Which machine: one that is there, or one to launch.
     fn machine(&mut self) {
         // One that is there and wrong has been spoken of already.
@@ -240,7 +274,9 @@ impl Rules<'_> {
             for (key, what) in
                 [("address", "the host's name or address"), ("user", "a user that is root or may sudo")]
             {
-                if host[key].is_null() && !self.lines.contains_key(&below("host", key)) {
+                // A machine that is still to be launched has no address yet: a step finds it out.
+                let launched = key == "address" && !host["launch"].is_null();
+                if host[key].is_null() && !launched && !self.lines.contains_key(&below("host", key)) {
                     self.note(
                         codes::MISSING_KEY,
                         &below("host", key),

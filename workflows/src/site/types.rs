@@ -75,6 +75,9 @@ pub struct Site {
     /// Projects that are made to use the cluster.
     #[serde(default)]
     pub projects: Vec<Project>,
+    /// What is tried out once everything stands.
+    #[serde(default, skip_serializing_if = "Verify::is_nothing")]
+    pub verify: Verify,
     /// JSON merged into what dssflow sends to DSS, for settings whose spelling your DSS version decides.
     #[serde(default)]
     pub overlays: Overlays,
@@ -100,6 +103,21 @@ fn default_parallelism() -> u32 {
     8
 }
 
+/// What is tried out once everything stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Verify {
+    /// Run a smoke test: a project of its own, a Python recipe in a container, a Spark recipe, the table in Glue, a count
+    /// by Athena; everything of it is removed at the end. It takes some minutes of the cluster.
+    pub smoke: bool,
+}
+
+impl Verify {
+    fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// What happens when a step fails.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -113,7 +131,8 @@ pub enum OnFailure {
     Rollback,
 }
 
-/// JSON merged into what dssflow sends. What DSS drops of it is reported.
+/// JSON merged into what dssflow sends. What DSS drops of it is reported. `{{s3_connection}}`, `{{athena_connection}}`,
+/// `{{glue_database}}`, `{{bucket}}`, `{{region}}` and `{{registry}}` stand for what they name.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Overlays {
@@ -141,8 +160,20 @@ pub struct Overlays {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "formats::json_object")]
     pub spark_config: Option<Value>,
+    /// Into the settings of the EKS plugin, where its presets are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "formats::json_object")]
+    pub plugin_presets: Option<Value>,
     /// Into the cluster's parameters.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "formats::json_object")]
     pub cluster: Option<Value>,
+    /// Into the Python recipe of the smoke test.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "formats::json_object")]
+    pub smoke_python: Option<Value>,
+    /// Into the Spark recipe of the smoke test.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "formats::json_object")]
+    pub smoke_spark: Option<Value>,
 }

@@ -151,10 +151,13 @@ pub(super) fn change(state: &mut RunState, event: &Event) {
                 Probe::Present { owner, .. } => {
                     // Present and not to be had: foreign, and the step may not adopt it.
                     s.ledger = if *owner == Owner::ThisRun { Ledger::Done } else { Ledger::NotOurs };
-                    s.error = Some(ActivityError::needs_human(
-                        "ForeignResource",
-                        "something of that name is there and was not made by this site",
-                    ));
+                    s.error = Some(
+                        ActivityError::needs_human(
+                            "ForeignResource",
+                            "something of that name is there and was not made by this site",
+                        )
+                        .help("take it away, or let the step adopt it: then it is used as it is and never undone"),
+                    );
                 }
             }
             if state.rolling_back {

@@ -340,7 +340,7 @@ impl Driver {
 }
 
 /// What tells the children of a map apart: the items themselves where they are different texts that make names.
-fn keys(map: &StepName, items: &[Value]) -> Vec<String> {
+pub(crate) fn keys(map: &StepName, items: &[Value]) -> Vec<String> {
     let texts: Option<Vec<String>> = items
         .iter()
         .map(|item| item.as_str().filter(|text| child_name(map, text).is_ok()).map(str::to_owned))

@@ -77,7 +77,9 @@ pub(super) fn docker(call: &mut Call) -> ToolResult {
             for image in images(&call.root) {
                 let name = format!("{}:{}", image.repository, image.tag);
                 if wanted.as_ref().is_none_or(|w| *w == "images" || *w == image.repository || *w == name) {
-                    call.print(name);
+                    // Of the columns of a format the id is known.
+                    let with_id = call.argv.iter().any(|a| a.contains("{{.ID}}"));
+                    call.print(if with_id { format!("{name} {}", image.digest) } else { name });
                 }
             }
             Ok(0)

@@ -145,6 +145,28 @@ pub(super) fn all() -> BTreeMap<&'static str, Value> {
         value(dss::cluster_start::ClusterStartOutput { id: text("eks-main"), arn: Some(arn()) }),
     );
     add(dss::cluster_attach::NAME, value(dss::cluster_attach::ClusterAttachOutput { id: text("eks-main") }));
+    add(
+        dss::smoke::project::NAME,
+        value(dss::smoke::project::SmokeProjectOutput { key: text("DSSFLOW_SMOKE_0A1B2C3D") }),
+    );
+    add(
+        dss::smoke::dataset::NAME,
+        value(dss::smoke::Location {
+            name: text("smoke_copy"),
+            bucket: text("b"),
+            path: text("dataiku/DSSFLOW_SMOKE_0A1B2C3D/smoke_copy"),
+            database: text("dss_main"),
+            table: text("t"),
+        }),
+    );
+    add(
+        dss::smoke::table::NAME,
+        value(dss::smoke::table::SmokeTableOutput {
+            count_query: text("SELECT 1"),
+            location: text("s3://b"),
+            columns: 1,
+        }),
+    );
     samples
 }
 

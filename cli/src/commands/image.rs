@@ -1,0 +1,118 @@
+//! `dssflow run image`: builds images by this machine's Docker and pushes them. Reads a file of its own; from there on
+//! its runs are runs like others.
+
+use std::path::Path;
+
+use dssflow_activities::docker::context::Context;
+use dssflow_activities::docker::daemon::{CALL_TIMEOUT, Daemon};
+use dssflow_engine::StartRun;
+use dssflow_engine::event::Request;
+use dssflow_engine::id::RunId;
+use dssflow_workflows::ImageSpec;
+
+use crate::args::RunArgs;
+use crate::catalog;
+use crate::commands::run::{attach, free_id, unfinished};
+use crate::config::{self, Settings};
+use crate::drive::{Aim, Session, Stream};
+use crate::error::{Code, CommandError, CommandResult};
+use crate::ui::{Ui, one_line};
+use crate::world;
+
+/// The file that is read when none is named.
+const FILE: &str = "image.yaml";
+
+/// Starts or goes on, then follows.
+pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandResult {
+    if args.sandbox {
+        return Err(CommandError::new(Code::Usage, "images are built by the Docker of this machine")
+            .why("the sandbox has none")
+            .hint("run it without --sandbox; `kind: anonymous` or `basic` push to a registry of your own"));
+    }
+    let id =
+        args.id.map(RunId::new).transpose().map_err(|e| CommandError::new(Code::Usage, e.to_string()))?;
+    let file = args.file.as_deref().unwrap_or(Path::new(FILE));
+    let mut spec = catalog::read_images(file, &args.set)?;
+    if let Some(parallelism) = args.parallelism {
+        spec.parallelism = parallelism;
+    }
+    let workflow = dssflow_workflows::image(&spec);
+    if !args.yes && !ui.can_ask() {
+        ui.confirm("This pushes images, and")?;
+    }
+    let session = Session::open(ui, settings, &format!("dssflow run {}", args.workflow), true).await?;
+    let world = world::connect_images(&spec).await?;
+    if let Some(earlier) = unfinished(&session, &workflow, None, id.as_ref()).await? {
+        let exit =
+            attach(ui, settings, &session, &world, &spec, &workflow, &earlier, args.output.output).await;
+        session.close().await?;
+        return exit;
+    }
+    let principal = match spec.account() {
+        Some(_) => Some(world.identify(&spec).await?.principal_arn),
+        None => None,
+    };
+    look(&spec).await?;
+    banner(ui, &spec, principal.as_deref(), settings);
+    if !args.yes {
+        ui.confirm("Build and push this?")?;
+    }
+    let id = match id {
+        Some(id) => id,
+        None => free_id(&session, &workflow).await?,
+    };
+    let start = StartRun {
+        id: Some(id.clone()),
+        version: workflow.version,
+        site: workflow.site,
+        input: workflow.input,
+        options: workflow.options,
+        request: Request::by(config::user()),
+        ..StartRun::new(workflow.name, workflow.graph)
+    };
+    ui.note(&format!("run {id}"));
+    let engine = session.engine_in(&world);
+    let stream = Stream::new(ui, args.output.output, &id, 0);
+    let handle = engine.start(start).await?;
+    let exit = session.follow(&engine, handle, stream, Aim::Forward, &spec).await;
+    session.close().await?;
+    exit
+}
+
+/// Looks at what would stop the run at once: Docker, and what is to be built.
+async fn look(spec: &ImageSpec) -> CommandResult<()> {
+    let mut why = Vec::new();
+    let mut note = |what: String, help: Option<String>| {
+        why.push(help.map_or_else(|| what.clone(), |help| format!("{what}\n  help: {help}")));
+    };
+    if let Err(error) = Daemon::connect(spec.docker_host.as_deref(), CALL_TIMEOUT).await {
+        note(error.message, error.help);
+    }
+    for image in &spec.images {
+        if let Err(error) = Context::find(Path::new(&image.context), &image.dockerfile).await {
+            note(format!("image {}: {}", image.name, error.message), error.help);
+        }
+    }
+    if why.is_empty() {
+        return Ok(());
+    }
+    let plural = if why.len() == 1 { "" } else { "s" };
+    let message = format!("the images cannot be built: {} problem{plural}", why.len());
+    let mut error = CommandError::new(Code::Preflight, message);
+    error.why = why;
+    Err(error.hint("nothing was made; mend this and run the command again"))
+}
+
+fn banner(ui: &Ui, spec: &ImageSpec, principal: Option<&str>, settings: &Settings) {
+    let mut lines = vec![format!("images     {}", spec.name), format!("registry   {}", spec.host())];
+    if let Some((account, region)) = spec.account() {
+        lines.push(format!("account    {account} in {region}"));
+    }
+    lines.extend(principal.map(|principal| format!("principal  {}", one_line(principal))));
+    lines.push(format!("store      {}", settings.store.display()));
+    for image in &spec.images {
+        let target = format!("{}:{}", image.repository, image.tags.join(", :"));
+        lines.push(format!("image      {target} from {}", one_line(&image.context)));
+    }
+    ui.note(&lines.join("\n"));
+}
