@@ -107,7 +107,7 @@ fn judge_source(
     }
     match caller {
         Ok(identity) => {
-            notes.seen(format!("region {} (site file), credentials from {from}", identity.region))
+            notes.seen(format!("region {} (site file), credentials from {from}", identity.region));
         }
         Err(error) if error.class == ErrorClass::Credentials => {
             let known = match profiles {

@@ -154,7 +154,7 @@ pub(super) async fn eksctl(look: &Look, notes: &mut Notes) {
     match host.exec(HostCommand::new(HostUser::Root, argv)).await {
         Ok(output) if output.ok() => notes.seen("the host reaches the download".to_owned()),
         Ok(output) if output.status == 127 => {
-            notes.skipped("eksctl", "the host has no curl yet", "nothing: the run installs it")
+            notes.skipped("eksctl", "the host has no curl yet", "nothing: the run installs it");
         }
         Ok(output) => judge_egress(&pin.url, output.status, &output.complaint(), notes),
         Err(error) => notes.unanswered("host", &error.into()),

@@ -6,10 +6,15 @@ use serde_json::{Value, json};
 
 use super::super::spec::Need;
 
+/// Resources, and the condition as text.
+type Place<'a> = (Vec<&'a str>, String);
+/// The condition, and the actions.
+type Statement<'a> = (Option<&'a Value>, Vec<&'a str>);
+
 /// A policy document, on one line, that allows `actions` on the resources that `needs` names for them.
 pub(super) fn minimal_policy(needs: &[Need], actions: &[&str]) -> String {
     // Statements by resources and condition, so that what belongs together stands together.
-    let mut statements: BTreeMap<(Vec<&str>, String), (Option<&Value>, Vec<&str>)> = BTreeMap::new();
+    let mut statements: BTreeMap<Place<'_>, Statement<'_>> = BTreeMap::new();
     for need in needs {
         let mut resources: Vec<&str> = need.resources.iter().map(String::as_str).collect();
         if resources.is_empty() {
