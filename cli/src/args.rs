@@ -452,6 +452,26 @@ pub(crate) enum SandboxCommand {
     /// Print what is in it, in a form that can be compared
     #[command(after_help = "Examples:\n  dssflow sandbox snapshot")]
     Snapshot,
+    /// Script what goes wrong in it
+    #[command(subcommand)]
+    Faults(FaultsCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum FaultsCommand {
+    /// Take this script in place of the one before; counts start again
+    #[command(after_help = "Examples:\n  dssflow sandbox faults set faults.json")]
+    Set {
+        /// A JSON list of faults; `[]` ends all of them
+        file: PathBuf,
+    },
+    /// Print the script, and how often each fault matched a call and struck
+    #[command(after_help = "Examples:\n  dssflow sandbox faults show -o json")]
+    Show {
+        /// How it is printed
+        #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
+        output: ViewFormat,
+    },
 }
 
 fn latency(text: &str) -> Result<f64, String> {

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -19,7 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::dss::behaviour::Behaviour;
 use crate::dss::{BaseImage, FakeDss};
-use crate::faults::{Fault, FaultEngine, Phase, Target};
+use crate::faults::{self, Fault, FaultEngine, Phase, Target};
+use crate::proxy::Proxy;
 use crate::proxy::overlay::now_ms;
 use crate::proxy::record::{CallRecord, Recorder};
 use crate::serve;
@@ -31,6 +33,7 @@ pub(crate) struct Admin {
     pub(crate) token: Arc<str>,
     pub(crate) faults: Arc<FaultEngine>,
     pub(crate) recorder: Arc<Recorder>,
+    pub(crate) proxy: Proxy,
     pub(crate) dss: Arc<DssHost>,
     pub(crate) snapshots: Arc<Snapshots>,
     pub(crate) clock: Arc<IdleClock>,
@@ -224,10 +227,8 @@ async fn record_dss(
     let path = request.uri().path();
     let below =
         ["/dip/publicapi", "/public/api"].iter().find_map(|base| path.strip_prefix(base)).unwrap_or(path);
-    // Posts that only ask.
-    let asks = ["/sql/queries", "/run-kubectl", "/sanity-check/run", "/dip/api/login"];
-    let reads = request.method().is_safe() || asks.iter().any(|part| below.contains(part));
     let op = format!("{} {}", request.method(), below.trim_end_matches('/'));
+    let mutating = faults::changes(Target::Dss, &op);
     let response = next.run(request).await;
     let dropped = response.extensions().get::<serve::DropConnection>().is_some();
     recorder.add(CallRecord {
@@ -235,7 +236,7 @@ async fn record_dss(
         target: "dss".to_owned(),
         op,
         caller: String::new(),
-        mutating: !reads,
+        mutating,
         marked: false,
         status: if dropped { 0 } else { response.status().as_u16() },
         replayed: false,
@@ -253,9 +254,11 @@ pub(crate) fn router(admin: Admin) -> Router {
         .route("/shutdown", post(shutdown))
         .route("/calls", get(calls))
         .route("/snapshot", get(snapshot))
-        .route("/faults", post(set_faults).get(faults))
-        .route("/faults/report", get(faults))
+        .route("/faults", post(set_faults).get(fault_report))
+        .route("/faults/report", get(fault_report))
         .route("/faults/check", post(check_fault))
+        .route("/faults/wait", get(wait_for_faults))
+        .route("/tokens/forget", post(forget_tokens))
         .route("/holds/{run}", post(hold).delete(release))
         .route("/dss/start", post(dss_start))
         .route("/dss/stop", post(dss_stop))
@@ -293,7 +296,7 @@ async fn status(State(admin): State<Admin>) -> Json<Value> {
         "uptime_s": now_ms().saturating_sub(admin.clock.started_ms.load(Ordering::Relaxed)) / 1000,
         "idle_s": admin.clock.idle_ms() / 1000, "holds": admin.clock.holds(),
         "dss_port": port, "calls": report.total, "mutating_calls": report.mutating,
-        "faults": admin.faults.report().len(),
+        "faults": admin.faults.report(),
     }))
 }
 
@@ -302,8 +305,14 @@ async fn shutdown(State(admin): State<Admin>) -> Json<Value> {
     Json(json!({}))
 }
 
-async fn calls(State(admin): State<Admin>) -> Response {
-    Json(admin.recorder.report()).into_response()
+#[derive(Deserialize)]
+struct Since {
+    #[serde(default)]
+    after: u64,
+}
+
+async fn calls(State(admin): State<Admin>, Query(since): Query<Since>) -> Response {
+    Json(admin.recorder.since(since.after)).into_response()
 }
 
 async fn snapshot(State(admin): State<Admin>) -> Response {
@@ -313,12 +322,37 @@ async fn snapshot(State(admin): State<Admin>) -> Response {
     }
 }
 
-async fn set_faults(State(admin): State<Admin>, Json(faults): Json<Vec<Fault>>) -> Json<Value> {
+async fn set_faults(State(admin): State<Admin>, Json(faults): Json<Vec<Fault>>) -> Response {
+    let problems = faults::problems(&faults);
+    if !problems.is_empty() {
+        return (StatusCode::BAD_REQUEST, problems.join("\n")).into_response();
+    }
     admin.faults.set(faults);
+    Json(json!({})).into_response()
+}
+
+#[derive(Deserialize)]
+struct Wait {
+    fired: u64,
+    ms: u64,
+}
+
+/// Answers once the script has struck so often, or after so long.
+async fn wait_for_faults(State(admin): State<Admin>, Query(wait): Query<Wait>) -> Json<Value> {
+    let mut watch = admin.faults.watch();
+    let struck = watch.wait_for(|fired| *fired >= wait.fired);
+    let met =
+        tokio::time::timeout(Duration::from_millis(wait.ms), struck).await.is_ok_and(|seen| seen.is_ok());
+    let fired = *admin.faults.watch().borrow();
+    Json(json!({ "met": met, "fired": fired }))
+}
+
+async fn forget_tokens(State(admin): State<Admin>) -> Json<Value> {
+    admin.proxy.overlay().await.forget_tokens();
     Json(json!({}))
 }
 
-async fn faults(State(admin): State<Admin>) -> Response {
+async fn fault_report(State(admin): State<Admin>) -> Response {
     Json(admin.faults.report()).into_response()
 }
 
@@ -332,7 +366,7 @@ struct Question {
 
 async fn check_fault(State(admin): State<Admin>, Json(asked): Json<Question>) -> Json<Value> {
     let action = admin.faults.check(asked.target, &asked.op, asked.phase);
-    Json(json!({ "action": action }))
+    Json(json!({ "action": action, "after": admin.faults.strikes_after_host_commands() }))
 }
 
 async fn hold(State(admin): State<Admin>, Path(run): Path<String>) -> Json<Value> {

@@ -35,8 +35,8 @@ pub struct Status {
     pub calls: u64,
     /// Those of a kind that changes something.
     pub mutating_calls: u64,
-    /// Scripted faults.
-    pub faults: u64,
+    /// Scripted faults, with how often each matched and struck.
+    pub faults: Vec<FaultCount>,
 }
 
 /// The living world of a directory: its process has the recorded pid and start time, and it answers. `None` when there
@@ -84,7 +84,7 @@ pub async fn status(dir: &Path) -> Result<Status, SandboxError> {
             dss_port: None,
             calls: 0,
             mutating_calls: 0,
-            faults: 0,
+            faults: Vec::new(),
         });
     };
     let mut answer: Value = get(&world, "/status").await?;
@@ -108,7 +108,7 @@ pub async fn snapshot(world: &World) -> Result<Value, SandboxError> {
 /// Replaces the script of faults; counts start again. An empty one ends all faults.
 ///
 /// # Errors
-/// When the world does not answer.
+/// When the world does not answer, or the script cannot do what it says: see [`problems`](crate::faults::problems).
 pub async fn set_faults(world: &World, faults: &[Fault]) -> Result<(), SandboxError> {
     let body = serde_json::to_value(faults).unwrap_or_default();
     send(world, Method::POST, "/faults", Some(body)).await
@@ -139,12 +139,38 @@ pub async fn fault_report(world: &World) -> Result<Vec<FaultCount>, SandboxError
     get(world, "/faults/report").await
 }
 
+/// Waits until the present script has struck `fired` times, at most for `limit`; true when it has.
+///
+/// # Errors
+/// When the world does not answer.
+pub async fn wait_for_faults(world: &World, fired: u64, limit: Duration) -> Result<bool, SandboxError> {
+    let path = format!("/faults/wait?fired={fired}&ms={}", limit.as_millis());
+    let answer: Value = call(world, Method::GET, &path, None, limit + Duration::from_mins(1)).await?;
+    Ok(answer["met"] == true)
+}
+
+/// Lets AWS forget every client token, as it does after a day or more.
+///
+/// # Errors
+/// When the world does not answer.
+pub async fn forget_tokens(world: &World) -> Result<(), SandboxError> {
+    send(world, Method::POST, "/tokens/forget", None).await
+}
+
 /// The calls to AWS and DSS so far.
 ///
 /// # Errors
 /// When the world does not answer.
 pub async fn calls(world: &World) -> Result<CallReport, SandboxError> {
-    get(world, "/calls").await
+    calls_since(world, 0).await
+}
+
+/// The same, of the last calls only those from position `after` on.
+///
+/// # Errors
+/// When the world does not answer.
+pub async fn calls_since(world: &World, after: u64) -> Result<CallReport, SandboxError> {
+    get(world, &format!("/calls?after={after}")).await
 }
 
 /// Keeps the world from ending for idleness while `run` may still be resumed.

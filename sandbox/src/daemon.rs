@@ -195,11 +195,13 @@ async fn run(settings: &Settings) -> Result<(), SandboxError> {
         proxy: proxy.clone(),
         host_root: layout.host_root(),
         names: names(&world),
+        seen: tokio::sync::Mutex::default(),
     };
     let admin = Admin {
         token: admin_token.into(),
         faults,
         recorder,
+        proxy: proxy.clone(),
         dss: Arc::new(dss_host),
         snapshots: Arc::new(snapshots),
         clock: Arc::clone(&clock),

@@ -319,7 +319,11 @@ impl Eksctl {
                 tokio::time::sleep(crate::proxy::HANG).await;
                 Err("signal: killed".to_owned())
             }
-            Some(Action::State { .. }) | None => Ok(()),
+            // What no command can show was refused with the script.
+            Some(
+                Action::State { .. } | Action::Stale { .. } | Action::Late { .. } | Action::Throttle { .. },
+            )
+            | None => Ok(()),
         }
     }
 }

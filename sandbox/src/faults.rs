@@ -1,11 +1,19 @@
 //! Scripted faults: which call goes wrong, when, and how.
 //!
 //! Pure and counted. The engine says what should happen to a call; the proxy, the fake DSS and the host stubs do it.
-//! Nothing here sleeps, replies or closes a connection.
+//! Nothing here sleeps, replies or closes a connection. A script that cannot do what it says is refused: see
+//! [`problems`].
+
+mod catalog;
+mod check;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+pub use self::check::problems;
+use crate::proxy::recognise;
 
 /// Which part of the world a fault is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,9 +38,19 @@ pub enum Phase {
     After,
 }
 
+/// Which of the calls that fit the glob are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Only {
+    /// Those of a kind that changes something.
+    Changes,
+    /// Those that only look.
+    Reads,
+}
+
 /// What goes wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Action {
     /// An error reply in the shape of the service (for the host: exit code 1 and the message on stderr).
     Error {
@@ -43,6 +61,13 @@ pub enum Action {
         /// Error text.
         message: String,
     },
+    /// Too many calls: the refusal in the service's own form, as `RequestLimitExceeded`, `ThrottlingException` or
+    /// `SlowDown`.
+    Throttle {
+        /// After how many seconds the service says to come back; it says nothing without.
+        #[serde(default)]
+        retry_after_s: Option<u64>,
+    },
     /// The connection is dropped without a reply.
     Reset,
     /// No reply ever comes.
@@ -52,23 +77,49 @@ pub enum Action {
         /// Milliseconds.
         ms: u64,
     },
-    /// What the call makes shows a transitional state for so many looks, then ends as told. Only for things that
-    /// have states (EKS clusters, node groups, add-ons); the phase does not matter.
+    /// What the call makes or deletes shows a transitional state for so many looks, then ends as told. Only for things
+    /// that have states (EKS clusters, node groups, add-ons, EC2 instances, CloudFormation stacks, clusters of DSS);
+    /// the phase does not matter.
     State {
         /// How often the transitional state is seen.
         polls: u32,
-        /// `ACTIVE` or `FAILED`.
+        /// `ACTIVE` or `FAILED` for what is made, `GONE` or `DELETE_FAILED` for what is deleted.
         end: String,
     },
+    /// The call is carried out, and the next reads of the same service answer as the world was before it. AWS only; the
+    /// phase does not matter.
+    Stale {
+        /// How many reads are stale.
+        reads: u32,
+    },
+    /// The connection is dropped, and the request is carried out all the same, but only after so long.
+    Late {
+        /// Milliseconds.
+        ms: u64,
+    },
+}
+
+impl Action {
+    /// Whether the phase does not matter to it: it is asked for before the call, and changes what the call does.
+    fn is_of_the_call(&self) -> bool {
+        matches!(self, Self::State { .. } | Self::Stale { .. } | Self::Late { .. })
+    }
 }
 
 /// One scripted fault. `op` is a glob in which `*` stands for anything.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Fault {
     /// Part of the world.
     pub target: Target,
     /// Glob over the operation.
     pub op: String,
+    /// Only calls of this kind; all when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only: Option<Only>,
+    /// Only calls signed with this access key id; all when not given. AWS only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
     /// Before or after the call was carried out.
     #[serde(default)]
     pub phase: Phase,
@@ -85,7 +136,30 @@ pub struct Fault {
 impl Fault {
     /// A fault that happens to every matching call, before it is carried out.
     pub fn new(target: Target, op: impl Into<String>, action: Action) -> Self {
-        Self { target, op: op.into(), phase: Phase::Before, action, skip: 0, times: None }
+        Self {
+            target,
+            op: op.into(),
+            only: None,
+            by: None,
+            phase: Phase::Before,
+            action,
+            skip: 0,
+            times: None,
+        }
+    }
+
+    /// The same, but only for calls signed with this access key id.
+    #[must_use]
+    pub fn by(mut self, access_key_id: impl Into<String>) -> Self {
+        self.by = Some(access_key_id.into());
+        self
+    }
+
+    /// The same, but only for calls of this kind.
+    #[must_use]
+    pub fn only(mut self, only: Only) -> Self {
+        self.only = Some(only);
+        self
     }
 
     /// The same, but after the call was carried out.
@@ -122,9 +196,18 @@ pub struct FaultCount {
 }
 
 /// Holds the script and counts. Shared by everything that can go wrong.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct FaultEngine {
     script: Mutex<Vec<FaultCount>>,
+    fired: watch::Sender<u64>,
+    /// Scripts so far.
+    scripts: watch::Sender<u64>,
+}
+
+impl Default for FaultEngine {
+    fn default() -> Self {
+        Self { script: Mutex::default(), fired: watch::Sender::new(0), scripts: watch::Sender::new(0) }
+    }
 }
 
 impl FaultEngine {
@@ -135,21 +218,55 @@ impl FaultEngine {
 
     /// Replaces the script; counts start again.
     pub fn set(&self, faults: Vec<Fault>) {
-        *self.lock() = faults.into_iter().map(|fault| FaultCount { fault, matched: 0, fired: 0 }).collect();
+        let mut script = self.lock();
+        *script = faults.into_iter().map(|fault| FaultCount { fault, matched: 0, fired: 0 }).collect();
+        self.fired.send_replace(0);
+        self.scripts.send_modify(|scripts| *scripts += 1);
+    }
+
+    /// Resolves when the present script is replaced by another one.
+    pub(crate) fn replaced(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut scripts = self.scripts.subscribe();
+        async move {
+            // An engine that is gone has no script any more.
+            drop(scripts.changed().await);
+        }
+    }
+
+    /// How often the faults of the present script struck, and every change of that.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.fired.subscribe()
+    }
+
+    /// Whether a fault of the script waits for a host command to end.
+    pub(crate) fn strikes_after_host_commands(&self) -> bool {
+        self.lock().iter().any(|it| it.fault.target == Target::Host && it.fault.phase == Phase::After)
     }
 
     /// What happens to this call in this phase. Asked exactly once a phase of each call, because asking counts.
-    /// [`Action::State`] is answered in [`Phase::Before`] only.
+    /// [`Action::State`], [`Action::Stale`] and [`Action::Late`] are answered in [`Phase::Before`] only.
     pub fn check(&self, target: Target, op: &str, phase: Phase) -> Option<Action> {
+        self.check_by(target, op, "", phase)
+    }
+
+    /// The same, of a call that is signed with this access key id.
+    pub fn check_by(&self, target: Target, op: &str, access_key_id: &str, phase: Phase) -> Option<Action> {
         for entry in self.lock().iter_mut() {
             let fault = &entry.fault;
-            let due = if matches!(fault.action, Action::State { .. }) { Phase::Before } else { fault.phase };
+            let due = if fault.action.is_of_the_call() { Phase::Before } else { fault.phase };
             if fault.target != target || due != phase || !glob(&fault.op, op) {
+                continue;
+            }
+            if fault.by.as_ref().is_some_and(|by| by != access_key_id) {
+                continue;
+            }
+            if fault.only.is_some_and(|only| (only == Only::Changes) != changes(target, op)) {
                 continue;
             }
             entry.matched = entry.matched.saturating_add(1);
             if entry.matched > fault.skip && fault.times.is_none_or(|times| entry.fired < times) {
                 entry.fired = entry.fired.saturating_add(1);
+                self.fired.send_modify(|fired| *fired += 1);
                 return Some(fault.action.clone());
             }
         }
@@ -163,6 +280,21 @@ impl FaultEngine {
 
     fn lock(&self) -> MutexGuard<'_, Vec<FaultCount>> {
         self.script.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Posts of DSS that only ask.
+const DSS_ASKS: [&str; 4] = ["/sql/queries", "/run-kubectl", "/sanity-check/run", "/dip/api/login"];
+
+/// Whether an operation is of a kind that changes something. Of a host command nobody can tell, so it counts.
+pub(crate) fn changes(target: Target, op: &str) -> bool {
+    match target {
+        Target::Aws => op.split_once(':').is_none_or(|(service, op)| recognise::changes(service, op)),
+        Target::Dss => {
+            let (method, path) = op.split_once(' ').unwrap_or(("", op));
+            !matches!(method, "GET" | "HEAD" | "OPTIONS") && !DSS_ASKS.iter().any(|part| path.contains(part))
+        }
+        Target::Host => true,
     }
 }
 
@@ -218,5 +350,52 @@ mod tests {
         assert_eq!(engine.check(Target::Dss, "eks:CreateCluster", Phase::After), None);
         let report = engine.report();
         assert_eq!((report[0].matched, report[0].fired), (5, 2));
+    }
+
+    #[test]
+    fn only_changes_or_only_reads() {
+        let engine = FaultEngine::new();
+        engine.set(vec![Fault::new(Target::Aws, "*", Action::Reset).only(Only::Changes)]);
+        let struck = |target, op| engine.check(target, op, Phase::Before).is_some();
+        assert!(!struck(Target::Aws, "eks:DescribeCluster"));
+        assert!(struck(Target::Aws, "eks:CreateCluster"));
+        engine.set(vec![Fault::new(Target::Dss, "*", Action::Reset).only(Only::Reads)]);
+        assert!(struck(Target::Dss, "GET /admin/connections"));
+        assert!(struck(Target::Dss, "POST /sql/queries"));
+        assert!(!struck(Target::Dss, "POST /admin/connections"));
+    }
+
+    #[test]
+    fn only_calls_of_one_key() {
+        let engine = FaultEngine::new();
+        engine.set(vec![Fault::new(Target::Aws, "eks:*", Action::Reset).by("AKIAOURS")]);
+        let struck = |key| engine.check_by(Target::Aws, "eks:CreateCluster", key, Phase::Before).is_some();
+        assert!(struck("AKIAOURS") && !struck("AKIAOTHER") && !struck(""));
+    }
+
+    #[test]
+    fn who_watches_is_told_of_each_strike_and_of_a_new_script() {
+        let engine = FaultEngine::new();
+        let watch = engine.watch();
+        engine.set(vec![Fault::new(Target::Host, "*", Action::Reset).times(1)]);
+        engine.check(Target::Host, "dnf", Phase::Before);
+        engine.check(Target::Host, "dnf", Phase::Before);
+        assert_eq!(*watch.borrow(), 1);
+        engine.set(Vec::new());
+        assert_eq!(*watch.borrow(), 0);
+    }
+
+    #[test]
+    fn a_key_that_is_not_known_is_refused() {
+        for text in [
+            r#"{"target": "aws", "op": "eks:*", "action": "reset", "time": 1}"#,
+            r#"{"target": "aws", "op": "eks:*", "action": {"delay": {"ms": 1, "s": 1}}}"#,
+            r#"{"target": "aws", "op": "eks:*", "action": "explode"}"#,
+        ] {
+            assert!(serde_json::from_str::<Fault>(text).is_err(), "{text}");
+        }
+        let whole = r#"{"target": "aws", "op": "eks:*", "only": "changes", "phase": "after",
+                        "action": {"throttle": {}}, "skip": 1, "times": 2}"#;
+        serde_json::from_str::<Fault>(whole).expect("all keys there are");
     }
 }

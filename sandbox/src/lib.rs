@@ -20,6 +20,7 @@ mod eksctl;
 mod error;
 pub mod faults;
 mod files;
+mod hands;
 pub mod host;
 mod imds;
 mod kits;
@@ -40,10 +41,12 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 pub use control::{
-    Status, behave, calls, down, fault_report, find, hold, release, restart_dss, set_faults, snapshot, status,
+    Status, behave, calls, calls_since, down, fault_report, find, forget_tokens, hold, release, restart_dss,
+    set_faults, snapshot, status, wait_for_faults,
 };
 pub use error::SandboxError;
-pub use faults::{Action, Fault, FaultCount, FaultEngine, Phase, Target};
+pub use faults::{Action, Fault, FaultCount, FaultEngine, Only, Phase, Target};
+pub use hands::Hands;
 pub use options::SandboxOptions;
 pub use proxy::record::{CallRecord, CallReport};
 pub use up::up;

@@ -83,7 +83,7 @@ pub(crate) async fn seed(moto: &Aws) -> Result<Seeded, SandboxError> {
             moto,
             "dss-service",
             &allow(
-                "\"eks:*\",\"ecr:*\",\"ec2:*\",\"cloudformation:*\",\"iam:*\",\"autoscaling:*\",\"ssm:GetParameter*\"",
+                "\"eks:*\",\"ecr:*\",\"ec2:*\",\"cloudformation:*\",\"iam:*\",\"autoscaling:*\",\"ssm:GetParameter*\",\"kms:*\"",
                 "*",
             ),
         )

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use reqwest::Method;
 use serde_json::{Map, Value, json};
+use tokio::sync::Mutex;
 
 use crate::aws::{ACCOUNT, Aws, status_of};
 use crate::dss::FakeDss;
@@ -29,11 +30,39 @@ pub(crate) struct Snapshots {
     pub(crate) host_root: PathBuf,
     /// Texts of this world and what they stand for: ports and directories.
     pub(crate) names: Vec<(String, String)>,
+    /// AWS as it was seen last.
+    pub(crate) seen: Mutex<Option<Seen>>,
+}
+
+/// AWS at one moment: asking moto for all of it takes a hundred calls.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    /// How many calls had changed something.
+    changes: u64,
+    aws: Value,
+    ids: BTreeMap<String, String>,
 }
 
 impl Snapshots {
     /// The whole world; without an installed DSS that part is null.
     pub(crate) async fn take(&self, dss: Option<&FakeDss>) -> Result<Value, SandboxError> {
+        let Seen { aws, ids, .. } = self.aws().await?;
+        let root = self.host_root.clone();
+        let host = tokio::task::spawn_blocking(move || host::snapshot(&root)).await.unwrap_or_default();
+        let mut names: Vec<(String, String)> = ids.into_iter().chain(self.names.iter().cloned()).collect();
+        // Longest first, so that no name is replaced inside a longer one.
+        names.sort_by(|a, b| b.0.len().cmp(&a.0.len()).then_with(|| a.cmp(b)));
+        Ok(normal(json!({ "aws": aws, "dss": dss.map(FakeDss::snapshot), "host": host }), &names))
+    }
+
+    /// All of AWS; what was seen last when nothing has changed since.
+    async fn aws(&self) -> Result<Seen, SandboxError> {
+        let mut seen = self.seen.lock().await;
+        // Counted first: what changes while we look is looked at again the next time.
+        let changes = self.proxy.changes().await;
+        if let Some(seen) = seen.as_ref().filter(|seen| Some(seen.changes) == changes) {
+            return Ok(seen.clone());
+        }
         let mut ids = BTreeMap::new();
         let ec2 = self.ec2(&mut ids).await?;
         let aws = json!({
@@ -41,12 +70,9 @@ impl Snapshots {
             "cloudformation": self.stacks().await?, "glue": self.glue().await?, "athena": self.athena().await?,
             "s3": self.s3().await?, "ssm": self.parameters().await?, "secretsmanager": self.secrets().await?,
         });
-        let root = self.host_root.clone();
-        let host = tokio::task::spawn_blocking(move || host::snapshot(&root)).await.unwrap_or_default();
-        let mut names: Vec<(String, String)> = ids.into_iter().chain(self.names.iter().cloned()).collect();
-        // Longest first, so that no name is replaced inside a longer one.
-        names.sort_by(|a, b| b.0.len().cmp(&a.0.len()).then_with(|| a.cmp(b)));
-        Ok(normal(json!({ "aws": aws, "dss": dss.map(FakeDss::snapshot), "host": host }), &names))
+        let now = Seen { changes: changes.unwrap_or(0), aws, ids };
+        *seen = changes.is_some().then(|| now.clone());
+        Ok(now)
     }
 
     async fn ec2(&self, ids: &mut BTreeMap<String, String>) -> Result<Value, SandboxError> {

@@ -1,4 +1,5 @@
-"""Drives dataiku-api-client 15.2.0 through every recorded call against the fake DSS; any surprise is an exception.
+"""Drives dataiku-api-client through every recorded call against the fake DSS, and then through the smoke test; any
+surprise is an exception.
 
 A session wrapper counts the distinct routes, so that the claim "all of them" is measured and not believed.
 """
@@ -255,7 +256,7 @@ dataset.update_from_hive()
 step("dataset.update_from_hive")
 job = project.start_job({"type": "NON_RECURSIVE_FORCED_BUILD", "refreshHiveMetastore": True, "outputs": [{"id": "d"}]})
 step("job.start(refreshHiveMetastore)")
-assert job.get_status()["baseStatus"]["state"] == "DONE"
+assert dataikuapi.dss.job.DSSJobWaiter(job).wait() == "DONE"
 step("job.start(refreshHiveMetastore): status")
 scenario = step("project.create_scenario", project.create_scenario("resync", "step_based"))
 fire = step("scenario.run", scenario.run())
@@ -266,6 +267,55 @@ assert step("macro.get_status", macro.get_status(run))["running"] is False
 step("macro.get_result", macro.get_result(run))
 macro.abort(run)
 step("macro.abort")
+
+# The smoke test, as the bootstrap does it by the same routes: a managed dataset made by Python in a container, copied
+# by Spark, counted by Athena, removed by name. These calls are no part of the 88.
+connection = s3.get_settings()
+connection.get_raw()["allowManagedDatasets"] = True
+connection.get_raw()["params"].update(
+    {
+        "secretKey": "a real secret",
+        "defaultManagedBucket": "b",
+        "defaultManagedPath": "/dataiku",
+        "metastoreSynchronizationMode": "KEEP_IN_SYNC",
+        "metastoreDatabaseName": "db",
+    }
+)
+connection.save()
+spark = client.get_general_settings()
+spark.settings["sparkSettings"]["sparkEnabled"] = True
+spark.save()
+for name in ("rows", "copy"):
+    builder = project.new_managed_dataset(name)
+    builder.with_store_into("s3a", format_option_id="PARQUET_HIVE")
+    made = builder.create().get_settings()
+    assert made.get_raw()["params"]["path"].endswith("/P/" + name), made.get_raw()
+builder = project.new_recipe("python", "make_rows")
+builder.with_script("import pandas\nrows = range(3)\n").with_output("rows")
+python_recipe = builder.create().get_settings()
+python_recipe.get_recipe_params()["containerSelection"] = {"containerMode": "EXPLICIT_CONTAINER", "containerConf": "eks"}
+python_recipe.save()
+builder = project.new_recipe("pyspark", "copy_rows")
+builder.with_script("pass").with_input("rows").with_output("copy")
+spark_recipe = builder.create().get_settings()
+spark_recipe.get_recipe_params()["sparkConfig"] = {"inheritConf": "default"}
+spark_recipe.save()
+assert project.get_recipe("make_rows").get_settings().get_recipe_params()["containerSelection"]["containerConf"] == "eks"
+assert sorted(recipe["name"] for recipe in project.list_recipes()) == ["copy_rows", "make_rows"]
+job = project.new_job("RECURSIVE_FORCED_BUILD").with_output("copy").with_refresh_metastore(True)
+assert job.start_and_wait() is not None
+athena = client.create_connection("athena_s3a", "Athena", params=athena_params)
+table = project.get_dataset("copy").get_settings().get_raw()["params"]["metastoreTableName"]
+count = client.sql_query('SELECT COUNT(*) FROM "db"."%s"' % table, connection="athena_s3a")
+assert [list(map(str, row)) for row in count.iter_rows()] == [["3"]]
+count.verify()
+athena.delete()
+for name in ("copy_rows", "make_rows"):
+    project.get_recipe(name).delete()
+for name in ("copy", "rows"):
+    project.get_dataset(name).delete(drop_data=True)
+assert [d["name"] for d in project.list_datasets()] == ["d"]
+print("smoke: 3 rows")
 
 # Code envs, variables, and the way back.
 step("list_code_envs", client.list_code_envs())

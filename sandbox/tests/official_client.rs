@@ -1,6 +1,7 @@
 //! The official Python client, driven through every route the product uses against the fake DSS.
 //!
-//! The client is fetched once by pip into the target directory and reused. Whether the fake is like a real DSS
+//! Two versions of it, the last of DSS 14 and that of DSS 15, each fetched once by pip into the target directory and
+//! reused. Whether the fake is like a real DSS
 //! cannot be shown here; that the client which is used against real ones is content with it, can.
 
 #![expect(clippy::unwrap_used, reason = "helpers of a test may panic as tests do")]
@@ -15,7 +16,8 @@ use dssflow_sandbox::dss::memory::MemoryCloud;
 use dssflow_sandbox::faults::FaultEngine;
 use tokio::net::TcpListener;
 
-const PINS: &[&str] = &["dataiku-api-client==15.2.0", "six"];
+/// The client's version, and the place of its environment in [`PYTHONS`].
+const CLIENTS: [&str; 2] = ["14.7.5", "15.2.0"];
 
 fn succeed(command: &mut Command) -> Output {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
@@ -24,29 +26,31 @@ fn succeed(command: &mut Command) -> Output {
     output
 }
 
-/// Made once a process; both tests wait for it.
-static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+/// Made once a process; tests of one version wait for each other.
+static PYTHONS: [OnceLock<PathBuf>; 2] = [OnceLock::new(), OnceLock::new()];
 
-/// A venv with the pinned client; one without the mark of completeness is made again.
-fn python() -> PathBuf {
-    let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join("official-client-15.2.0");
+/// A venv with this version of the client; one without the mark of completeness is made again.
+fn python(version: &str) -> PathBuf {
+    let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("official-client-{version}"));
     let interpreter = venv.join("bin/python");
     if venv.join("complete").exists() {
         return interpreter;
     }
     let _absent = fs::remove_dir_all(&venv);
     succeed(Command::new("python3").args(["-m", "venv"]).arg(&venv));
+    // The client needs `six` and does not declare it.
     succeed(
         Command::new(&interpreter)
             .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
-            .args(PINS),
+            .args([&format!("dataiku-api-client=={version}"), "six"]),
     );
     fs::write(venv.join("complete"), "").unwrap();
     interpreter
 }
 
-async fn drive(major: u32) {
-    let interpreter = tokio::task::spawn_blocking(|| PYTHON.get_or_init(python).clone()).await.unwrap();
+async fn drive(client: usize, major: u32) {
+    let made = move || PYTHONS[client].get_or_init(|| python(CLIENTS[client])).clone();
+    let interpreter = tokio::task::spawn_blocking(made).await.unwrap();
     let cloud = MemoryCloud::default();
     let dss = cloud.dss(major, Arc::new(FaultEngine::new()));
     let key = dss.api_keys().create("official-client", "test").key.unwrap();
@@ -74,6 +78,7 @@ async fn drive(major: u32) {
     server.abort();
     let stdout = String::from_utf8_lossy(&output.stdout);
     assert!(stdout.contains("88 calls"), "{stdout}");
+    assert!(stdout.contains("smoke: 3 rows"), "{stdout}");
     assert_eq!(cloud.seen().creations, 1);
     assert_eq!(cloud.seen().images["team/dku-container-exec-base-test:dss-test"], "sha256:0000");
     assert_eq!(cloud.seen().queries[0].secret_key, "a real secret");
@@ -81,11 +86,21 @@ async fn drive(major: u32) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_official_client_is_content_with_major_14() {
-    drive(14).await;
+async fn client_14_7_5_is_content_with_major_14() {
+    drive(0, 14).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_official_client_is_content_with_major_15() {
-    drive(15).await;
+async fn client_14_7_5_is_content_with_major_15() {
+    drive(0, 15).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn client_15_2_0_is_content_with_major_14() {
+    drive(1, 14).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn client_15_2_0_is_content_with_major_15() {
+    drive(1, 15).await;
 }

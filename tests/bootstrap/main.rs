@@ -10,6 +10,7 @@ mod launch;
 mod paths;
 mod preflight;
 mod rights;
+mod smoke;
 mod support;
 mod teardown;
 mod wrong_input;

@@ -37,7 +37,7 @@ impl Ran {
 }
 
 /// The command, built with this test.
-fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its path");
     let program = test.ancestors().nth(2).expect("target/debug/deps/test").join("dssflow");
     assert!(
@@ -138,6 +138,18 @@ impl Home {
         self.run(&["sandbox", "up", "--faults", file.to_str().expect("plain path")]).expect(0);
     }
 
+    /// The fake DSS, for somebody who works in it by hand.
+    pub(crate) fn dss(&self) -> Dss {
+        let site = std::fs::read_to_string(self.store().join("sandbox/site.yaml")).expect("the shipped site");
+        let value = |key: &str| -> Value {
+            let site: Value = serde_saphyr::from_str(&site).expect("YAML");
+            site.pointer(key).cloned().unwrap_or_default()
+        };
+        let file = value("/dss/api_key/sink/file");
+        let key = std::fs::read_to_string(file.as_str().expect("a file")).expect("the key");
+        Dss { url: format!("http://127.0.0.1:{}", value("/dss/port")), key: key.trim().to_owned() }
+    }
+
     /// The sandbox.
     pub(crate) fn world(&self) -> dssflow_sandbox::World {
         let dir = self.store().join("sandbox");
@@ -175,6 +187,37 @@ impl Home {
             spec.credentials = Some(StaticCredentials::new(id, secret));
             let clients = Box::pin(AwsClients::connect(&spec)).await;
             Box::pin(call(clients)).await
+        })
+    }
+}
+
+/// A DSS and the key to it.
+pub(crate) struct Dss {
+    url: String,
+    key: String,
+}
+
+impl Dss {
+    pub(crate) fn get(&self, path: &str) -> Value {
+        self.call(reqwest::Method::GET, path, None)
+    }
+
+    pub(crate) fn put(&self, path: &str, body: &Value) {
+        self.call(reqwest::Method::PUT, path, Some(body));
+    }
+
+    fn call(&self, method: reqwest::Method, path: &str, body: Option<&Value>) -> Value {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+            let mut request =
+                client.request(method, format!("{}/public/api{path}", self.url)).bearer_auth(&self.key);
+            if let Some(body) = body {
+                request = request.json(body);
+            }
+            let response = request.send().await.expect("an answer");
+            assert!(response.status().is_success(), "{path}: {}", response.status());
+            serde_json::from_str(&response.text().await.expect("a body")).unwrap_or_default()
         })
     }
 }

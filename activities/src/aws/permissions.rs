@@ -54,6 +54,8 @@ pub enum On {
     Stacks,
     /// The buckets of the connections.
     Buckets,
+    /// What lies in them below the connections' paths.
+    Objects,
     /// Athena workgroups of the connections.
     Workgroups,
 }
@@ -261,8 +263,11 @@ const OPERATIONS: &[(&str, &[Need])] = &[
     ),
     // Glue's databases know no condition on tags; the ownership is proven by the activity before it deletes.
     ("glue:DeleteDatabase", &[need("glue:DeleteDatabase", On::Databases)]),
+    // Nor do tables: the smoke test deletes one only while it points into its own project.
+    ("glue:DeleteTable", &[need("glue:DeleteTable", On::Databases)]),
     ("glue:GetDatabase", &[need("glue:GetDatabase", On::Databases)]),
     ("glue:GetDatabases", &[need("glue:GetDatabases", On::All)]),
+    ("glue:GetTable", &[need("glue:GetTable", On::Databases)]),
     ("glue:GetTables", &[need("glue:GetTables", On::Databases)]),
     ("iam:AttachRolePolicy", &[if_ours("iam:AttachRolePolicy", On::OwnRoles)]),
     ("iam:CreateRole", &[need("iam:CreateRole", On::OwnRoles), need("iam:TagRole", On::OwnRoles)]),
@@ -284,10 +289,13 @@ const OPERATIONS: &[(&str, &[Need])] = &[
     ("iam:SimulatePrincipalPolicy", &[need("iam:SimulatePrincipalPolicy", On::All)]),
     ("lakeformation:GetDataLakeSettings", &[need("lakeformation:GetDataLakeSettings", On::All)]),
     ("lakeformation:ListPermissions", &[need("lakeformation:ListPermissions", On::All)]),
-    // A look at a bucket is the right to list it.
-    ("s3:HeadBucket", &[need("s3:ListBucket", On::Buckets)]),
     ("servicequotas:GetAWSDefaultServiceQuota", &[need("servicequotas:GetAWSDefaultServiceQuota", On::All)]),
     ("servicequotas:GetServiceQuota", &[need("servicequotas:GetServiceQuota", On::All)]),
+    // One by one, and only below the path of a smoke test's project.
+    ("s3:DeleteObject", &[need("s3:DeleteObject", On::Objects)]),
+    // A look at a bucket is the right to list it.
+    ("s3:HeadBucket", &[need("s3:ListBucket", On::Buckets)]),
+    ("s3:ListObjectsV2", &[need("s3:ListBucket", On::Buckets)]),
     // Everybody may ask who he is; no policy can take that away.
     ("sts:GetCallerIdentity", &[]),
 ];
@@ -319,6 +327,8 @@ const fn calls(
 /// Stands among the activities for the looks before a run, which are made by no step.
 pub const LOOK_BEFORE: &str = "preflight";
 const BLOCKED: &str = "when something hangs on what is deleted";
+const LEFT: &str = "when DSS leaves something of a smoke test's dataset behind";
+const TAKEN_BACK: &str = "when a smoke test is taken back";
 const NO_JOIN: &str = "when nodes do not join";
 const WATCH_CLUSTER: &[&str] = &["eks:DescribeCluster"];
 
@@ -510,6 +520,22 @@ const ACTIVITIES: &[Calls] = &[
             ("ec2:DescribeSecurityGroups", BLOCKED),
         ],
     ),
+    calls(crate::dss::smoke::table::NAME, &["glue:GetTable"], &[]),
+    calls(
+        crate::dss::smoke::clean::NAME,
+        &["glue:GetTable", "s3:ListObjectsV2"],
+        &[("glue:DeleteTable", LEFT), ("s3:DeleteObject", LEFT)],
+    ),
+    calls(
+        crate::dss::smoke::dataset::NAME,
+        &[],
+        &[
+            ("glue:DeleteTable", LEFT),
+            ("glue:GetTable", TAKEN_BACK),
+            ("s3:DeleteObject", LEFT),
+            ("s3:ListObjectsV2", TAKEN_BACK),
+        ],
+    ),
     calls(
         LOOK_BEFORE,
         &[
@@ -559,7 +585,7 @@ mod tests {
     /// `"service:Operation"` wherever it stands in the sources, with the file.
     fn named_in_sources() -> BTreeSet<(String, String)> {
         let mut found = BTreeSet::new();
-        let mut rooms: Vec<_> = ["src/aws", "src/docker", "src/preflight"]
+        let mut rooms: Vec<_> = ["src/aws", "src/docker", "src/dss/smoke", "src/preflight"]
             .map(|r| Path::new(env!("CARGO_MANIFEST_DIR")).join(r))
             .to_vec();
         while let Some(dir) = rooms.pop() {
@@ -645,6 +671,6 @@ mod tests {
             .filter(|n| n.only != Some(Only::Marked))
             .map(|n| n.action)
             .collect();
-        assert_eq!(free, ["glue:DeleteDatabase"]);
+        assert_eq!(free, ["glue:DeleteDatabase", "glue:DeleteTable", "s3:DeleteObject"]);
     }
 }

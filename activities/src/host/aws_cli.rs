@@ -91,6 +91,9 @@ impl Activity for AwsCli {
             let argv = [installer.as_str(), "--install-dir", INSTALL_DIR, "--bin-dir", BIN_DIR, "--update"];
             host.run(root(argv).timeout(Duration::from_mins(5))).await?;
             clear(&*host).await?;
+        } else if host.exists(&user, &scratch("awscli")).await? {
+            // An attempt that was cut off had installed it already.
+            clear(&*host).await?;
         }
         let found = version(&*host).await?;
         let Some(version) = found.filter(|v| made.is_empty() || *v == input.version) else {

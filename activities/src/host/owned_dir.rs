@@ -9,6 +9,9 @@ use sha2::{Digest, Sha256};
 use super::marker::MARKER_DIR;
 use super::transport::{Host, HostUser};
 
+/// What a directory is recorded as.
+const DIR: &str = "host:dir";
+
 fn note(path: &str) -> String {
     format!("{MARKER_DIR}/dir.{}", &hex::encode(Sha256::digest(path))[..16])
 }
@@ -36,6 +39,8 @@ pub(super) async fn make(
         if host.exists(&HostUser::Root, part).await? {
             continue;
         }
+        // A step that recorded nothing and did not finish is taken to have done nothing, and is not undone.
+        ctx.record_resource(DIR, part).await?;
         host.write_file(&HostUser::Root, &note(part), &marks, "0600", None).await?;
         let last = part == path.trim_end_matches('/');
         let owner = format!("{owner}:{owner}");

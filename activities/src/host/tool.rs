@@ -113,6 +113,17 @@ async fn reported(host: &dyn Host, tool: ToolKind) -> ActivityResult<Option<Stri
     Ok(tool.parse_version(&output.text()))
 }
 
+/// Removes what an installation left in the scratch directory.
+async fn clear(host: &dyn Host, name: &str) -> ActivityResult<()> {
+    let scratch = scratch(name);
+    for left in
+        [name.to_owned(), format!("{name}.part"), format!("{name}.tar.gz"), format!("{name}.tar.gz.part")]
+    {
+        host.remove_file(&HostUser::Root, &format!("{scratch}/{left}")).await?;
+    }
+    Ok(host.remove_empty_dir(&HostUser::Root, &scratch).await?)
+}
+
 impl Activity for Tool {
     type Input = ToolInput;
     type Output = ToolOutput;
@@ -169,6 +180,9 @@ impl Activity for Tool {
                 return Err(ActivityError::terminal("ToolVersion", message)
                     .help("check that the URL in `host.tools` is of that version, and that no other copy is earlier in the path"));
             }
+        } else if host.exists(&user, &scratch(input.tool.name())).await? {
+            // An attempt that was cut off had put the program in its place already.
+            clear(&*host, input.tool.name()).await?;
         }
         marker::write(ctx, &*host, input, made, &output).await?;
         Ok(output)
@@ -199,17 +213,7 @@ impl Activity for Tool {
             }
         }
         if !ids.is_empty() {
-            let name = input.tool.name();
-            let scratch = scratch(name);
-            for left in [
-                format!("{scratch}/{name}"),
-                format!("{scratch}/{name}.part"),
-                format!("{scratch}/{name}.tar.gz"),
-                format!("{scratch}/{name}.tar.gz.part"),
-            ] {
-                host.remove_file(&HostUser::Root, &left).await?;
-            }
-            host.remove_empty_dir(&HostUser::Root, &scratch).await?;
+            clear(&*host, input.tool.name()).await?;
         }
         marker::remove(ctx, &*host, input).await?;
         Ok(undo)

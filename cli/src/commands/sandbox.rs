@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use dssflow_sandbox::Fault;
 use dssflow_sandbox::dss::behaviour::Behaviour;
+use dssflow_sandbox::{Fault, FaultCount, World};
 use serde_json::json;
 
-use crate::args::{SandboxCommand, ViewFormat};
+use crate::args::{FaultsCommand, SandboxCommand, ViewFormat};
 use crate::commands::run::sandbox_options;
 use crate::config::Settings;
 use crate::describe;
@@ -28,7 +28,49 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, command: SandboxCommand) -
             ui.json(&dssflow_sandbox::snapshot(&world).await?, true);
             Ok(Exit::Ok)
         }
+        SandboxCommand::Faults(FaultsCommand::Set { file }) => {
+            let faults = read_faults(&file)?;
+            let world = dssflow_sandbox::find(&dir).await?.ok_or_else(none)?;
+            set(ui, &world, &faults).await?;
+            Ok(Exit::Ok)
+        }
+        SandboxCommand::Faults(FaultsCommand::Show { output }) => {
+            let world = dssflow_sandbox::find(&dir).await?.ok_or_else(none)?;
+            let script = dssflow_sandbox::fault_report(&world).await?;
+            match output {
+                ViewFormat::Json => ui.json(&json!(script), true),
+                ViewFormat::Yaml => ui.yaml(&json!(script)),
+                ViewFormat::Table if script.is_empty() => ui.out("no fault is set"),
+                ViewFormat::Table => ui.out(&script.iter().map(line).collect::<Vec<_>>().join("\n")),
+            }
+            Ok(Exit::Ok)
+        }
     }
+}
+
+async fn set(ui: &Ui, world: &World, faults: &[Fault]) -> CommandResult<()> {
+    dssflow_sandbox::set_faults(world, faults).await?;
+    let plural = if faults.len() == 1 { "fault is" } else { "faults are" };
+    ui.note(&format!("{} {plural} set", faults.len()));
+    Ok(())
+}
+
+/// One fault and what it did.
+fn line(count: &FaultCount) -> String {
+    let FaultCount { fault, matched, fired } = count;
+    let value = json!(fault);
+    let word = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
+    let action = match &value["action"] {
+        serde_json::Value::String(action) => action.clone(),
+        action => action.as_object().and_then(|fields| fields.keys().next().cloned()).unwrap_or_default(),
+    };
+    let never = if *matched == 0 { "; no call has matched it" } else { "" };
+    format!(
+        "{} {} {action} {}: matched {matched}, struck {fired}{never}",
+        word("target"),
+        one_line(&fault.op),
+        word("phase")
+    )
 }
 
 fn none() -> CommandError {
@@ -87,8 +129,7 @@ async fn up(
         ));
     }
     if let Some(faults) = faults {
-        dssflow_sandbox::set_faults(&world, &faults).await?;
-        ui.note(&format!("{} faults are set", faults.len()));
+        set(ui, &world, &faults).await?;
     }
     for (what, value) in
         [("sandbox", world.id.as_str()), ("AWS", &world.aws_endpoint), ("DSS", &world.dss_url)]
@@ -104,11 +145,21 @@ fn read_faults(file: &Path) -> CommandResult<Vec<Fault>> {
     let text = std::fs::read_to_string(file).map_err(|e| {
         CommandError::new(Code::File, format!("the file {} cannot be read", file.display())).why(e)
     })?;
-    serde_json::from_str(&text).map_err(|e| {
+    let faults: Vec<Fault> = serde_json::from_str(&text).map_err(|e| {
         CommandError::new(Code::WrongFaults, format!("{} is no list of faults", file.display())).why(e).hint(
             r#"as [{"target": "aws", "op": "eks:CreateCluster", "action": {"error": {"status": 400, "code": "X", "message": "no"}}}]"#,
         )
-    })
+    })?;
+    let problems = dssflow_sandbox::faults::problems(&faults);
+    if problems.is_empty() {
+        return Ok(faults);
+    }
+    let mut error = CommandError::new(
+        Code::WrongFaults,
+        format!("{} asks for what can never take place; no fault was set", file.display()),
+    );
+    error.why = problems;
+    Err(error.hint("docs/sandbox.md lists what an operation may be and which actions there are"))
 }
 
 fn read_behaviour(file: &Path) -> CommandResult<Behaviour> {
@@ -138,7 +189,8 @@ async fn status(ui: &Ui, dir: &Path, output: ViewFormat) -> CommandResult {
         "dss_port": status.dss_port,
         "calls": status.calls,
         "mutating_calls": status.mutating_calls,
-        "faults": status.faults,
+        "faults": status.faults.len(),
+        "fault_script": status.faults,
     });
     match output {
         ViewFormat::Json => ui.json(&value, true),
@@ -146,6 +198,10 @@ async fn status(ui: &Ui, dir: &Path, output: ViewFormat) -> CommandResult {
         ViewFormat::Table => match &status.world {
             None => ui.out("there is no sandbox"),
             Some(world) => {
+                let faults = match status.faults.as_slice() {
+                    [] => "none".to_owned(),
+                    some => some.iter().map(line).collect::<Vec<_>>().join("\n          "),
+                };
                 let seconds = |s| describe::duration(std::time::Duration::from_secs(s));
                 let dss = status
                     .dss_port
@@ -169,7 +225,7 @@ async fn status(ui: &Ui, dir: &Path, output: ViewFormat) -> CommandResult {
                             "calls     {}, of them changing something {}",
                             status.calls, status.mutating_calls
                         ),
-                        format!("faults    {}", status.faults),
+                        format!("faults    {faults}"),
                         format!("idle      {}", seconds(status.idle_s)),
                         format!("held by   {}", one_line(&holds)),
                     ]

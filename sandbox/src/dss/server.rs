@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State as Shared};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::Response;
 use base64::Engine as _;
@@ -46,7 +47,15 @@ impl FakeDss {
         let op = format!("{} {}", parts.method, below.unwrap_or(&path).trim_end_matches('/'));
         let mut course = None;
         match self.faults().check(Target::Dss, &op, Phase::Before) {
-            Some(Action::State { polls, end }) => course = Some(Course { polls, fails: end != "ACTIVE" }),
+            Some(Action::State { polls, end }) => {
+                course = Some(Course { polls, fails: matches!(end.as_str(), "FAILED" | "DELETE_FAILED") });
+            }
+            Some(Action::Late { ms }) => {
+                if let Ok(body) = to_bytes(body, BODY_LIMIT).await {
+                    self.land_later(ms, parts, body);
+                }
+                return struck(Action::Reset).await;
+            }
             Some(Action::Delay { ms }) => tokio::time::sleep(Duration::from_millis(ms)).await,
             Some(action) => return struck(action).await,
             None => {}
@@ -63,10 +72,21 @@ impl FakeDss {
         };
         match self.faults().check(Target::Dss, &op, Phase::After) {
             Some(Action::Delay { ms }) => tokio::time::sleep(Duration::from_millis(ms)).await,
-            Some(Action::State { .. }) | None => {}
+            None => {}
             Some(action) => return struck(action).await,
         }
         respond(answer, &behaviour).await
+    }
+
+    /// Carries a request out when the time has come; nobody hears the answer.
+    fn land_later(&self, ms: u64, parts: Parts, body: Bytes) {
+        let dss = self.clone();
+        drop(tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+            let path = parts.uri.path();
+            let Some(below) = BASE_PATHS.iter().find_map(|base| path.strip_prefix(base)) else { return };
+            drop(dss.call(&parts.method, below, parts.uri.query(), &parts.headers, body, None).await);
+        }));
     }
 
     async fn call(
@@ -189,7 +209,20 @@ async fn struck(action: Action) -> Response {
         }
         Action::Reset => dropped(),
         Action::Hang => std::future::pending().await,
-        Action::Delay { .. } | Action::State { .. } => Response::new(Body::empty()),
+        Action::Throttle { retry_after_s } => {
+            let mut response = error_response(
+                StatusCode::TOO_MANY_REQUESTS,
+                "com.dataiku.common.server.TooManyRequests",
+                "Too many requests",
+            );
+            if let Some(seconds) = retry_after_s {
+                response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+            }
+            response
+        }
+        Action::Delay { .. } | Action::State { .. } | Action::Stale { .. } | Action::Late { .. } => {
+            Response::new(Body::empty())
+        }
     }
 }
 

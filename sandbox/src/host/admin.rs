@@ -130,30 +130,30 @@ pub(super) enum Fault {
     Delay(Duration),
 }
 
-/// Asks the daemon whether a fault strikes; none when there is no daemon.
-pub(super) fn fault(config: &HostConfig, op: &str, phase: &str) -> Option<Fault> {
+/// Asks the daemon whether a fault strikes, and whether one may strike behind a command; none when there is no daemon.
+pub(super) fn fault(config: &HostConfig, op: &str, phase: &str) -> (Option<Fault>, bool) {
     let question = serde_json::json!({"target": "host", "op": op, "phase": phase});
-    let answer = call(config, "POST", "/faults/check", &question).ok()?;
-    let action = answer.get("action").unwrap_or(&answer);
-    let kind = match action {
-        Value::String(kind) => kind.clone(),
-        Value::Object(map) => {
-            let tag = ["action", "kind", "type"].iter().find_map(|k| map.get(*k).and_then(Value::as_str));
-            tag.map_or_else(|| map.keys().next().cloned().unwrap_or_default(), str::to_owned)
-        }
+    match call(config, "POST", "/faults/check", &question) {
+        Ok(answer) => (of_action(&answer["action"]), answer["after"] == true),
+        Err(_) => (None, false),
+    }
+}
+
+/// What a command makes of an action; none when there is none, or no command can show it.
+fn of_action(action: &Value) -> Option<Fault> {
+    let (kind, inner) = match action {
+        Value::String(kind) => (kind.as_str(), &Value::Null),
+        Value::Object(fields) => fields.iter().next().map(|(kind, inner)| (kind.as_str(), inner))?,
         _ => return None,
     };
-    let inner = action.get(&kind).unwrap_or(action);
-    match kind.to_ascii_lowercase().as_str() {
+    match kind {
         "error" => {
-            let message = inner.get("message").and_then(Value::as_str).unwrap_or("a scripted fault");
+            let message = inner["message"].as_str().unwrap_or("a scripted fault");
             Some(Fault::Error(message.to_owned()))
         }
         "reset" => Some(Fault::Error("connection reset by peer".to_owned())),
         "hang" => Some(Fault::Hang),
-        "delay" => {
-            Some(Fault::Delay(Duration::from_millis(inner.get("ms").and_then(Value::as_u64).unwrap_or(0))))
-        }
+        "delay" => Some(Fault::Delay(Duration::from_millis(inner["ms"].as_u64().unwrap_or(0)))),
         _ => None,
     }
 }

@@ -126,8 +126,10 @@ fn run(invocation: Invocation) -> Result<u8, String> {
         return Ok(1);
     }
     let mut call = Call::new(config, root, user, invocation.argv);
-    let Some(tool) = tools::find(&call) else { return real::exec(&call) };
-    let status = call.serve(tool);
+    let status = match tools::find(&call) {
+        Some(tool) => call.serve(tool),
+        None => call.real()?,
+    };
     std::io::stdout().write_all(&call.out).map_err(|e| format!("stdout: {e}"))?;
     std::io::stderr().write_all(&call.err).map_err(|e| format!("stderr: {e}"))?;
     Ok(status)
@@ -228,6 +230,21 @@ impl Call {
         std::iter::once(self.program()).chain(rest).collect::<Vec<_>>().join(" ")
     }
 
+    /// Runs a program of this machine between the same two moments. Usually it takes the place of this process; only when a
+    /// fault may strike behind it this one stays.
+    fn real(&mut self) -> Result<u8, String> {
+        let op = self.op();
+        let (struck, after) = admin::fault(&self.config, &op, "before");
+        if let Some(status) = struck.and_then(|fault| self.suffer(fault)) {
+            return Ok(status);
+        }
+        if !after {
+            return real::exec(self);
+        }
+        let status = real::run(self)?;
+        Ok(self.fault(&op, "after").unwrap_or(status))
+    }
+
     /// Runs the tool between the two moments at which a scripted fault may strike.
     fn serve(&mut self, tool: Tool) -> u8 {
         let op = self.op();
@@ -245,7 +262,11 @@ impl Call {
     }
 
     fn fault(&mut self, op: &str, phase: &str) -> Option<u8> {
-        let fault = admin::fault(&self.config, op, phase)?;
+        let (fault, _) = admin::fault(&self.config, op, phase);
+        self.suffer(fault?)
+    }
+
+    fn suffer(&mut self, fault: admin::Fault) -> Option<u8> {
         match fault {
             admin::Fault::Error(message) => {
                 self.warn(message);

@@ -68,22 +68,35 @@ pub(super) fn write_shims(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Replaces this process by the program. Returns only when that fails.
+/// Replaces this process by the program. Returns only when that fails, or there is no such program.
 pub(super) fn exec(call: &Call) -> Result<u8, String> {
+    let Some(mut command) = command(call) else { return Ok(127) };
+    Err(format!("{}: {}", call.program(), command.exec()))
+}
+
+/// Runs the program as a child, in the same process group.
+pub(super) fn run(call: &Call) -> Result<u8, String> {
+    let Some(mut command) = command(call) else { return Ok(127) };
+    let status = command.status().map_err(|error| format!("{}: {error}", call.program()))?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(128))
+}
+
+/// The program with its paths mapped; `None` when the host has none of that name.
+fn command(call: &Call) -> Option<Command> {
     let name = call.program().to_owned();
     if !ALLOWED.contains(&name.as_str()) {
         complain(&format!("{name}: command not found"));
-        return Ok(127);
+        return None;
     }
     let map =
         |arg: &String| if arg.starts_with('/') { call.root.map(arg).into_os_string() } else { arg.into() };
     let home = call.root.user(&call.user).map_or_else(|| "/".to_owned(), |u| u.home);
     let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/bin:/bin".to_owned());
-    let mut command = Command::new(&name);
+    let mut command = Command::new(name);
     command
         .args(call.argv.iter().skip(1).map(map))
         .env("HOME", call.root.map(&home))
         .env("PATH", format!("{}:{path}", shim_dir(&call.config.dir).display()))
         .current_dir(call.root.path());
-    Err(format!("{name}: {}", command.exec()))
+    Some(command)
 }

@@ -40,7 +40,7 @@ impl Context<'_> {
     pub(super) fn creation(&self, usual_ms: u64) -> Pace {
         match &self.state {
             Some((looks, end)) => {
-                Pace { ms: 0, looks: *looks, end: if end == "ACTIVE" { End::Active } else { End::Failed } }
+                Pace { ms: 0, looks: *looks, end: if end == "FAILED" { End::Failed } else { End::Active } }
             }
             None => Pace { ms: self.scaled(usual_ms), looks: 1, end: End::Active },
         }
@@ -48,18 +48,17 @@ impl Context<'_> {
 
     /// How long a deletion takes.
     pub(super) fn deletion(&self) -> Pace {
-        let looks = self.state.as_ref().map_or(1, |(looks, _)| *looks);
-        Pace { ms: self.scaled(DELETE_MS), looks, end: End::Gone }
+        match &self.state {
+            Some((looks, end)) => {
+                let fails = matches!(end.as_str(), "DELETE_FAILED" | "FAILED");
+                Pace { ms: 0, looks: *looks, end: if fails { End::DeleteFailed } else { End::Gone } }
+            }
+            None => Pace { ms: self.scaled(DELETE_MS), looks: 1, end: End::Gone },
+        }
     }
 
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_precision_loss,
-        reason = "a few seconds scaled by a small positive number"
-    )]
     fn scaled(&self, ms: u64) -> u64 {
-        (ms as f64 * self.latency.clamp(0.0, 1000.0)) as u64
+        overlay::scaled(ms, self.latency)
     }
 
     /// A cluster that is there and ACTIVE, or the reply that says why not.
@@ -68,7 +67,7 @@ impl Context<'_> {
         match overlay::peek(cluster.phase.as_ref()) {
             Look::Settled => Ok(cluster),
             Look::Gone => Err(no_cluster(name)),
-            Look::Showing(_) | Look::Failed => Err(error(
+            Look::Showing(_) | Look::Failed | Look::DeleteFailed => Err(error(
                 400,
                 "InvalidRequestException",
                 &format!("Cluster '{name}' is not in ACTIVE status"),
@@ -252,6 +251,18 @@ async fn delete_cluster(context: &mut Context<'_>, name: &str, request: &Incomin
         ));
     }
     let cluster = cluster.clone();
+    let pace = context.deletion();
+    if pace.end == End::DeleteFailed {
+        let reply = context.upstream.forward(&request.as_get()).await;
+        if reply.is_success()
+            && let Some(known) = context.overlay.clusters.get_mut(name)
+        {
+            known.phase = Some(Phase::new("DELETING", pace, None));
+        }
+        return shown(reply, "cluster", |it| {
+            dress_cluster(it, &cluster, &Look::Showing("DELETING".to_owned()));
+        });
+    }
     let reply = context.upstream.forward(request).await;
     if !reply.is_success() {
         return reply;
@@ -264,7 +275,7 @@ async fn delete_cluster(context: &mut Context<'_>, name: &str, request: &Incomin
     }
     let showing = Look::Showing("DELETING".to_owned());
     let reply = shown(reply, "cluster", |it| dress_cluster(it, &cluster, &showing));
-    let phase = Phase::new("DELETING", context.deletion(), Some(reply.value()["cluster"].clone()));
+    let phase = Phase::new("DELETING", pace, Some(reply.value()["cluster"].clone()));
     context.overlay.clusters.insert(name.to_owned(), Cluster { phase: Some(phase), ..Cluster::default() });
     reply
 }
@@ -361,12 +372,23 @@ async fn delete_node_group(
         let last = group.phase.as_ref().and_then(|phase| phase.last.clone()).unwrap_or_default();
         return Reply::json(&json!({ "nodegroup": last }));
     }
+    let pace = context.deletion();
+    if pace.end == End::DeleteFailed {
+        let reply = context.upstream.forward(&request.as_get()).await;
+        let known = context.overlay.clusters.get_mut(cluster).and_then(|it| it.node_groups.get_mut(name));
+        if reply.is_success()
+            && let Some(group) = known
+        {
+            group.phase = Some(Phase::new("DELETING", pace, None));
+        }
+        return shown(reply, "nodegroup", |it| dress_node_group(it, &Look::Showing("DELETING".to_owned())));
+    }
     let reply = context.upstream.forward(request).await;
     if !reply.is_success() {
         return reply;
     }
     let reply = shown(reply, "nodegroup", |it| dress_node_group(it, &Look::Showing("DELETING".to_owned())));
-    let phase = Some(Phase::new("DELETING", context.deletion(), Some(reply.value()["nodegroup"].clone())));
+    let phase = Some(Phase::new("DELETING", pace, Some(reply.value()["nodegroup"].clone())));
     if let Some(known) = context.overlay.clusters.get_mut(cluster)
         && let Some(group) = known.node_groups.get_mut(name)
     {
@@ -400,7 +422,7 @@ fn dress_cluster(it: &mut Map<String, Value>, cluster: &Cluster, seen: &Look) {
     }
     match seen {
         Look::Settled | Look::Gone => {}
-        Look::Failed => {
+        Look::Failed | Look::DeleteFailed => {
             it.insert("status".to_owned(), json!("FAILED"));
             let issue = json!({ "code": "InternalFailure", "message": "the sandbox was told to fail", "resourceIds": [] });
             it.insert("health".to_owned(), json!({ "issues": [issue] }));
@@ -423,6 +445,13 @@ fn dress_node_group(it: &mut Map<String, Value>, seen: &Look) {
             it.insert("status".to_owned(), json!("CREATE_FAILED"));
             let message = "Instances failed to join the kubernetes cluster";
             let issue = json!({ "code": "NodeCreationFailure", "message": message, "resourceIds": [] });
+            it.insert("health".to_owned(), json!({ "issues": [issue] }));
+        }
+        Look::DeleteFailed => {
+            it.insert("status".to_owned(), json!("DELETE_FAILED"));
+            let message = "The security group of the node group is in use";
+            let issue =
+                json!({ "code": "Ec2SecurityGroupDeletionFailure", "message": message, "resourceIds": [] });
             it.insert("health".to_owned(), json!({ "issues": [issue] }));
         }
         Look::Showing(status) => {

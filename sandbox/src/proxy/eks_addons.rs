@@ -71,6 +71,7 @@ fn answer(context: &mut Context<'_>, call: &Call, request: &Incoming) -> Result<
             let status = match overlay::look(&mut known.phase) {
                 Look::Settled => "ACTIVE".to_owned(),
                 Look::Failed => "CREATE_FAILED".to_owned(),
+                Look::DeleteFailed => "DELETE_FAILED".to_owned(),
                 Look::Showing(status) => status,
                 Look::Gone => return Err(missing()),
             };

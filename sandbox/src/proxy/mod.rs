@@ -1,4 +1,5 @@
-//! The proxy between the SDKs and moto: it records, goes wrong on request, honours tokens and shows slow states.
+//! The proxy between the SDKs and moto: it records, goes wrong on request, honours tokens, shows slow states and lets
+//! reads be stale.
 //!
 //! A request is carried out in a task of its own, so that it goes on when the client drops the connection, as it does
 //! on a real server. Signatures are neither checked nor changed: `Host` is kept, moto checks nothing.
@@ -9,14 +10,18 @@ mod eks;
 mod eks_access;
 mod eks_addons;
 mod iam;
+mod instances;
 pub(crate) mod overlay;
 mod quotas;
 pub(crate) mod recognise;
 mod reply;
 mod stacks;
+mod stale;
+mod tokens;
 mod upstream;
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -24,7 +29,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use http_body_util::BodyExt as _;
-use serde_json::{Value, json};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -38,8 +43,18 @@ use crate::serve::drop_connection;
 
 /// Larger requests are refused; the product sends none.
 const MAX_BODY: usize = 64 * 1024 * 1024;
-/// A call that hangs is dropped in the end, so that a forgotten fault does not keep a socket for ever.
+/// A call that hangs is dropped when the script is replaced, and in the end all the same: a forgotten fault must not keep
+/// a socket for ever.
 pub(crate) const HANG: Duration = Duration::from_hours(1);
+
+/// What a fault makes of a call that is carried out.
+#[derive(Debug, Default)]
+struct Course {
+    /// What it makes is in a transitional state for so many looks and then ends so.
+    state: Option<(u32, String)>,
+    /// So many reads after it do not see it.
+    stale: Option<u32>,
+}
 
 /// The proxy. Clones share it.
 #[derive(Debug, Clone)]
@@ -51,21 +66,31 @@ pub(crate) struct Proxy {
 struct Inner {
     upstream: Upstream,
     overlay: Mutex<Overlay>,
+    seen: std::sync::Mutex<stale::Seen>,
     faults: Arc<FaultEngine>,
     recorder: Arc<Recorder>,
+    /// Calls that may have changed something.
+    changes: AtomicU64,
     latency: f64,
 }
 
 impl Proxy {
     pub(crate) fn new(moto: &str, faults: Arc<FaultEngine>, recorder: Arc<Recorder>, latency: f64) -> Self {
         let overlay = Mutex::default();
-        let inner = Inner { upstream: Upstream::new(moto), overlay, faults, recorder, latency };
+        let (upstream, seen) = (Upstream::new(moto), std::sync::Mutex::default());
+        let inner = Inner { upstream, overlay, seen, faults, recorder, changes: AtomicU64::new(0), latency };
         Self { inner: Arc::new(inner) }
     }
 
     /// Everything that comes is a call to AWS.
     pub(crate) fn router(&self) -> Router {
         Router::new().fallback(serve).with_state(self.clone())
+    }
+
+    /// How many calls may have changed something in AWS so far; `None` while something changes by itself.
+    pub(crate) async fn changes(&self) -> Option<u64> {
+        let settled = self.inner.overlay.lock().await.is_settled();
+        settled.then(|| self.inner.changes.load(Ordering::SeqCst))
     }
 
     /// What is kept beyond moto.
@@ -109,9 +134,11 @@ impl Proxy {
             self.inner.recorder.add(CallRecord { status: refusal.status, ..record });
             return refusal.into();
         }
-        let mut state = None;
-        match self.inner.faults.check(Target::Aws, &name, Phase::Before) {
-            Some(Action::State { polls, end }) => state = Some((polls, end)),
+        let mut course = Course::default();
+        match self.inner.faults.check_by(Target::Aws, &name, &call.access_key, Phase::Before) {
+            Some(Action::State { polls, end }) => course.state = Some((polls, end)),
+            Some(Action::Stale { reads }) => course.stale = Some(reads),
+            Some(Action::Late { ms }) => return self.land_later(call, request, ms, record),
             Some(action) => {
                 record.fault = Some(format!("before: {action:?}"));
                 if let Some(response) = self.strike(&call, action, &record).await {
@@ -120,10 +147,20 @@ impl Proxy {
             }
             None => {}
         }
-        let (reply, replayed) = self.carry_out(&call, request, state).await;
+        if !call.mutating
+            && let Some(reply) = self.seen().answer(&call, request)
+        {
+            self.inner.recorder.add(CallRecord {
+                status: reply.status,
+                fault: Some("stale".to_owned()),
+                ..record
+            });
+            return reply.into();
+        }
+        let (reply, replayed) = self.carry_out(&call, request, &course).await;
         record.status = reply.status;
         record.replayed = replayed;
-        if let Some(action) = self.inner.faults.check(Target::Aws, &name, Phase::After) {
+        if let Some(action) = self.inner.faults.check_by(Target::Aws, &name, &call.access_key, Phase::After) {
             record.fault = Some(format!("after: {action:?}"));
             if let Some(response) = self.strike(&call, action, &record).await {
                 return response;
@@ -133,6 +170,25 @@ impl Proxy {
         reply.into()
     }
 
+    fn seen(&self) -> std::sync::MutexGuard<'_, stale::Seen> {
+        self.inner.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Drops the connection, and carries the request out when the time has come.
+    fn land_later(&self, call: Call, request: &Incoming, ms: u64, record: CallRecord) -> Response {
+        self.inner
+            .recorder
+            .add(CallRecord { fault: Some(format!("late: lands in {ms} ms")), ..record.clone() });
+        let (proxy, request) = (self.clone(), request.clone());
+        drop(tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+            let (reply, replayed) = proxy.carry_out(&call, &request, &Course::default()).await;
+            let fault = Some("landed late".to_owned());
+            proxy.inner.recorder.add(CallRecord { status: reply.status, replayed, fault, ..record });
+        }));
+        drop_connection()
+    }
+
     /// Does what a fault says; `None` when the call goes on. A call that ends here is recorded here.
     async fn strike(&self, call: &Call, action: Action, record: &CallRecord) -> Option<Response> {
         match action {
@@ -140,7 +196,12 @@ impl Proxy {
                 tokio::time::sleep(Duration::from_millis(ms)).await;
                 None
             }
-            Action::State { .. } => None,
+            Action::State { .. } | Action::Stale { .. } | Action::Late { .. } => None,
+            Action::Throttle { retry_after_s } => {
+                let reply = Reply::throttled(&call.service, retry_after_s);
+                self.inner.recorder.add(CallRecord { status: reply.status, ..record.clone() });
+                Some(reply.into())
+            }
             Action::Error { status, code, message } => {
                 self.inner.recorder.add(CallRecord { status, ..record.clone() });
                 Some(Reply::error(&call.service, status, &code, &message).into())
@@ -151,22 +212,34 @@ impl Proxy {
             }
             Action::Hang => {
                 self.inner.recorder.add(record.clone());
-                tokio::time::sleep(HANG).await;
+                tokio::select! {
+                    () = self.inner.faults.replaced() => {}
+                    () = tokio::time::sleep(HANG) => {}
+                }
                 Some(drop_connection())
             }
         }
     }
 
     /// Carries a call out; says whether the reply is one kept for its token.
-    async fn carry_out(
-        &self,
-        call: &Call,
-        request: &Incoming,
-        state: Option<(u32, String)>,
-    ) -> (Reply, bool) {
+    async fn carry_out(&self, call: &Call, request: &Incoming, course: &Course) -> (Reply, bool) {
+        let (reply, replayed) = self.reply(call, request, course).await;
+        if call.mutating {
+            self.inner.changes.fetch_add(1, Ordering::SeqCst);
+        }
+        self.seen().saw(call, request, &reply, course.stale);
+        (reply, replayed)
+    }
+
+    async fn reply(&self, call: &Call, request: &Incoming, course: &Course) -> (Reply, bool) {
         let ours = matches!(call.service.as_str(), "eks" | "cloudformation");
         if !ours && call.token.is_none() {
-            return (self.plain(call, request).await, false);
+            let reply = self.plain(call, request).await;
+            let reply = if call.service == "ec2" { self.instances(call, reply, course).await } else { reply };
+            return (reply, false);
+        }
+        if let Some(reply) = tokens::refused(call) {
+            return (reply, false);
         }
         // One at a time: a token must be looked up and kept without another request with it in between.
         let mut overlay = self.inner.overlay.lock().await;
@@ -177,24 +250,24 @@ impl Proxy {
             match overlay.seen(&name, token, &fingerprint) {
                 Seen::New => {}
                 Seen::Same(reply) => return (reply, true),
-                Seen::Other => return (mismatch(&call.service), false),
+                Seen::Other => return (tokens::mismatch(&call.service), false),
             }
         }
+        let upstream = &self.inner.upstream;
+        let (latency, state) = (self.inner.latency, course.state.clone());
         let reply = match call.service.as_str() {
             "eks" => {
-                let mut context = eks::Context {
-                    overlay: &mut overlay,
-                    upstream: &self.inner.upstream,
-                    latency: self.inner.latency,
-                    state,
-                };
+                let mut context = eks::Context { overlay: &mut overlay, upstream, latency, state };
                 eks::handle(&mut context, call, request).await
             }
-            "cloudformation" => {
-                let reply = self.inner.upstream.forward(request).await;
-                stacks::rewrite(&overlay, reply)
+            "cloudformation" => stacks::handle(&mut overlay, upstream, call, request, state.as_ref()).await,
+            _ => {
+                let reply = self.plain(call, request).await;
+                if call.service == "ec2" {
+                    instances::begin(&mut overlay, &call.operation, &reply, latency, state.as_ref());
+                }
+                reply
             }
-            _ => self.plain(call, request).await,
         };
         if let Some(token) = &call.token
             && reply.is_success()
@@ -202,6 +275,22 @@ impl Proxy {
             overlay.keep(&name, token, &fingerprint, &reply);
         }
         (reply, false)
+    }
+
+    /// Notes instances that come or go, and shows those in transition as they stand.
+    async fn instances(&self, call: &Call, reply: Reply, course: &Course) -> Reply {
+        match call.operation.as_str() {
+            operation @ ("RunInstances" | "TerminateInstances") if call.mutating => {
+                let mut overlay = self.inner.overlay.lock().await;
+                let latency = self.inner.latency;
+                instances::begin(&mut overlay, operation, &reply, latency, course.state.as_ref());
+                reply
+            }
+            "DescribeInstances" | "DescribeInstanceStatus" => {
+                instances::show(&mut *self.inner.overlay.lock().await, reply)
+            }
+            _ => reply,
+        }
     }
 
     /// A call that moto answers, but for small things it gets wrong.
@@ -233,31 +322,5 @@ fn with_digest(request: &Incoming) -> Incoming {
             request.with_json(&body)
         }
         _ => request.clone(),
-    }
-}
-
-/// The refusal of a token that came with other parameters before.
-fn mismatch(service: &str) -> Reply {
-    match service {
-        "ec2" => Reply::error(
-            service,
-            400,
-            "IdempotentParameterMismatch",
-            "Arguments on this idempotent request are inconsistent with arguments used in previous request(s).",
-        ),
-        "athena" => {
-            let mut reply = Reply::error(service, 400, "InvalidRequestException", "");
-            let body = json!({ "__type": "InvalidRequestException", "AthenaErrorCode": "INVALID_INPUT",
-                               "Message": "Idempotent parameters do not match" });
-            reply.body = body.to_string().into();
-            reply
-        }
-        _ => Reply::error(
-            service,
-            400,
-            "InvalidParameterException",
-            "IdempotentParameterMismatch: arguments on this idempotent request are inconsistent with arguments used in \
-             previous request(s).",
-        ),
     }
 }

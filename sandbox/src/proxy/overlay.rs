@@ -10,6 +10,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::reply::Reply;
+use super::upstream::Incoming;
 
 /// Everything the proxy adds.
 #[derive(Debug, Clone, Default)]
@@ -20,6 +21,10 @@ pub(crate) struct Overlay {
     pub(crate) clusters: BTreeMap<String, Cluster>,
     /// CloudFormation stacks whose state moto does not tell, by name.
     pub(crate) stacks: BTreeMap<String, Stack>,
+    /// Deletions of stacks that are under way, by name.
+    pub(crate) stack_deletions: BTreeMap<String, StackDeletion>,
+    /// EC2 instances in transition, by id.
+    pub(crate) instances: BTreeMap<String, Option<Phase>>,
     /// For ids that must be new each time.
     next_id: u64,
 }
@@ -84,6 +89,13 @@ pub(crate) struct Stack {
     pub(crate) reason: String,
 }
 
+/// A stack that is being deleted: moto is told so only at the end.
+#[derive(Debug, Clone)]
+pub(crate) struct StackDeletion {
+    pub(crate) phase: Option<Phase>,
+    pub(crate) request: Incoming,
+}
+
 /// A state that will pass, or a failure that stays.
 #[derive(Debug, Clone)]
 pub(crate) struct Phase {
@@ -105,6 +117,8 @@ pub(crate) enum End {
     Active,
     Failed,
     Gone,
+    /// The deletion fails, and the thing stays.
+    DeleteFailed,
 }
 
 /// How long a transition takes.
@@ -122,6 +136,7 @@ pub(crate) enum Look {
     Showing(String),
     Failed,
     Gone,
+    DeleteFailed,
 }
 
 impl Phase {
@@ -146,6 +161,7 @@ pub(crate) fn look(phase: &mut Option<Phase>) -> Look {
     match now.end {
         End::Failed => Look::Failed,
         End::Gone => Look::Gone,
+        End::DeleteFailed => Look::DeleteFailed,
         End::Active => {
             *phase = None;
             Look::Settled
@@ -180,6 +196,22 @@ impl Overlay {
         self.tokens.insert(format!("{call} {token}"), kept);
     }
 
+    /// Whether nothing is in a state that passes, and no stack is worked on.
+    pub(crate) fn is_settled(&self) -> bool {
+        let clusters = self.clusters.values().all(|cluster| {
+            let groups = cluster.node_groups.values().all(|group| group.phase.is_none());
+            cluster.phase.is_none() && groups && cluster.addons.values().all(|addon| addon.phase.is_none())
+        });
+        clusters
+            && self.stack_deletions.is_empty()
+            && self.stacks.values().all(|stack| !stack.status.ends_with("_IN_PROGRESS"))
+    }
+
+    /// Forgets every token, as a service does after a day.
+    pub(crate) fn forget_tokens(&mut self) {
+        self.tokens.clear();
+    }
+
     /// An id in the form of a UUID that was not given before.
     pub(crate) fn fresh_id(&mut self) -> String {
         self.next_id += 1;
@@ -189,6 +221,17 @@ impl Overlay {
 
 fn hash(request: &[u8]) -> String {
     hex::encode(Sha256::digest(request))
+}
+
+/// A duration at this scale.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "a few seconds scaled by a small positive number"
+)]
+pub(crate) fn scaled(ms: u64, latency: f64) -> u64 {
+    (ms as f64 * latency.clamp(0.0, 1000.0)) as u64
 }
 
 /// Milliseconds since 1970.

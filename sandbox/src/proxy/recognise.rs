@@ -235,7 +235,8 @@ fn s3_operation(method: &Method, path: &[String], query: Option<&str>, headers: 
     .to_owned()
 }
 
-fn changes(service: &str, operation: &str) -> bool {
+/// Whether an operation is of a kind that changes something.
+pub(crate) fn changes(service: &str, operation: &str) -> bool {
     const READING: [&str; 12] = [
         "Describe",
         "Get",

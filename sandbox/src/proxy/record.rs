@@ -86,13 +86,18 @@ impl Recorder {
     }
 
     pub(crate) fn report(&self) -> CallReport {
+        self.since(0)
+    }
+
+    /// The same, of the last calls only those from this position on.
+    pub(crate) fn since(&self, seq: u64) -> CallReport {
         let inner = self.lock();
         CallReport {
             total: inner.total,
             mutating: inner.mutating,
             by_op: inner.by_op.clone(),
             by_caller: inner.by_caller.clone(),
-            recent: inner.ring.iter().cloned().collect(),
+            recent: inner.ring.iter().filter(|call| call.seq >= seq).cloned().collect(),
         }
     }
 

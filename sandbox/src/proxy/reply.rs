@@ -73,7 +73,7 @@ impl Reply {
                 escape(code),
                 escape(message)
             )),
-            "eks" => (json!({ "message": message }).to_string(), "application/json"),
+            "eks" | "lakeformation" => (json!({ "message": message }).to_string(), "application/json"),
             _ => (json!({ "__type": code, "message": message }).to_string(), "application/x-amz-json-1.1"),
         };
         Self {
@@ -85,6 +85,30 @@ impl Reply {
             ],
             body: body.into(),
         }
+    }
+}
+
+impl Reply {
+    /// The refusal of a service that is called too often, in its own form.
+    pub(crate) fn throttled(service: &str, retry_after_s: Option<u64>) -> Self {
+        let (status, code, message) = match service {
+            "ec2" => (503, "RequestLimitExceeded", "Request limit exceeded."),
+            "s3" => (503, "SlowDown", "Please reduce your request rate."),
+            "iam" | "sts" | "cloudformation" | "autoscaling" | "elasticloadbalancing" => {
+                (400, "Throttling", "Rate exceeded")
+            }
+            "eks" => (429, "ThrottlingException", "Rate exceeded"),
+            "lakeformation" => (400, "ThrottledException", "Rate exceeded"),
+            "servicequotas" | "organizations" => (400, "TooManyRequestsException", "Rate exceeded"),
+            _ => (400, "ThrottlingException", "Rate exceeded"),
+        };
+        let mut reply = Self::error(service, status, code, message);
+        if let Some(seconds) = retry_after_s {
+            // The first is HTTP's, the second what the SDKs read.
+            reply.headers.push(("retry-after".to_owned(), seconds.to_string()));
+            reply.headers.push(("x-amz-retry-after".to_owned(), seconds.saturating_mul(1000).to_string()));
+        }
+        reply
     }
 }
 
@@ -105,5 +129,31 @@ impl From<Reply> for Response {
         }
         *response.headers_mut() = headers;
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_protocol_says_too_often_in_its_own_way() {
+        for (service, status, says) in [
+            ("ec2", 503, "<Code>RequestLimitExceeded</Code>"),
+            ("s3", 503, "<Code>SlowDown</Code>"),
+            ("iam", 400, "<Code>Throttling</Code>"),
+            ("eks", 429, "Rate exceeded"),
+            ("glue", 400, "\"__type\":\"ThrottlingException\""),
+        ] {
+            let reply = Reply::throttled(service, Some(2));
+            let body = String::from_utf8_lossy(&reply.body);
+            assert!(reply.status == status && body.contains(says), "{service}: {} {body}", reply.status);
+            assert!(reply.headers.contains(&("retry-after".to_owned(), "2".to_owned())), "{service}");
+            assert!(
+                reply.headers.contains(&("x-amz-retry-after".to_owned(), "2000".to_owned())),
+                "{service}"
+            );
+        }
+        assert!(Reply::throttled("eks", None).headers.iter().all(|(name, _)| !name.contains("retry-after")));
     }
 }

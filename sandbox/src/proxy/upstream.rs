@@ -22,6 +22,11 @@ impl Incoming {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
+    /// A look at what the request names by its path.
+    pub(crate) fn as_get(&self) -> Self {
+        Self { method: Method::GET, body: Bytes::new(), ..self.clone() }
+    }
+
     /// The same request with another body.
     pub(crate) fn with_json(&self, body: &Value) -> Self {
         Self { body: body.to_string().into(), ..self.clone() }

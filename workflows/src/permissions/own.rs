@@ -148,6 +148,11 @@ impl Own<'_> {
                 let buckets: BTreeSet<&str> = site.connections.iter().map(|c| c.bucket.as_str()).collect();
                 buckets.into_iter().map(|b| arns.s3(b)).collect()
             }
+            On::Objects => {
+                let below: BTreeSet<String> =
+                    site.connections.iter().map(|c| arns.s3(&format!("{}{}/*", c.bucket, c.path))).collect();
+                below.into_iter().collect()
+            }
             On::Workgroups => {
                 let pairs = site.connections.iter().filter_map(|c| c.athena.as_ref());
                 let groups: BTreeSet<&str> = pairs.map(|a| a.workgroup.as_str()).collect();

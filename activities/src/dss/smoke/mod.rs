@@ -180,7 +180,7 @@ async fn remove_objects(aws: &AwsClients, key: &str, location: &Location) -> Act
                     tracing::info!(bucket = location.bucket, "what DSS left in the bucket may not be listed");
                     return Ok(0);
                 }
-                return Err(crate::aws::error::classify_failure("s3:ListBucket", &failure));
+                return Err(crate::aws::error::classify_failure("s3:ListObjectsV2", &failure));
             }
         };
         keys.extend(page.contents().iter().filter_map(|object| object.key()).map(str::to_owned));

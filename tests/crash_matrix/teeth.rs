@@ -1,0 +1,270 @@
+//! Bugs on purpose: each turns the matrix red, or the matrix sees nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dssflow_activities::clients::AwsClients;
+use dssflow_engine::activity::{
+    ActivityContext, ActivityError, ActivityResult, Effect, ErasedActivity, Owner, Probe, Recorded, Shapes,
+    Undo,
+};
+use dssflow_engine::time::BoxFuture;
+use dssflow_sandbox::Hands;
+use serde_json::{Value, json};
+
+use crate::cell::{Cell, Ending, Outcome, Place, Point, attempt};
+use crate::learn::{RUN, learn};
+use crate::life::{Cut, Disk, Does, Moment};
+use crate::oracle;
+use crate::settings::Mode;
+use crate::walk::{At, Visit, walk};
+use crate::world::{GIVEN, World, Wrap};
+
+/// The step that is given bugs: it makes one thing, whose name is unique and which carries marks.
+const STEP: &str = "glue-database-dss_main";
+
+/// What somebody got wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bug {
+    /// Nobody looks before a repetition.
+    Blind,
+    /// The thing of that name is deleted, whosoever it is.
+    DeletesByName,
+    /// Everything that is found counts as ours.
+    AllIsOurs,
+    /// The undo says that it is done and does nothing.
+    IdleUndo,
+    /// Made again for every attempt under a name of its own, as by a token that is drawn anew.
+    FreshNameEachTime,
+}
+
+struct Buggy {
+    inner: Arc<dyn ErasedActivity>,
+    bug: Bug,
+    clients: AwsClients,
+    attempts: std::sync::atomic::AtomicU32,
+}
+
+fn with(bug: Bug, world: &World) -> Wrap {
+    let clients = world.clients.clone();
+    Arc::new(move |name, inner| {
+        if name.as_str() == GIVEN {
+            return inner;
+        }
+        let attempts = std::sync::atomic::AtomicU32::new(0);
+        Arc::new(Buggy { inner, bug, clients: clients.clone(), attempts })
+    })
+}
+
+fn name_of(input: &Value) -> String {
+    input["name"].as_str().expect("the input of a Glue database").to_owned()
+}
+
+impl ErasedActivity for Buggy {
+    fn effect(&self) -> Effect {
+        self.inner.effect()
+    }
+
+    fn has_probe(&self) -> bool {
+        self.inner.has_probe()
+    }
+
+    fn execute<'a>(
+        &'a self,
+        ctx: &'a ActivityContext,
+        input: &'a Value,
+    ) -> BoxFuture<'a, ActivityResult<Value>> {
+        if self.bug != Bug::FreshNameEachTime {
+            return self.inner.execute(ctx, input);
+        }
+        Box::pin(async move {
+            let mut renamed = input.clone();
+            let attempt = self.attempts.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + ctx.attempt();
+            renamed["name"] = Value::String(format!("{}_{attempt}", name_of(input)));
+            self.inner.execute(ctx, &renamed).await
+        })
+    }
+
+    fn probe<'a>(
+        &'a self,
+        ctx: &'a ActivityContext,
+        input: &'a Value,
+    ) -> BoxFuture<'a, ActivityResult<Probe<Value>>> {
+        Box::pin(async move {
+            match (self.bug, self.inner.probe(ctx, input).await?) {
+                (Bug::Blind, _) => Ok(Probe::Absent),
+                (Bug::AllIsOurs, Probe::Present { output, .. }) => {
+                    Ok(Probe::Present { output, owner: Owner::ThisRun })
+                }
+                (_, answer) => Ok(answer),
+            }
+        })
+    }
+
+    fn verify<'a>(
+        &'a self,
+        ctx: &'a ActivityContext,
+        input: &'a Value,
+        output: &'a Value,
+    ) -> BoxFuture<'a, ActivityResult<()>> {
+        self.inner.verify(ctx, input, output)
+    }
+
+    fn compensate<'a>(
+        &'a self,
+        ctx: &'a ActivityContext,
+        input: &'a Value,
+        recorded: &'a Recorded,
+    ) -> BoxFuture<'a, ActivityResult<Undo>> {
+        Box::pin(async move {
+            match self.bug {
+                Bug::IdleUndo => Ok(Undo::Undone),
+                Bug::DeletesByName | Bug::AllIsOurs => {
+                    let call = self.clients.glue().delete_database().name(name_of(input)).send().await;
+                    call.map(|_| Undo::Undone)
+                        .map_err(|error| ActivityError::retryable("Glue", error.to_string()))
+                }
+                Bug::Blind | Bug::FreshNameEachTime => self.inner.compensate(ctx, input, recorded).await,
+            }
+        })
+    }
+
+    fn describe(&self, input: &Value) -> String {
+        self.inner.describe(input)
+    }
+
+    fn settle(&self) -> Duration {
+        self.inner.settle()
+    }
+
+    fn poll_interval(&self) -> Duration {
+        self.inner.poll_interval()
+    }
+
+    fn check_input(&self, input: &Value) -> Result<(), String> {
+        self.inner.check_input(input)
+    }
+
+    fn check_output(&self, output: &Value) -> Result<(), String> {
+        self.inner.check_output(output)
+    }
+
+    fn shapes(&self) -> Shapes {
+        self.inner.shapes()
+    }
+}
+
+struct Teeth {
+    green: Vec<String>,
+    bitten: u32,
+}
+
+impl Teeth {
+    fn judged(&mut self, what: String, found: &[String]) {
+        self.bitten += u32::from(!found.is_empty());
+        if found.is_empty() {
+            self.green.push(what);
+        }
+    }
+}
+
+impl Visit for Teeth {
+    /// Cells in which each bug does harm, and the same without it.
+    async fn before(&mut self, at: &At<'_>) -> Result<(), String> {
+        if at.step.name.as_str() != STEP {
+            return Ok(());
+        }
+        let learned = Box::pin(learn(at.world, at.step, at.graph, at.now.clone()))
+            .await
+            .map_err(|why| why.join("\n"))?;
+        let lost = Point::Call { undo: false, target: Place::Aws, at: 0, after: true };
+        let unwritten = Point::Write { moment: Moment::Done, after: false };
+        for (bug, point, ending) in [
+            (Bug::Blind, lost, Ending::Resume),
+            (Bug::Blind, unwritten, Ending::Resume),
+            (Bug::Blind, lost, Ending::Rollback),
+            (Bug::IdleUndo, lost, Ending::Rollback),
+            (Bug::FreshNameEachTime, lost, Ending::Resume),
+        ] {
+            let cell = Cell { point, ending };
+            for (planted, wrap) in [(true, Some(with(bug, at.world))), (false, None)] {
+                let outcome =
+                    Box::pin(attempt(at.world, at.step, at.graph, &learned, cell, wrap.as_ref())).await;
+                let Outcome::Judged(found) = outcome else { return Err(format!("{cell:?} was not reached")) };
+                if planted {
+                    self.judged(format!("{bug:?} at {point}, then {ending}"), &found);
+                } else if !found.is_empty() {
+                    return Err(format!("without a bug {cell:?} is red: {}", found.join("\n")));
+                }
+                self.clear(at).await;
+            }
+        }
+        for (planted, wrap) in [(true, Some(with(Bug::DeletesByName, at.world))), (false, None)] {
+            let found = Box::pin(replaced(at, wrap.as_ref())).await;
+            if planted {
+                self.judged("DeletesByName on what took the place of ours".to_owned(), &found);
+            } else if !found.is_empty() {
+                return Err(format!(
+                    "without a bug what took the place of ours is touched: {}",
+                    found.join("\n")
+                ));
+            }
+            self.clear(at).await;
+        }
+        Ok(())
+    }
+
+    /// A database of that name is there, and it is somebody else's.
+    async fn after(&mut self, at: &At<'_>) {
+        if at.step.name.as_str() != STEP {
+            return;
+        }
+        let wrap = with(Bug::AllIsOurs, at.world);
+        let disk = Disk::new(at.world, &at.step.name, RUN, 1);
+        disk.live(at.world, Does::Start(at.graph.clone()), Cut::Never, Some(&wrap)).await;
+        disk.live(at.world, Does::Rollback, Cut::Never, Some(&wrap)).await;
+        let found = oracle::unlike(at.now, &at.world.snapshot().await);
+        self.judged("AllIsOurs on what is foreign".to_owned(), &found);
+    }
+}
+
+/// What we made was deleted by somebody, who made another thing of that name: what of it a rollback touches.
+async fn replaced(at: &At<'_>, wrap: Option<&Wrap>) -> Vec<String> {
+    let disk = Disk::new(at.world, &at.step.name, RUN, 0);
+    disk.live(at.world, Does::Start(at.graph.clone()), Cut::Never, wrap).await;
+    let hands = Hands::of(&at.world.sandbox);
+    let name = json!({ "Name": "dss_main" });
+    hands.json("glue", "AWSGlue.DeleteDatabase", &name).await.expect("it was made");
+    let theirs = json!({ "DatabaseInput": { "Name": "dss_main", "Description": "somebody else's" } });
+    hands.json("glue", "AWSGlue.CreateDatabase", &theirs).await.expect("made");
+    let theirs = at.world.snapshot().await;
+    disk.live(at.world, Does::Rollback, Cut::Never, wrap).await;
+    oracle::unlike(&theirs, &at.world.snapshot().await)
+}
+
+impl Teeth {
+    /// Removes what a bug has left.
+    async fn clear(&self, at: &At<'_>) {
+        let glue = at.world.clients.glue();
+        let found = glue.get_databases().send().await.expect("the sandbox answers");
+        for name in found.database_list().iter().map(|database| database.name().to_owned()) {
+            if at.now["aws"]["glue"].get(&name).is_none() {
+                glue.delete_database().name(name).send().await.expect("deleted");
+            }
+        }
+    }
+}
+
+#[test]
+fn planted_bugs_turn_the_matrix_red() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let teeth = runtime.block_on(async {
+        let world = World::up(Mode::Plugin).await;
+        let mut teeth = Teeth { green: Vec::new(), bitten: 0 };
+        Box::pin(walk(&world, &mut teeth, Some(STEP))).await.expect("the way to the step");
+        teeth
+    });
+    println!("teeth: bugs={} green={}", teeth.bitten, teeth.green.len());
+    assert!(teeth.green.is_empty(), "bugs that nobody saw: {:?}", teeth.green);
+    assert_eq!(teeth.bitten, 7);
+}
