@@ -9,7 +9,7 @@ use aws_sdk_iam::types::{
     PermissionsBoundaryDecisionDetail, PolicyEvaluationDecisionType,
 };
 use dssflow_engine::activity::ActivityResult;
-use futures::future::try_join_all;
+use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::super::look::Look;
 use super::super::spec::Need;
@@ -17,6 +17,8 @@ use crate::aws::error::classify;
 
 /// How many actions are asked about in one call.
 const ACTIONS_A_CALL: usize = 40;
+/// IAM answers a few of these a second and refuses more.
+const CALLS_AT_ONCE: usize = 4;
 /// What stands for any text in an ARN that is asked about: IAM wants an ARN of one thing.
 const SOME_NAME: &str = "dssflow-preflight";
 
@@ -41,11 +43,10 @@ pub(super) async fn simulate(look: &Look, principal: &str, needs: &[Need]) -> Ac
         return Ok(Vec::new());
     }
     let source = look.policy_source(principal).await;
-    let calls = calls(needs).into_iter().map(|call| {
-        let source = source.clone();
-        async move { ask(look, &source, &call).await }
-    });
-    let answers = try_join_all(calls).await?;
+    let questions = calls(needs);
+    let calls: Vec<_> = questions.iter().map(|question| ask(look, &source, question)).collect();
+    let answers: Vec<Vec<Decision>> =
+        futures::stream::iter(calls).buffer_unordered(CALLS_AT_ONCE).try_collect().await?;
     let mut denied: BTreeMap<String, Decision> = BTreeMap::new();
     for decision in answers.into_iter().flatten() {
         // Sure on one resource is sure.
