@@ -15,6 +15,7 @@ use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig, imds};
+use aws_credential_types::credential_feature::AwsCredentialFeature;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_smithy_types::error::display::DisplayErrorContext;
 use dssflow_engine::activity::{ActivityContext, ActivityError, ActivityResult};
@@ -96,8 +97,10 @@ struct Inner {
     eks: OnceLock<aws_sdk_eks::Client>,
     glue: OnceLock<aws_sdk_glue::Client>,
     iam: OnceLock<aws_sdk_iam::Client>,
+    lakeformation: OnceLock<aws_sdk_lakeformation::Client>,
     s3: OnceLock<aws_sdk_s3::Client>,
     secretsmanager: OnceLock<aws_sdk_secretsmanager::Client>,
+    servicequotas: OnceLock<aws_sdk_servicequotas::Client>,
     ssm: OnceLock<aws_sdk_ssm::Client>,
     sts: OnceLock<aws_sdk_sts::Client>,
 }
@@ -140,8 +143,10 @@ impl AwsClients {
                 eks: OnceLock::new(),
                 glue: OnceLock::new(),
                 iam: OnceLock::new(),
+                lakeformation: OnceLock::new(),
                 s3: OnceLock::new(),
                 secretsmanager: OnceLock::new(),
+                servicequotas: OnceLock::new(),
                 ssm: OnceLock::new(),
                 sts: OnceLock::new(),
             }),
@@ -200,8 +205,16 @@ impl AwsClients {
         iam: aws_sdk_iam
     );
     client!(
+        /// AWS Lake Formation.
+        lakeformation: aws_sdk_lakeformation
+    );
+    client!(
         /// AWS Secrets Manager.
         secretsmanager: aws_sdk_secretsmanager
+    );
+    client!(
+        /// AWS Service Quotas.
+        servicequotas: aws_sdk_servicequotas
     );
     client!(
         /// AWS Systems Manager, for its parameter store.
@@ -231,6 +244,19 @@ impl AwsClients {
     pub async fn credentials_ending(&self) -> ActivityResult<Option<Ending>> {
         let ending = self.inner.provider.ending().await;
         ending.map_err(|e| no_credentials(&DisplayErrorContext(&e).to_string()))
+    }
+
+    /// Where the credentials in use come from, in words: the source, and of the usual chain what answered in it.
+    ///
+    /// # Errors
+    /// A credentials error when there are none.
+    pub async fn credentials_from(&self) -> ActivityResult<String> {
+        let found = self.inner.provider.provide_credentials().await;
+        let found = found.map_err(|e| no_credentials(&DisplayErrorContext(&e).to_string()))?;
+        let source = self.inner.spec.source().to_string();
+        let features = found.get_property::<Vec<AwsCredentialFeature>>();
+        let answered = features.and_then(|all| all.iter().find_map(in_chain));
+        Ok(answered.map_or(source.clone(), |who| format!("{source}: {who}")))
     }
 
     /// Forgets the credentials of the last look-up: the next call sees what somebody has renewed.
@@ -272,6 +298,23 @@ pub(crate) async fn load(spec: &ClientsConfig, provider: SharedCredentialsProvid
         loader = loader.endpoint_url(url);
     }
     Box::pin(loader.load()).await
+}
+
+/// What of the usual chain gave credentials; `None` for notes of the SDK on something else.
+fn in_chain(feature: &AwsCredentialFeature) -> Option<&'static str> {
+    use AwsCredentialFeature as F;
+    Some(match feature {
+        F::CredentialsEnvVars => "environment variables",
+        F::CredentialsEnvVarsStsWebIdToken | F::CredentialsStsAssumeRoleWebId => "a web identity token",
+        F::CredentialsProfile | F::CredentialsProfileSourceProfile | F::CredentialsProfileNamedProvider => {
+            "a profile of ~/.aws"
+        }
+        F::CredentialsProfileSso | F::CredentialsSso => "an SSO session",
+        F::CredentialsProfileProcess | F::CredentialsProcess => "a process that a profile names",
+        F::CredentialsHttp => "the container's endpoint",
+        F::CredentialsImds => "the instance's role",
+        _ => return None,
+    })
 }
 
 fn no_credentials(why: &str) -> ActivityError {

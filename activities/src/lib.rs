@@ -8,6 +8,7 @@ pub mod credentials;
 pub mod docker;
 pub mod dss;
 pub mod host;
+pub mod preflight;
 pub mod secret;
 
 use dssflow_engine::activity::{ActivityRegistry, RegistryError};

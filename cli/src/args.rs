@@ -3,6 +3,7 @@
 mod dss;
 mod operate;
 mod plan;
+mod preflight;
 mod store;
 
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ pub(crate) use operate::{
 };
 
 pub(crate) use plan::{DriftArgs, PlanArgs, ResourcesCommand, ResourcesLsArgs, ResourcesRunArgs};
+pub(crate) use preflight::{PreflightArgs, ReportFormat};
 pub(crate) use store::{
     BackupArgs, ExportArgs, ImportArgs, PruneArgs, RestoreArgs, RunExportArgs, StoreCommand,
 };
@@ -71,6 +73,13 @@ pub(crate) enum Command {
         after_help = "Examples:\n  dssflow run bootstrap -f site.yaml\n  dssflow run bootstrap --sandbox\n  dssflow run bootstrap --plan plan.json"
     )]
     Run(RunArgs),
+    /// Look whether the world fits a site, before anything is made; `run` does it by itself
+    #[command(
+        after_help = "Exit codes: 0 it fits, 4 there are no credentials, 5 something stands against the run. Nothing is changed. \
+                      A check that may not look says so and is no reason to stop.\n\n\
+                      Examples:\n  dssflow preflight -f site.yaml\n  dssflow preflight bootstrap --only P09 --only P20\n  dssflow preflight bootstrap --sandbox -o json"
+    )]
+    Preflight(PreflightArgs),
     /// Show what a run would do, step by step, without changing anything
     #[command(
         after_help = "Signs: + create, ~ update, = adopt, - delete, ? gate, > in progress outside, . nothing, ! conflict or cannot tell.\n\n\

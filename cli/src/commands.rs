@@ -11,6 +11,7 @@ mod image;
 mod init;
 mod pause;
 mod plan;
+pub(crate) mod preflight;
 pub(crate) mod prune;
 mod resources;
 mod restore;
@@ -52,6 +53,7 @@ pub(crate) fn run(ui: &Ui, cli: Cli) -> CommandResult {
     let done = match cli.command {
         Command::Version | Command::Explain(_) => Ok(Exit::Ok),
         Command::Run(args) => wait(run::run(ui, &settings, args)),
+        Command::Preflight(args) => wait(preflight::run(ui, &settings, &args)),
         Command::Plan(args) => wait(plan::run(ui, &settings, args)),
         Command::Resume(args) => wait(resume::run(ui, &settings, &args)),
         Command::Retry(args) => wait(again::retry(ui, &settings, args)),

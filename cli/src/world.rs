@@ -1,28 +1,26 @@
 //! What a run works on: clients and host made from the site, the sandbox it may belong to, and the checks that come
 //! before anything is made.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dssflow_activities::aws::bucket::check_bucket;
 use dssflow_activities::aws::identity::{self, Identity, identify};
-use dssflow_activities::aws::instance::{InstanceInput, MIN_MEMORY_MIB, instance_facts};
-use dssflow_activities::aws::network::{NetworkInput, check_network};
 use dssflow_activities::clients::{AwsClients, ClientsConfig};
 use dssflow_activities::host::{
     Host, HostError, HostHandle, HostRoute, LocalHost, SshHost, SshTarget, reachable,
 };
-use dssflow_activities::secret::{self, SecretClients, SecretRef};
-use dssflow_engine::activity::ErrorClass;
+use dssflow_activities::preflight;
+use dssflow_engine::graph::Graph;
 use dssflow_engine::id::RunId;
 use dssflow_engine::run::view::RunView;
 use dssflow_sandbox::World as Sandbox;
-use dssflow_workflows::site::{ApiKey, Transport};
+use dssflow_workflows::site::Transport;
 use dssflow_workflows::{ImageSpec, Site};
 
+use crate::commands;
 use crate::error::{Code, CommandError, CommandResult, Exit};
 use crate::spec::About;
+use crate::ui::Ui;
 
 /// The label that says to which sandbox a run belongs.
 pub(crate) const SANDBOX_LABEL: &str = "sandbox";
@@ -150,36 +148,6 @@ pub(crate) async fn connect_images(spec: &ImageSpec) -> CommandResult<World> {
     Ok(World { clients, host: HostHandle(Arc::new(LocalHost::new(Vec::new()))), route: None, sandbox: None })
 }
 
-/// The references to this machine's environment and files that cannot be read: each once, never with a value.
-async fn unreadable_secrets(site: &Site) -> Vec<(String, String)> {
-    let mut references: Vec<(String, &SecretRef)> =
-        vec![("dss.admin_password".to_owned(), &site.dss.admin_password)];
-    if let Some(license) = &site.dss.license {
-        references.push(("dss.license".to_owned(), license));
-    }
-    if let ApiKey::Ref(key) = &site.dss.api_key {
-        references.push(("dss.api_key".to_owned(), key));
-    }
-    for (name, set) in &site.credentials {
-        references.extend(
-            set.secrets().into_iter().map(|(key, secret)| (format!("credentials.{name}.{key}"), secret)),
-        );
-    }
-    let mut problems = Vec::new();
-    for (path, reference) in references {
-        let help = match reference {
-            SecretRef::Env { env } => format!("set the variable {env} for this command"),
-            SecretRef::File { .. } => "name a file of mode 0600 with the secret in it".to_owned(),
-            // Those lie where the run's own credentials lead.
-            SecretRef::SecretsManager { .. } | SecretRef::Ssm { .. } => continue,
-        };
-        if let Err(error) = secret::resolve(reference, SecretClients::default()).await {
-            problems.push((format!("{path}: {error}"), help));
-        }
-    }
-    problems
-}
-
 impl World {
     /// Keeps the sandbox from ending when it is idle, while the run may go on in it. Real worlds need nobody for that.
     pub(crate) async fn hold(&self, run: &RunId) {
@@ -259,81 +227,28 @@ impl World {
         }
     }
 
-    /// Looks at the secrets of this machine, the instance, the network and the buckets before anything is made.
+    /// The world as the checks of the preflight look at it.
+    pub(crate) fn look(&self, site: &Site, graph: &Graph, store: Option<String>) -> preflight::Look {
+        preflight::Look::new(
+            dssflow_workflows::preflight(site, graph, store),
+            self.clients.clone(),
+            self.host.clone(),
+        )
+    }
+
+    /// Looks whether the world fits before anything is made. Warnings are said and no more.
     ///
     /// # Errors
-    /// Everything that does not fit.
-    pub(crate) async fn preflight(&self, site: &Site) -> CommandResult<()> {
-        let mut problems = unreadable_secrets(site).await;
-        let input = InstanceInput { instance_id: site.host.instance.clone(), min_memory_mib: MIN_MEMORY_MIB };
-        let looked = match &site.host.launch {
-            // There is no instance yet: the subnet it is to stand in is looked at with the network.
-            Some(_) => None,
-            None => Some(Box::pin(instance_facts(&self.clients, &input)).await),
-        };
-        let lost = matches!(looked, Some(Err(_)));
-        let vpc_id = match looked {
-            None => None,
-            Some(Ok(facts)) => {
-                let misfits = facts.misfits(MIN_MEMORY_MIB);
-                let help = "take an instance that fits, or correct host.instance";
-                problems.extend(
-                    misfits.into_iter().map(|m| (format!("{}: {m}", facts.instance_id), help.to_owned())),
-                );
-                Some(facts.vpc_id)
-            }
-            Some(Err(error)) if error.class == ErrorClass::Credentials => return Err(error.into()),
-            Some(Err(error)) => {
-                let help =
-                    error.help.clone().unwrap_or_else(|| "correct host.instance in the site file".to_owned());
-                problems.push((error.to_string(), help));
-                None
-            }
-        };
-        let input = NetworkInput {
-            vpc_id,
-            subnets: site.cluster.subnets.clone(),
-            security_groups: site.cluster.security_groups.clone(),
-            public: !site.cluster.private,
-            host_subnet: site.host.launch.as_ref().map(|launch| launch.subnet.clone()),
-        };
-        if let Err(found) = Box::pin(check_network(&self.clients, &input)).await {
-            for problem in found {
-                match problem.error {
-                    Some(error) if error.class == ErrorClass::Credentials => return Err(error.into()),
-                    _ => {
-                        // Without the instance there is no VPC to look in.
-                        let help = if lost && problem.help.contains("Values=`") {
-                            "correct region, or the id in the site file".to_owned()
-                        } else {
-                            problem.help
-                        };
-                        let what = format!("[{}] {}: {}", problem.code, problem.subject, problem.message);
-                        problems.push((what, help));
-                    }
-                }
-            }
-        }
-        let buckets: BTreeSet<&str> = site.connections.iter().map(|c| c.bucket.as_str()).collect();
-        for bucket in buckets {
-            // What else may go wrong with the look, the run meets with its retries.
-            if let Err(error) = Box::pin(check_bucket(&self.clients, bucket)).await
-                && error.class == ErrorClass::Terminal
-            {
-                let help = error.help.clone().unwrap_or_else(|| "correct connections[].bucket".to_owned());
-                problems.push((error.to_string(), help));
-            }
-        }
-        if problems.is_empty() {
-            return Ok(());
-        }
-        let count = problems.len();
-        let plural = if count == 1 { "" } else { "s" };
-        let mut error = CommandError::new(
-            Code::Preflight,
-            format!("the world does not fit the site: {count} problem{plural}"),
-        );
-        error.why = problems.into_iter().map(|(what, help)| format!("{what}\n  help: {help}")).collect();
-        Err(error.hint("nothing was created; mend this and run the command again"))
+    /// Everything that stands against the run.
+    pub(crate) async fn preflight(
+        &self,
+        ui: &Ui,
+        site: &Site,
+        graph: &Graph,
+        store: Option<String>,
+    ) -> CommandResult<()> {
+        let look = self.look(site, graph, store);
+        let report = Box::pin(preflight::run(&look, &[])).await;
+        commands::preflight::judge(ui, &report)
     }
 }

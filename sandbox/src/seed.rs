@@ -53,6 +53,13 @@ pub(crate) async fn seed(moto: &Aws) -> Result<Seeded, SandboxError> {
         .find(|group| group["groupName"] == "default")
         .map(|group| text(group, "groupId"))
         .unwrap_or_default();
+    // AWS gives the default group a rule for its own members; moto does not.
+    let own = [
+        ("GroupId", default_security_group.as_str()),
+        ("IpPermissions.1.IpProtocol", "-1"),
+        ("IpPermissions.1.Groups.1.GroupId", &default_security_group),
+    ];
+    moto.query("ec2", "AuthorizeSecurityGroupIngress", &own).await?;
     let instance_security_group = instance_group(moto, &vpc_id).await?;
     let instance_id = instance(moto, &subnets[0], &instance_security_group).await?;
     for bucket in BUCKETS {
@@ -71,8 +78,16 @@ pub(crate) async fn seed(moto: &Aws) -> Result<Seeded, SandboxError> {
     let data = "\"s3:*\",\"athena:*\",\"glue:*\"";
     Ok(Seeded {
         operator: user(moto, "platform-engineer", &allow("\"*\"", "*")).await?,
-        service: user(moto, "dss-service", &allow("\"eks:*\",\"ecr:*\",\"ec2:*\",\"cloudformation:*\"", "*"))
-            .await?,
+        // As eksctl needs it, which DSS runs as this user.
+        service: user(
+            moto,
+            "dss-service",
+            &allow(
+                "\"eks:*\",\"ecr:*\",\"ec2:*\",\"cloudformation:*\",\"iam:*\",\"autoscaling:*\",\"ssm:GetParameter*\",\"kms:*\"",
+                "*",
+            ),
+        )
+        .await?,
         main: user(moto, "dss-s3-main", &allow(data, "*")).await?,
         finance: user(moto, "dss-s3-finance", &allow(data, "*")).await?,
         vpc_id,

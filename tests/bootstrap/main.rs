@@ -8,6 +8,7 @@ mod faults;
 mod kills;
 mod launch;
 mod paths;
+mod preflight;
 mod rights;
 mod smoke;
 mod support;

@@ -38,9 +38,9 @@ pub const VERSION: u32 = 1;
 /// How long the final sweep of a rollback goes on finding nothing, in seconds: a lost request can land late.
 const QUIET_S: u64 = 60;
 /// The least memory of the host, in GB.
-const MIN_MEMORY_GB: u64 = 32;
+pub(crate) const MIN_MEMORY_GB: u64 = 32;
 /// The least size of the file system of the data directory, in GB.
-const MIN_DISK_GB: u64 = 100;
+pub(crate) const MIN_DISK_GB: u64 = 100;
 
 /// The bootstrap of a site.
 ///

@@ -17,6 +17,7 @@ mod expected;
 pub mod image;
 pub mod init;
 pub mod permissions;
+pub mod preflight;
 mod security;
 pub mod site;
 pub mod teardown;
@@ -29,6 +30,7 @@ pub use bootstrap::{bootstrap, costs, register_functions, required_account, summ
 pub use expected::expected_duration;
 pub use image::{ImageSpec, image};
 pub use init::{InstanceFacts, SubnetFacts, init_template};
+pub use preflight::preflight;
 pub use security::security_notes;
 pub use site::{Site, SiteErrors, SiteProblem, parse, schema};
 pub use teardown::{Teardown, teardown};

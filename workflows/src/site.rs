@@ -218,6 +218,11 @@ impl Site {
         format!("{}/dataiku-dss-{}", self.dss.install_dir.trim_end_matches('/'), self.dss.version)
     }
 
+    /// The tag `dssadmin` gives the base images: it carries the version, so that an upgrade means new images.
+    pub fn image_tag(&self) -> String {
+        format!("dss-{}", self.dss.version)
+    }
+
     /// The major version of DSS.
     pub fn dss_major(&self) -> u32 {
         let first = self.dss.version.split('.').next().and_then(|n| n.parse().ok());

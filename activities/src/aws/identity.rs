@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use aws_sdk_sts::operation::get_caller_identity::GetCallerIdentityOutput;
 use dssflow_engine::activity::{
     Activity, ActivityContext, ActivityError, ActivityResult, Effect, Recorded, Undo,
 };
@@ -18,6 +19,7 @@ use crate::clients::AwsClients;
 /// The registered name.
 pub const NAME: &str = "aws.sts.identity";
 pub use super::sweep::SWEEP_LIMIT;
+const ACTION: &str = "sts:GetCallerIdentity";
 
 /// What [`StsIdentity`] takes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,15 +97,22 @@ impl Identity {
 /// # Errors
 /// A credentials error when nobody does, and the call's own errors.
 pub async fn identify(clients: &AwsClients) -> ActivityResult<Identity> {
-    const ACTION: &str = "sts:GetCallerIdentity";
     let answer = clients.sts().get_caller_identity().send().await.map_err(|e| classify(ACTION, e))?;
+    identity_of(&answer, clients.region())
+}
+
+/// Reads an answer of STS.
+///
+/// # Errors
+/// A retryable error when it lacks something.
+pub fn identity_of(answer: &GetCallerIdentityOutput, region: &str) -> ActivityResult<Identity> {
     let caller_arn = answer.arn().ok_or_else(|| incomplete(ACTION, "Arn"))?.to_owned();
     let account = answer.account().ok_or_else(|| incomplete(ACTION, "Account"))?.to_owned();
     let user_id = answer.user_id().ok_or_else(|| incomplete(ACTION, "UserId"))?;
     Ok(Identity {
         account,
-        region: clients.region().to_owned(),
-        partition: partition(clients.region()).to_owned(),
+        region: region.to_owned(),
+        partition: partition(region).to_owned(),
         principal_arn: principal_arn(&caller_arn),
         principal_id: user_id.split(':').next().unwrap_or(user_id).to_owned(),
         caller_arn,

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use aws_sdk_ec2::types::{Filter, RouteTable};
+use aws_sdk_ec2::types::{Filter, RouteState, RouteTable, VpcEndpoint, VpcEndpointType};
 use dssflow_engine::activity::{Activity, ActivityContext, ActivityError, ActivityResult, Effect};
 use serde::{Deserialize, Serialize};
 
@@ -62,7 +62,11 @@ pub const PREFLIGHT_CODES: &[&str] = &[
 /// Zones, by id, in which EKS offers no control plane.
 const ZONES_WITHOUT_EKS: &[&str] = &["use1-az3", "usw1-az2", "cac1-az3"];
 /// EKS wants six free addresses in each subnet.
-const MIN_FREE_ADDRESSES: i64 = 6;
+pub const MIN_FREE_ADDRESSES: i64 = 6;
+/// What nodes without a way to the Internet reach by VPC endpoints. Logs are sent to `logs`, and only where they are
+/// asked for.
+/// Page: <https://docs.aws.amazon.com/eks/latest/userguide/private-clusters.html>
+const ENDPOINTS: &[&str] = &["ecr.api", "ecr.dkr", "s3", "sts", "ec2"];
 
 /// What the check looks at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,6 +155,10 @@ pub struct Subnet {
     pub public_ip: bool,
     /// Where its default route leads: `igw-`, `nat-`, `tgw-` and the like; empty without one.
     pub default_route: String,
+    /// Of a subnet without a default route: the AWS services that nodes need and no VPC endpoint of it leads to, as
+    /// `ecr.api`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing_endpoints: Vec<String>,
     /// Free addresses.
     pub free_addresses: i64,
 }
@@ -182,13 +190,16 @@ pub struct Network {
 pub async fn check_network(clients: &AwsClients, input: &NetworkInput) -> Result<Network, Vec<Problem>> {
     let mut ids = input.subnets.clone();
     ids.extend(input.host_subnet.iter().filter(|id| !input.subnets.contains(id)).cloned());
-    let subnets = subnets(clients, &ids).await.map_err(Problem::call)?;
+    let subnets = find_subnets(clients, &ids).await.map_err(Problem::call)?;
     let groups = groups(clients, &input.security_groups).await.map_err(Problem::call)?;
     judge(input, &subnets, &groups)
 }
 
 /// Compares what was asked for with what was found. Pure.
-fn judge(input: &NetworkInput, subnets: &[Subnet], groups: &[Group]) -> Result<Network, Vec<Problem>> {
+///
+/// # Errors
+/// All problems found, at least one.
+pub fn judge(input: &NetworkInput, subnets: &[Subnet], groups: &[Group]) -> Result<Network, Vec<Problem>> {
     let mut problems = Vec::new();
     let asked: BTreeSet<&str> = input.subnets.iter().map(String::as_str).collect();
     // The host's subnet says where all of it stands, else the cluster's first.
@@ -314,9 +325,13 @@ fn judge_subnet(input: &NetworkInput, vpc_id: &str, subnet: &Subnet, problems: &
                 "associate it with a route table that has 0.0.0.0/0 to an internet gateway",
             );
         }
-    } else if subnet.default_route.is_empty() {
+    } else if subnet.default_route.is_empty() && !subnet.missing_endpoints.is_empty() {
         let help = "route 0.0.0.0/0 to a NAT gateway, or add VPC endpoints for ecr.api, ecr.dkr, s3, sts, ec2 and logs";
-        add(SUBNET_NO_WAY_OUT, "it has no default route: nodes would never join".to_owned(), help);
+        let missing = subnet.missing_endpoints.join(", ");
+        let message = format!(
+            "it has no default route and no VPC endpoint for {missing}: nodes would never join (NodeCreationFailure)"
+        );
+        add(SUBNET_NO_WAY_OUT, message, help);
     }
 }
 
@@ -325,7 +340,10 @@ fn filter(name: &str, values: Vec<String>) -> Filter {
 }
 
 /// The subnets of `ids` that are there. Asked by filter: an unknown id is then no error for the others.
-async fn subnets(clients: &AwsClients, ids: &[String]) -> ActivityResult<Vec<Subnet>> {
+///
+/// # Errors
+/// The calls' own errors.
+pub async fn find_subnets(clients: &AwsClients, ids: &[String]) -> ActivityResult<Vec<Subnet>> {
     if ids.is_empty() {
         return Ok(Vec::new());
     }
@@ -338,7 +356,7 @@ async fn subnets(clients: &AwsClients, ids: &[String]) -> ActivityResult<Vec<Sub
         .map_err(|e| classify("ec2:DescribeSubnets", e))?;
     let vpcs: BTreeSet<String> =
         answer.subnets().iter().filter_map(|s| s.vpc_id()).map(str::to_owned).collect();
-    let tables = if vpcs.is_empty() { Vec::new() } else { route_tables(clients, vpcs).await? };
+    let tables = if vpcs.is_empty() { Vec::new() } else { route_tables(clients, vpcs.clone()).await? };
     let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
     let subnet = |s: &aws_sdk_ec2::types::Subnet| Subnet {
         id: text(s.subnet_id()),
@@ -352,9 +370,63 @@ async fn subnets(clients: &AwsClients, ids: &[String]) -> ActivityResult<Vec<Sub
             s.vpc_id().unwrap_or_default(),
             s.subnet_id().unwrap_or_default(),
         ),
+        missing_endpoints: Vec::new(),
         free_addresses: i64::from(s.available_ip_address_count().unwrap_or_default()),
     };
-    Ok(answer.subnets().iter().map(subnet).collect())
+    let mut found: Vec<Subnet> = answer.subnets().iter().map(subnet).collect();
+    if found.iter().any(|s| s.default_route.is_empty()) {
+        let endpoints = endpoints(clients, vpcs).await?;
+        for subnet in found.iter_mut().filter(|s| s.default_route.is_empty()) {
+            subnet.missing_endpoints = missing_endpoints(&tables, &endpoints, subnet);
+        }
+    }
+    Ok(found)
+}
+
+/// The VPC endpoints of `vpcs`. A principal that may not see them sees none.
+async fn endpoints(clients: &AwsClients, vpcs: BTreeSet<String>) -> ActivityResult<Vec<VpcEndpoint>> {
+    let (mut found, mut next) = (Vec::new(), None);
+    loop {
+        let page = clients
+            .ec2()
+            .describe_vpc_endpoints()
+            .filters(filter("vpc-id", vpcs.iter().cloned().collect()))
+            .set_next_token(next)
+            .send()
+            .await
+            .map_err(|e| classify("ec2:DescribeVpcEndpoints", e));
+        let page = match page {
+            Ok(page) => page,
+            Err(error) if error.code == "UnauthorizedOperation" => return Ok(found),
+            Err(error) => return Err(error),
+        };
+        next = page.next_token().filter(|t| !t.is_empty()).map(str::to_owned);
+        found.extend(page.vpc_endpoints.unwrap_or_default());
+        if next.is_none() {
+            return Ok(found);
+        }
+    }
+}
+
+/// Which of [`ENDPOINTS`] no endpoint serves to the subnet. An interface endpoint serves its whole VPC, a gateway
+/// endpoint the subnets of its route tables.
+fn missing_endpoints(tables: &[RouteTable], endpoints: &[VpcEndpoint], subnet: &Subnet) -> Vec<String> {
+    let table = table_of(tables, &subnet.vpc_id, &subnet.id).and_then(RouteTable::route_table_id);
+    let serves = |endpoint: &VpcEndpoint, service: &str| {
+        let fits = endpoint.service_name().is_some_and(|name| {
+            // As com.amazonaws.eu-west-1.ecr.api: the region is the part before the service.
+            name.split_once(".amazonaws.")
+                .and_then(|(_, rest)| rest.split_once('.'))
+                .is_some_and(|(_, s)| s == service)
+        });
+        let gateway = endpoint.vpc_endpoint_type() == Some(&VpcEndpointType::Gateway);
+        let there = endpoint.state().is_none_or(|s| s.as_str().eq_ignore_ascii_case("available"));
+        fits && there
+            && endpoint.vpc_id() == Some(&subnet.vpc_id)
+            && (!gateway || table.is_some_and(|table| endpoint.route_table_ids().iter().any(|t| t == table)))
+    };
+    let missing = ENDPOINTS.iter().filter(|service| !endpoints.iter().any(|e| serves(e, service)));
+    missing.map(|s| (*s).to_owned()).collect()
 }
 
 async fn route_tables(clients: &AwsClients, vpcs: BTreeSet<String>) -> ActivityResult<Vec<RouteTable>> {
@@ -377,16 +449,22 @@ async fn route_tables(clients: &AwsClients, vpcs: BTreeSet<String>) -> ActivityR
     }
 }
 
-/// Where a subnet's default route leads: by its own table, else by its VPC's main one.
-fn default_route(tables: &[RouteTable], vpc: &str, subnet: &str) -> String {
+/// A subnet's route table: its own, else its VPC's main one.
+fn table_of<'a>(tables: &'a [RouteTable], vpc: &str, subnet: &str) -> Option<&'a RouteTable> {
     let own = tables.iter().find(|t| t.associations().iter().any(|a| a.subnet_id() == Some(subnet)));
-    let main = || {
+    own.or_else(|| {
         tables
             .iter()
             .find(|t| t.vpc_id() == Some(vpc) && t.associations().iter().any(|a| a.main() == Some(true)))
-    };
-    let Some(table) = own.or_else(main) else { return String::new() };
-    let route = table.routes().iter().find(|r| r.destination_cidr_block() == Some("0.0.0.0/0"));
+    })
+}
+
+/// Where a subnet's default route leads. A route whose target is gone, as a deleted NAT gateway, leads nowhere.
+fn default_route(tables: &[RouteTable], vpc: &str, subnet: &str) -> String {
+    let Some(table) = table_of(tables, vpc, subnet) else { return String::new() };
+    let route = table.routes().iter().find(|r| {
+        r.destination_cidr_block() == Some("0.0.0.0/0") && r.state() != Some(&RouteState::Blackhole)
+    });
     route
         .and_then(|r| {
             let ways = [
@@ -480,6 +558,7 @@ mod tests {
             cidr: "10.0.0.0/24".into(),
             public_ip: true,
             default_route: "igw-1".into(),
+            missing_endpoints: Vec::new(),
             free_addresses: 200,
         }
     }
@@ -570,7 +649,50 @@ mod tests {
         };
         let input = NetworkInput { public: false, ..input(&["s-a", "s-b"]) };
         assert_eq!(codes(&input, &private("nat-1"), &[group("vpc-1")]), Vec::<String>::new());
-        assert_eq!(codes(&input, &private(""), &[group("vpc-1")]), [SUBNET_NO_WAY_OUT, SUBNET_NO_WAY_OUT]);
+        let lost = private("").map(|s| Subnet { missing_endpoints: vec!["sts".into()], ..s });
+        assert_eq!(codes(&input, &lost, &[group("vpc-1")]), [SUBNET_NO_WAY_OUT, SUBNET_NO_WAY_OUT]);
+        // Endpoints for all that nodes call are a way, too.
+        assert_eq!(codes(&input, &private(""), &[group("vpc-1")]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn endpoints_serve_their_vpc_or_their_route_tables() {
+        let table = |id: &str, subnet: &str| {
+            let of = RouteTableAssociation::builder().subnet_id(subnet).build();
+            RouteTable::builder().route_table_id(id).vpc_id("vpc-1").associations(of).build()
+        };
+        let tables = [table("rtb-a", "s-a"), table("rtb-b", "s-b")];
+        let endpoint = |service: &str| {
+            VpcEndpoint::builder()
+                .vpc_id("vpc-1")
+                .service_name(format!("com.amazonaws.eu-west-1.{service}"))
+                .vpc_endpoint_type(VpcEndpointType::Interface)
+                .build()
+        };
+        let s3 = VpcEndpoint::builder()
+            .vpc_id("vpc-1")
+            .service_name("com.amazonaws.eu-west-1.s3")
+            .vpc_endpoint_type(VpcEndpointType::Gateway)
+            .route_table_ids("rtb-a")
+            .build();
+        let mut all: Vec<_> = ["ecr.api", "ecr.dkr", "sts", "ec2"].map(endpoint).to_vec();
+        all.push(s3);
+        let missing = |subnet: &str| missing_endpoints(&tables, &all, &self::subnet(subnet, "a"));
+        assert_eq!(missing("s-a"), Vec::<String>::new());
+        assert_eq!(missing("s-b"), ["s3"]);
+        assert_eq!(missing_endpoints(&tables, &[], &self::subnet("s-a", "a")).len(), ENDPOINTS.len());
+    }
+
+    #[test]
+    fn a_route_to_what_is_gone_leads_nowhere() {
+        let route = Route::builder()
+            .destination_cidr_block("0.0.0.0/0")
+            .nat_gateway_id("nat-gone")
+            .state(RouteState::Blackhole)
+            .build();
+        let of = RouteTableAssociation::builder().subnet_id("s-a").build();
+        let table = RouteTable::builder().vpc_id("vpc-1").routes(route).associations(of).build();
+        assert_eq!(default_route(&[table], "vpc-1", "s-a"), "");
     }
 
     #[test]

@@ -73,7 +73,7 @@ impl Activity for HostFacts {
     }
 }
 
-async fn gather(host: &dyn Host, data_dir: &str) -> ActivityResult<Facts> {
+pub(crate) async fn gather(host: &dyn Host, data_dir: &str) -> ActivityResult<Facts> {
     let at = existing_parent(host, data_dir).await?;
     let ask = |argv: &[&str]| host.run(root(argv.iter().copied()));
     let (arch, cpus, disk, hostname) = tokio::try_join!(
@@ -117,7 +117,7 @@ async fn existing_parent(host: &dyn Host, path: &str) -> ActivityResult<String> 
     Ok(if path.is_empty() { "/".to_owned() } else { path })
 }
 
-fn problems(facts: &Facts, input: &FactsInput) -> Vec<String> {
+pub(crate) fn problems(facts: &Facts, input: &FactsInput) -> Vec<String> {
     let mut problems = Vec::new();
     if facts.arch != "x86_64" {
         problems.push(format!("the architecture is {}, DSS needs x86_64", facts.arch));

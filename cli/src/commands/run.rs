@@ -78,7 +78,8 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandR
         return exit;
     }
     let identity = world.identify(&site).await?;
-    world.preflight(&site).await?;
+    let store = session.engine().store().id().to_string();
+    world.preflight(ui, &site, &workflow.graph, Some(store)).await?;
     banner(ui, &site, &identity.principal_arn, world.sandbox.as_ref(), settings);
     let expected = dssflow_workflows::expected_duration(&workflow.graph);
     if let Some(warning) = renewal::too_short(&world.clients, expected, progress::now()).await {

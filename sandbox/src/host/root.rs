@@ -39,6 +39,9 @@ const GROUP: &str = "/etc/group";
 const OS_RELEASE: &str = "NAME=\"AlmaLinux\"\nVERSION=\"8.10 (Cerulean Leopard)\"\nID=\"almalinux\"\n\
     ID_LIKE=\"rhel centos fedora\"\nVERSION_ID=\"8.10\"\nPLATFORM_ID=\"platform:el8\"\n\
     PRETTY_NAME=\"AlmaLinux 8.10 (Cerulean Leopard)\"\n";
+/// Only ssh listens.
+const LISTENERS: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid\n   \
+    0: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0\n";
 const MEMINFO: &str =
     "MemTotal:       65011712 kB\nMemFree:        61208576 kB\nMemAvailable:   62914560 kB\n";
 /// What a minimal image has.
@@ -82,7 +85,7 @@ impl HostRoot {
             "/etc/yum.repos.d",
             "/home/ec2-user",
             "/opt",
-            "/proc",
+            "/proc/net",
             "/root",
             "/run",
             "/tmp",
@@ -95,6 +98,7 @@ impl HostRoot {
         }
         self.write("/etc/os-release", OS_RELEASE)?;
         self.write("/proc/meminfo", MEMINFO)?;
+        self.write("/proc/net/tcp", LISTENERS)?;
         self.write("/etc/hostname", "dss.sandbox.internal\n")?;
         self.write("/etc/yum.repos.d/almalinux.repo", "[baseos]\nname=AlmaLinux 8 - BaseOS\nenabled=1\n")?;
         self.set_packages(&BASE_PACKAGES.iter().map(|p| ((*p).to_owned(), "1.0".to_owned())).collect())?;

@@ -519,7 +519,19 @@ async fn cluster_security_group(upstream: &Upstream, cluster: &str, vpc_id: &str
         ("TagSpecification.1.Tag.3.Value", cluster),
     ];
     match upstream.aws().query("ec2", "CreateSecurityGroup", &params).await {
-        Ok(made) => made["groupId"].as_str().unwrap_or_default().to_owned(),
+        Ok(made) => {
+            let group = made["groupId"].as_str().unwrap_or_default().to_owned();
+            // EKS lets nodes and control plane, which share it, reach each other.
+            let own = [
+                ("GroupId", group.as_str()),
+                ("IpPermissions.1.IpProtocol", "-1"),
+                ("IpPermissions.1.Groups.1.GroupId", group.as_str()),
+            ];
+            if let Err(error) = upstream.aws().query("ec2", "AuthorizeSecurityGroupIngress", &own).await {
+                tracing::warn!(error = %error, "the cluster's group lets nobody through");
+            }
+            group
+        }
         Err(error) => {
             tracing::warn!(error = %error, "no security group for the cluster");
             String::new()

@@ -9,8 +9,10 @@ pub mod record;
 mod eks;
 mod eks_access;
 mod eks_addons;
+mod iam;
 mod instances;
 pub(crate) mod overlay;
+mod quotas;
 pub(crate) mod recognise;
 mod reply;
 mod stacks;
@@ -295,6 +297,8 @@ impl Proxy {
     async fn plain(&self, call: &Call, request: &Incoming) -> Reply {
         let upstream = &self.inner.upstream;
         match (call.service.as_str(), call.operation.as_str()) {
+            ("iam", "SimulatePrincipalPolicy") => iam::simulate(upstream, request).await,
+            ("servicequotas", "GetServiceQuota" | "GetAWSDefaultServiceQuota") => quotas::get(request),
             ("ecr", "PutImage") => upstream.forward(&with_digest(request)).await,
             ("athena", "StartQueryExecution") => {
                 let asked = request.json();

@@ -45,6 +45,7 @@ pub(crate) fn recognise(method: &Method, uri: &Uri, headers: &HeaderMap, body: &
             let token = json_text(body, "clientRequestToken");
             (eks_operation(method, &path, uri.query()), token)
         }
+        "lakeformation" => (path.first().cloned().unwrap_or_default(), None),
         "s3" => (s3_operation(method, &path, uri.query(), headers), None),
         _ => {
             if let Some(target) = target {

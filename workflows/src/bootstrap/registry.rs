@@ -71,7 +71,7 @@ pub(super) fn steps(plan: &mut Plan<'_>, host: &HostSteps, dss: &Dss) -> Registr
             repositories::NAME,
             &repositories::RepositoriesInput {
                 names: Vec::new(),
-                own_tags: vec![format!("dss-{}", site.dss.version)],
+                own_tags: vec![site.image_tag()],
                 adopt: false,
             },
         )

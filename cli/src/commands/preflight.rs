@@ -1,0 +1,219 @@
+//! `dssflow preflight`: looks whether the world fits a site. Changes nothing.
+
+use std::time::{Duration, Instant};
+
+use dssflow_activities::preflight::{self, CHECKS, CheckReport, Finding, Report, Severity, Status};
+use serde_json::json;
+
+use crate::args::{PreflightArgs, ReportFormat};
+use crate::catalog::{self, MadeOf};
+use crate::commands::run::{choose_site, sandbox_behind};
+use crate::config::Settings;
+use crate::error::{Code, CommandError, CommandResult, Exit};
+use crate::suggest;
+use crate::ui::{Style, Ui, one_line};
+use crate::world;
+
+/// The check whose failure means that nothing could be asked.
+const CREDENTIALS: &str = "P01";
+/// The check that says when credentials end.
+const EXPIRY: &str = "P03";
+
+/// Looks, then prints.
+pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &PreflightArgs) -> CommandResult {
+    if catalog::find(&args.workflow)?.made_of != MadeOf::Site {
+        let error = CommandError::new(Code::Usage, format!("nothing is looked at before {}", args.workflow));
+        return Err(error.hint(format!("`{} preflight bootstrap` looks at a site", settings.command())));
+    }
+    let only = chosen(&args.only)?;
+    let (site, sandbox) = choose_site(ui, settings, args.file.as_deref(), &args.set, args.sandbox).await?;
+    let workflow = catalog::build(&args.workflow, &site)?;
+    let sandbox = match sandbox {
+        Some(sandbox) => Some(sandbox),
+        None => sandbox_behind(settings, &site).await?,
+    };
+    if let Some(sandbox) = &sandbox {
+        world::must_be_inside(&site, sandbox)?;
+    }
+    let world = world::connect(&site, sandbox).await?;
+    // Without a store, or while somebody owns it, what is ours is told by the site's name.
+    let store = dssflow_store::id_offline(&settings.store).map(|id| id.to_string());
+    let look = world.look(&site, &workflow.graph, store);
+    let begun = Instant::now();
+    let report = Box::pin(preflight::run(&look, &only)).await;
+    match args.output {
+        ReportFormat::Table => ui.out(&table(ui, &report, begun.elapsed())),
+        ReportFormat::Json => ui.json(&value(&args.workflow, &site.name, &report), true),
+    }
+    Ok(exit(&report))
+}
+
+/// How the command ends: 4 when there are no credentials to ask with, 5 when something stands against the run.
+fn exit(report: &Report) -> Exit {
+    if report.of(Severity::Error).any(|f| f.id == CREDENTIALS) {
+        return Exit::Credentials;
+    }
+    if report.fits() { Exit::Ok } else { Exit::Preflight }
+}
+
+/// The ids of `--only`, each one that exists.
+fn chosen(only: &[String]) -> CommandResult<Vec<String>> {
+    let known = |id: &String| {
+        let upper = id.to_uppercase();
+        if CHECKS.iter().any(|c| c.id == upper) {
+            return Ok(upper);
+        }
+        let error = CommandError::new(Code::Usage, format!("there is no check {id:?}"));
+        Err(match suggest::nearest(&upper, CHECKS.iter().map(|c| c.id)) {
+            Some(near) => error.hint(format!("did you mean {near}?")),
+            None => error.hint("`dssflow preflight` without --only shows them all"),
+        })
+    };
+    only.iter().map(known).collect()
+}
+
+/// For programs. Additive: keys are added, never taken away or given another meaning.
+fn value(workflow: &str, site: &str, report: &Report) -> serde_json::Value {
+    let count = |severity| report.of(severity).count();
+    json!({
+        "version": 1,
+        "workflow": workflow,
+        "site": site,
+        "fits": report.fits(),
+        "errors": count(Severity::Error),
+        "warnings": count(Severity::Warning),
+        "skipped": count(Severity::Skipped),
+        "checks": report.checks,
+    })
+}
+
+fn table(ui: &Ui, report: &Report, took: Duration) -> String {
+    let mut lines = Vec::new();
+    for check in &report.checks {
+        lines.push(format!("{}  {}  {}", check.id, word(ui, check.status), check.title));
+        lines.extend(details(check));
+    }
+    let count = |status| report.checks.iter().filter(|c| c.status == status).count();
+    lines.push(format!(
+        "{} checks in {:.1} s: {} passed, {} warnings, {} errors, {} skipped",
+        report.checks.len(),
+        took.as_secs_f64(),
+        count(Status::Passed),
+        count(Status::Warning),
+        count(Status::Error),
+        count(Status::Skipped),
+    ));
+    lines.join("\n")
+}
+
+fn word(ui: &Ui, status: Status) -> String {
+    let (text, style) = match status {
+        Status::Passed => ("ok     ", Style::Green),
+        Status::Warning => ("warning", Style::Yellow),
+        Status::Error => ("error  ", Style::Red),
+        Status::Skipped => ("skipped", Style::Dim),
+    };
+    ui.mark(style, text)
+}
+
+fn details(check: &CheckReport) -> Vec<String> {
+    let seen = check.seen.iter().map(|s| format!("       {}", one_line(s)));
+    seen.chain(check.findings.iter().flat_map(lines_of)).collect()
+}
+
+fn lines_of(finding: &Finding) -> Vec<String> {
+    let what = format!("{}: {}", one_line(&finding.subject), one_line(&finding.evidence));
+    let fix = one_line(&finding.fix);
+    match finding.severity {
+        Severity::Error | Severity::Warning => {
+            let word = if finding.severity == Severity::Error { "error" } else { "warning" };
+            vec![
+                format!("       {word}: {what}"),
+                format!("         help: {fix}"),
+                format!("         page: {}", finding.page),
+            ]
+        }
+        Severity::Skipped => vec![format!("       not looked at: {what}"), format!("         help: {fix}")],
+    }
+}
+
+/// What stands against a run as one error, warnings said on stderr. For the command that starts it.
+///
+/// # Errors
+/// Every error of the report.
+pub(crate) fn judge(ui: &Ui, report: &Report) -> CommandResult<()> {
+    // When credentials end is said beside the confirmation, and while the run goes on.
+    for finding in report.of(Severity::Warning).filter(|f| f.id != EXPIRY) {
+        let what = format!("{} {}: {}", finding.id, one_line(&finding.subject), one_line(&finding.evidence));
+        ui.note(&format!(
+            "{}: {what}\n  help: {}",
+            ui.mark_err(Style::Yellow, "warning"),
+            one_line(&finding.fix)
+        ));
+    }
+    let skipped = report.checks.iter().filter(|c| c.status == Status::Skipped).count();
+    if skipped > 0 {
+        ui.note(&format!("{skipped} checks could not look; `dssflow preflight` says why"));
+    }
+    let errors: Vec<&Finding> = report.of(Severity::Error).collect();
+    let Some(first) = errors.first() else { return Ok(()) };
+    let (count, plural) = (errors.len(), if errors.len() == 1 { "" } else { "s" });
+    let code = if errors.iter().any(|f| f.id == CREDENTIALS) { Code::Credentials } else { Code::Preflight };
+    let mut error =
+        CommandError::new(code, format!("the world does not fit the site: {count} problem{plural}"));
+    error.why = errors
+        .iter()
+        .map(|f| format!("[{}] {}: {}\n  help: {}", f.id, f.subject, f.evidence, f.fix))
+        .collect();
+    Err(error
+        .hint("nothing was created; mend this and run the command again")
+        .hint(format!("look again without starting anything: dssflow preflight --only {}", first.id)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(id: &'static str, severity: Severity) -> Report {
+        let finding = Finding {
+            id,
+            severity,
+            subject: "subnet-a".into(),
+            evidence: "it is full".into(),
+            fix: "free some".into(),
+            page: "https://example.com",
+        };
+        let status = if severity == Severity::Error { Status::Error } else { Status::Skipped };
+        Report {
+            checks: vec![CheckReport { id, title: "t", status, seen: Vec::new(), findings: vec![finding] }],
+        }
+    }
+
+    #[test]
+    fn errors_are_five_no_credentials_are_four_and_skips_are_none() {
+        assert_eq!(exit(&report("P21", Severity::Error)), Exit::Preflight);
+        assert_eq!(exit(&report("P01", Severity::Error)), Exit::Credentials);
+        assert_eq!(exit(&report("P08", Severity::Skipped)), Exit::Ok);
+    }
+
+    #[test]
+    fn a_run_is_told_everything_that_stands_against_it() {
+        let error = judge(&Ui::detect(), &report("P21", Severity::Error)).unwrap_err();
+        assert_eq!(error.exit, Exit::Preflight);
+        assert!(error.to_string().contains("[P21] subnet-a: it is full"), "{error}");
+        assert!(judge(&Ui::detect(), &report("P21", Severity::Warning)).is_ok());
+    }
+
+    #[test]
+    fn only_takes_ids_in_any_case_and_suggests() {
+        assert_eq!(chosen(&["p09".to_owned()]).unwrap(), ["P09"]);
+        assert_eq!(chosen(&["P99".to_owned()]).unwrap_err().code, Code::Usage);
+    }
+
+    #[test]
+    fn the_report_for_programs() {
+        let json = value("bootstrap", "lab", &report("P21", Severity::Error));
+        assert_eq!((&json["fits"], &json["errors"]), (&json!(false), &json!(1)));
+        assert_eq!(json["checks"][0]["findings"][0]["severity"], "error");
+    }
+}
