@@ -83,7 +83,7 @@ pub(crate) enum Command {
     /// Show what a run would do, step by step, without changing anything
     #[command(
         after_help = "Signs: + create, ~ update, = adopt, - delete, ? gate, > in progress outside, . nothing, ! conflict or cannot tell.\n\n\
-                      Examples:\n  dssflow plan bootstrap -f site.yaml\n  dssflow plan bootstrap --sandbox --detailed-exitcode\n  dssflow plan bootstrap --out plan.json"
+                      Examples:\n  dssflow plan bootstrap -f site.yaml\n  dssflow plan bootstrap --sandbox --detailed-exitcode\n  dssflow plan bootstrap --out plan.json\n  dssflow plan bootstrap --iam-policy connection:s3-main"
     )]
     Plan(PlanArgs),
     /// Go on with a run where it is: after a crash, a pause or a failure

@@ -20,6 +20,7 @@ mod control;
 mod describe;
 mod drive;
 mod error;
+mod iam_policy;
 mod logging;
 mod moment;
 mod outfile;

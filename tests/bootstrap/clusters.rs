@@ -167,7 +167,10 @@ fn a_stack_of_somebody_else_is_refused_and_left_alone() {
     });
     made.expect("a stack of somebody");
     let before = home.snapshot();
-    home.run(&["run", "bootstrap", "--sandbox"]).expect(3).says("ForeignCluster");
+    home.run(&["run", "bootstrap", "--sandbox"])
+        .expect(3)
+        .says("that this run did not make")
+        .says("cluster.name");
     nothing_left(&home, &before);
     assert!(home.snapshot().pointer("/aws/cloudformation").is_some_and(|s| s.to_string().contains(name)));
 }

@@ -24,7 +24,7 @@ pub(crate) const PROGRAMS: [(&str, &str); 6] = [
 pub(crate) const REQUIRED: &str = "DSSFLOW_DOCKER_REQUIRED";
 
 /// How long a server may take to answer for the first time.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Runs the rest of its arguments until its input ends; waits until that is over.
 const KEEPER: &str = r#"

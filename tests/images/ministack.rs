@@ -374,7 +374,7 @@ impl Activity for Table {
     async fn execute(&self, ctx: &ActivityContext, at: &TableAt) -> ActivityResult<()> {
         let clients = AwsClients::of(ctx)?;
         let put = clients.s3().put_object().bucket(&at.bucket).key("data/t/part-0.csv");
-        settle(put.body(ROWS.as_bytes().to_vec().into()).send()).await?;
+        settle(Box::pin(put.body(ROWS.as_bytes().to_vec().into()).send())).await?;
         let column = |name: &str| Column::builder().name(name).r#type("int").build().expect("a column");
         let serde = SerDeInfo::builder()
             .serialization_library("org.apache.hadoop.hive.serde2.lazy.LazySimpleSerDe")
@@ -397,8 +397,8 @@ impl Activity for Table {
             .expect("a table has a name");
         let there = clients.glue().get_table().database_name(&at.database).name("t").send().await.is_ok();
         if !there {
-            settle(clients.glue().create_table().database_name(&at.database).table_input(table).send())
-                .await?;
+            let create = clients.glue().create_table().database_name(&at.database).table_input(table);
+            settle(Box::pin(create.send())).await?;
         }
         Ok(())
     }

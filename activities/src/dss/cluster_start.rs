@@ -218,9 +218,19 @@ impl Activity for ClusterStart {
             ClusterState::None if aws.in_progress() => {
                 Probe::InProgress { detail: format!("AWS: {}", aws.summary()) }
             }
-            ClusterState::None => Probe::Failed {
-                owner: aws.owner(&ctx.marks()).unwrap_or(owner),
-                detail: format!("an earlier start died: {}", aws.summary()),
+            ClusterState::None => match aws.owner(&ctx.marks()).unwrap_or(owner) {
+                Owner::ThisRun => Probe::Failed {
+                    owner: Owner::ThisRun,
+                    detail: format!("an earlier start died: {}", aws.summary()),
+                },
+                owner => Probe::Failed {
+                    owner,
+                    detail: format!(
+                        "EKS or CloudFormation has a {id} that this run did not make: {}; choose another cluster.name, or \
+                         remove it",
+                        aws.summary()
+                    ),
+                },
             },
         })
     }

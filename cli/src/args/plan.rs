@@ -28,6 +28,16 @@ pub(crate) struct PlanArgs {
     /// Exit with 0 when nothing would change, 2 when something would, 5 when a run would stop
     #[arg(long)]
     pub(crate) detailed_exitcode: bool,
+    /// Print the IAM policies that the site's principals need, as JSON, and look at nothing: all of them, or that of
+    /// dssflow, source, service-user or connection:NAME
+    #[arg(
+        long,
+        value_name = "PRINCIPAL",
+        num_args = 0..=1,
+        default_missing_value = "all",
+        conflicts_with_all = ["out", "detailed_exitcode", "output"]
+    )]
+    pub(crate) iam_policy: Option<String>,
     /// How it is printed
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
     pub(crate) output: ViewFormat,

@@ -17,6 +17,7 @@ use crate::config::Settings;
 use crate::describe;
 use crate::drive::{engine_over, equip};
 use crate::error::{Code, CommandError, CommandResult, Exit};
+use crate::iam_policy;
 use crate::plans::{Actor, Revision, SavedPlan};
 use crate::progress::now;
 use crate::ui::{Style, Ui, one_line};
@@ -32,6 +33,9 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: PlanArgs) -> Command
         .hint(format!("`{} plan bootstrap` plans a site", settings.command())));
     }
     let (site, sandbox) = choose_site(ui, settings, args.file.as_deref(), &args.set, args.sandbox).await?;
+    if let Some(who) = &args.iam_policy {
+        return iam_policy::print(ui, &site, who);
+    }
     let workflow = catalog::build(&args.workflow, &site)?;
     let sandbox = match sandbox {
         Some(sandbox) => Some(sandbox),
@@ -52,7 +56,12 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: PlanArgs) -> Command
         saved.write(path, args.force)?;
     }
     match args.output {
-        ViewFormat::Table => ui.out(&picture(ui, &saved)),
+        ViewFormat::Table => {
+            ui.out(&picture(ui, &saved));
+            for line in dssflow_workflows::security_notes(&site) {
+                ui.note(&format!("open: {}", one_line(&line)));
+            }
+        }
         ViewFormat::Json => ui.json(&saved, true),
         ViewFormat::Yaml => ui.yaml(&saved),
     }

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod live;
+mod policy;
 mod races;
 mod store;
 mod support;

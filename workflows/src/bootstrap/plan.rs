@@ -234,9 +234,12 @@ impl Draft<'_, '_> {
         self
     }
 
-    /// The undo is tried as often as it is for a cluster that does not want to go, and what still hangs on it is
-    /// waited for.
+    /// A failed one of ours is replaced; the undo is tried as often as it is for a cluster that does not want to go, and
+    /// what still hangs on it is waited for. Call it after the budget.
     pub(super) fn stubborn(mut self) -> Self {
+        // A failed one of ours is replaced as often as it is tried; finding it failed is counted apart.
+        let replaced = RetryPolicy::attempts(self.step.retry.maximum_attempts);
+        self.step.retry.rules.push(RetryRule::for_code("FailedResource", replaced));
         let attempts = TAKE_DOWN_ATTEMPTS.max(2 * self.step.retry.maximum_attempts);
         self.step.undo_retry = Some(RetryPolicy::attempts(attempts).rule(in_use()));
         self

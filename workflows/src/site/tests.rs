@@ -263,3 +263,90 @@ fn a_lost_or_spoilt_line_is_told_or_harmless() {
     }
     assert!(refused > 300, "{refused}");
 }
+
+#[test]
+fn credentials_fit_where_they_are_named() {
+    type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str);
+    let role = "    kind: assume_role\n    role_arn: arn:aws:iam::123456789012:role/dss-marketing-data\n";
+    let with = |more: &str| format!("{role}{more}");
+    let (source, loops, token, external) = (
+        with("    source: nobody\n"),
+        with("    source: marketing\n"),
+        "kind: static\n    session_token: { env: T }\n    access_key_id: { secrets_manager: dss/sales",
+        with("    external_id: acme-1\n"),
+    );
+    let cases: &[Case<'_>] = &[
+        // Private credentials stay private, by name and by the key itself.
+        (
+            &[("    credentials: sales\n", "    credentials: ops\n")],
+            codes::SHARED_CREDENTIALS,
+            "connections[0].credentials",
+        ),
+        (
+            &[(
+                "access_key_id: { secrets_manager: dss/sales, key: access_key_id }",
+                "access_key_id: { env: OPS_ACCESS_KEY_ID }",
+            )],
+            codes::SHARED_CREDENTIALS,
+            "connections[0].credentials",
+        ),
+        (
+            &[("# aws:\n#   credentials: ops", "aws:\n  credentials: sales")],
+            codes::SHARED_CREDENTIALS,
+            "connections[0].credentials",
+        ),
+        // Sources of roles.
+        (&[(role, &source)], codes::UNKNOWN_REFERENCE, "credentials.marketing.source"),
+        (
+            &[
+                ("service_credentials: ops", "service_credentials: person"),
+                ("  sales:\n", "  person: { kind: profile, profile: me }\n  sales:\n"),
+            ],
+            codes::UNSUPPORTED,
+            "service_credentials",
+        ),
+        (
+            &[
+                ("service_credentials: ops", "service_credentials: admin"),
+                (
+                    "  sales:\n",
+                    "  person: { kind: profile, profile: me }\n  admin: { kind: assume_role, role_arn: \"arn:aws:iam::123456789012:role/a\", source: person }\n  sales:\n",
+                ),
+            ],
+            codes::UNSUPPORTED,
+            "service_credentials",
+        ),
+        // What DSS cannot carry.
+        (
+            &[("kind: static\n    access_key_id: { secrets_manager: dss/sales", token)],
+            codes::UNSUPPORTED,
+            "connections[0].credentials",
+        ),
+        (&[(role, &external)], codes::UNSUPPORTED, "credentials.marketing.external_id"),
+        (
+            &[("  port: 11200\n", "  port: 11200\n  isolation_groups: [analysts]\n")],
+            codes::UNSUPPORTED,
+            "dss.isolation_groups",
+        ),
+    ];
+    for (changes, code, path) in cases {
+        assert_eq!(problems(&changed(changes)), [(*code, (*path).to_owned())], "{changes:?}");
+    }
+    let text = changed(&[(role, &loops)]);
+    assert!(problems(&text).contains(&(codes::UNSUPPORTED, "credentials.marketing.source".to_owned())));
+
+    // A role by a key for the service user, and one by a person for dssflow.
+    let text = changed(&[
+        ("service_credentials: ops", "service_credentials: admin"),
+        (
+            "  sales:\n",
+            "  admin: { kind: assume_role, role_arn: \"arn:aws:iam::123456789012:role/a\", source: ops, external_id: acme-1 }\n  \
+             person: { kind: profile, profile: me }\n  own: { kind: assume_role, role_arn: \"arn:aws:iam::123456789012:role/o\", source: person, session_name: nightly }\n  sales:\n",
+        ),
+        ("# aws:\n#   credentials: ops", "aws:\n  credentials: own"),
+    ]);
+    let site = parse(&text, "x").unwrap_or_else(|e| panic!("{e}"));
+    let source = site.credential_source("own").expect("a source").to_string();
+    assert_eq!(source, "role arn:aws:iam::123456789012:role/o by profile me");
+    assert!(site.credential_source("nobody").is_none());
+}
