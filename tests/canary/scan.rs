@@ -35,10 +35,13 @@ impl Canary {
     }
 }
 
+/// A form of a canary: which canary, the name of the form, its bytes.
+type Form = (usize, &'static str, Vec<u8>);
+
 /// The forms of all canaries, found by their first bytes.
 pub(crate) struct Scanner {
-    /// First four bytes, then the forms that begin so: canary, name of the form, bytes.
-    forms: BTreeMap<[u8; 4], Vec<(usize, &'static str, Vec<u8>)>>,
+    /// First four bytes, then the forms that begin so.
+    forms: BTreeMap<[u8; 4], Vec<Form>>,
     canaries: Vec<Canary>,
 }
 
@@ -122,7 +125,9 @@ impl Scanner {
     pub(crate) fn scan(&self, place: &str, bytes: &[u8]) -> BTreeSet<String> {
         let starts: BTreeSet<u8> = self.forms.keys().map(|start| start[0]).collect();
         let mut first = [false; 256];
-        starts.iter().for_each(|byte| first[usize::from(*byte)] = true);
+        for start in starts {
+            first[usize::from(start)] = true;
+        }
         let mut found = BTreeSet::new();
         for at in 0..bytes.len().saturating_sub(3) {
             if !first[usize::from(bytes[at])] {
@@ -130,8 +135,7 @@ impl Scanner {
             }
             let Some(start) = bytes[at..].first_chunk::<4>() else { break };
             let Some(forms) = self.forms.get(start) else { continue };
-            for (ix, name, form) in forms.iter().filter(|(_, _, form)| bytes[at..].starts_with(form)) {
-                let _form = form;
+            for (ix, name, _) in forms.iter().filter(|(_, _, form)| bytes[at..].starts_with(form)) {
                 let around = String::from_utf8_lossy(&bytes[at.saturating_sub(120)..at]).into_owned();
                 let around = around.replace(['\n', '\r'], " ");
                 found.insert(format!("{} ({name}) in {place}, behind: {around}", self.canaries[*ix].place));

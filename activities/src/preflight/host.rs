@@ -197,7 +197,11 @@ mod tests {
             told.evidence.contains("a password is required") && told.fix.contains("passwordless sudo"),
             "{told:?}"
         );
-        let lost = HostError::Connection { host: "h".into(), detail: "Connection refused".into() };
+        let lost = HostError::Connection {
+            host: "h".into(),
+            command: "sudo".into(),
+            detail: "Connection refused".into(),
+        };
         assert_eq!(found(|n| judge_sudo("h", &lost.into(), n)).unwrap().severity, Severity::Error);
     }
 
