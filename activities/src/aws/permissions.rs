@@ -152,6 +152,7 @@ const OPERATIONS: &[(&str, &[Need])] = &[
     ("ec2:DescribeTags", &[need("ec2:DescribeTags", On::All)]),
     ("ec2:DescribeVolumes", &[need("ec2:DescribeVolumes", On::All)]),
     ("ec2:GetConsoleOutput", &[need("ec2:GetConsoleOutput", On::Instances)]),
+    ("ec2:GetConsoleOutput", &[need("ec2:GetConsoleOutput", On::All)]),
     ("ec2:ImportKeyPair", &[need("ec2:ImportKeyPair", On::KeyPairs), tag_new("ImportKeyPair", On::KeyPairs)]),
     (
         "ec2:ModifyInstanceAttribute",
@@ -423,6 +424,11 @@ const ACTIVITIES: &[Calls] = &[
     ),
     calls(super::launch::running::NAME, &["ec2:DescribeInstances"], &[]),
     calls(
+        crate::host::reachable::NAME,
+        &[],
+        &[("ec2:GetConsoleOutput", "when the console shows the host keys of the launched machine")],
+    ),
+    calls(
         super::launch_template::NAME,
         &[
             "ec2:DescribeLaunchTemplates",
@@ -547,7 +553,7 @@ mod tests {
     /// `"service:Operation"` wherever it stands in the sources, with the file.
     fn named_in_sources() -> BTreeSet<(String, String)> {
         let mut found = BTreeSet::new();
-        for room in ["src/aws", "src/docker", "src/dss/smoke", "src/preflight"] {
+        for room in ["src/aws", "src/docker", "src/dss/smoke", "src/host", "src/preflight"] {
             let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(room);
             let Ok(entries) = std::fs::read_dir(dir) else { continue };
             for entry in entries {
