@@ -365,7 +365,7 @@ struct Question {
 }
 
 async fn check_fault(State(admin): State<Admin>, Json(asked): Json<Question>) -> Json<Value> {
-    let action = admin.faults.check(asked.target, &asked.op, asked.phase);
+    let action = admin.faults.check_by(asked.target, &asked.op, faults::BY_DSSFLOW, asked.phase);
     Json(json!({ "action": action, "after": admin.faults.strikes_after_host_commands() }))
 }
 

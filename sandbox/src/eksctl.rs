@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::aws::{ACCOUNT, Aws, REGION, status_of};
 use crate::dss::backend::{BoxFuture, ClusterBackend, ClusterInfo, ClusterSpec, NodeInfo};
-use crate::faults::{Action, FaultEngine, Phase, Target};
+use crate::faults::{self, Action, FaultEngine, Phase, Target};
 use crate::proxy::Proxy;
 use crate::proxy::overlay::Stack;
 use crate::xml::list;
@@ -308,7 +308,7 @@ impl Eksctl {
 
     /// A scripted fault of the tool itself, `host` commands like any other.
     async fn strike(&self, command: &str, phase: Phase) -> Result<(), String> {
-        match self.faults.check(Target::Host, command, phase) {
+        match self.faults.check_by(Target::Host, command, faults::BY_DSS, phase) {
             Some(Action::Error { message, .. }) => Err(message),
             Some(Action::Reset) => Err("signal: killed".to_owned()),
             Some(Action::Delay { ms }) => {
@@ -316,7 +316,10 @@ impl Eksctl {
                 Ok(())
             }
             Some(Action::Hang) => {
-                tokio::time::sleep(crate::proxy::HANG).await;
+                tokio::select! {
+                    () = self.faults.replaced() => {}
+                    () = tokio::time::sleep(crate::proxy::HANG) => {}
+                }
                 Err("signal: killed".to_owned())
             }
             // What no command can show was refused with the script.

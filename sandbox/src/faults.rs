@@ -15,6 +15,11 @@ use tokio::sync::watch;
 pub use self::check::problems;
 use crate::proxy::recognise;
 
+/// Runs host commands through the wrapper: dssflow.
+pub const BY_DSSFLOW: &str = "dssflow";
+/// Runs host commands of its own: DSS, as `eksctl`.
+pub const BY_DSS: &str = "dss";
+
 /// Which part of the world a fault is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -117,7 +122,8 @@ pub struct Fault {
     /// Only calls of this kind; all when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub only: Option<Only>,
-    /// Only calls signed with this access key id; all when not given. AWS only.
+    /// Only calls signed with this access key id; of host commands those that `dssflow` runs, or that `dss` does. All when
+    /// not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
     /// Before or after the call was carried out.
@@ -148,10 +154,10 @@ impl Fault {
         }
     }
 
-    /// The same, but only for calls signed with this access key id.
+    /// The same, but only for calls signed with this access key id, or host commands of [`BY_DSSFLOW`] or [`BY_DSS`].
     #[must_use]
-    pub fn by(mut self, access_key_id: impl Into<String>) -> Self {
-        self.by = Some(access_key_id.into());
+    pub fn by(mut self, whom: impl Into<String>) -> Self {
+        self.by = Some(whom.into());
         self
     }
 
@@ -249,15 +255,15 @@ impl FaultEngine {
         self.check_by(target, op, "", phase)
     }
 
-    /// The same, of a call that is signed with this access key id.
-    pub fn check_by(&self, target: Target, op: &str, access_key_id: &str, phase: Phase) -> Option<Action> {
+    /// The same, of a call by somebody: an access key id, or who runs a host command.
+    pub fn check_by(&self, target: Target, op: &str, by: &str, phase: Phase) -> Option<Action> {
         for entry in self.lock().iter_mut() {
             let fault = &entry.fault;
             let due = if fault.action.is_of_the_call() { Phase::Before } else { fault.phase };
             if fault.target != target || due != phase || !glob(&fault.op, op) {
                 continue;
             }
-            if fault.by.as_ref().is_some_and(|by| by != access_key_id) {
+            if fault.by.as_ref().is_some_and(|wanted| wanted != by) {
                 continue;
             }
             if fault.only.is_some_and(|only| (only == Only::Changes) != changes(target, op)) {

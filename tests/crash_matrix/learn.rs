@@ -7,7 +7,7 @@ use dssflow_engine::event::{EventKind, Phase};
 use dssflow_engine::graph::{Binding, Graph, Step};
 use dssflow_engine::id::{ActivityName, StepName};
 use dssflow_engine::run::RunStatus;
-use dssflow_sandbox::{Action, Fault, Only, Target};
+use dssflow_sandbox::{Action, Fault, Only, Target, faults};
 use serde_json::Value;
 
 use crate::life::{Cut, Disk, Does, End};
@@ -46,15 +46,15 @@ pub(crate) struct Learned {
     pub(crate) undone: bool,
 }
 
-/// Lets call number `at` of those that change something hang, before or after it is carried out. To AWS only calls of our
-/// own count, by the access key: DSS's `eksctl` is another process, which did not die.
+/// Lets call number `at` of those that change something hang, before or after it is carried out. Only those of our own
+/// count, by the access key and by who runs a command: DSS's `eksctl` is another process, which did not die.
 pub(crate) fn hang(sandbox: &dssflow_sandbox::World, target: Target, at: u32, after: bool) -> Fault {
     let fault = Fault::new(target, "*", Action::Hang).skip(at).times(1);
     let fault = if after { fault.after() } else { fault };
     match target {
         Target::Aws => fault.only(Only::Changes).by(&sandbox.access_key_id),
         Target::Dss => fault.only(Only::Changes),
-        Target::Host => fault,
+        Target::Host => fault.by(faults::BY_DSSFLOW),
     }
 }
 

@@ -29,9 +29,15 @@ fn of_one(fault: &Fault) -> Vec<String> {
     if fault.times == Some(0) {
         found.push("with `times` 0 it never strikes".to_owned());
     }
-    if fault.by.is_some() && fault.target != Target::Aws {
-        found.push("only calls to AWS are signed: leave `by` out".to_owned());
-    }
+    found.extend(match (&fault.by, fault.target) {
+        (Some(_), Target::Dss) => {
+            Some("calls to DSS are not told by whom they are: leave `by` out".to_owned())
+        }
+        (Some(by), Target::Host) if by != super::BY_DSSFLOW && by != super::BY_DSS => {
+            Some(format!("host commands are run by `{}` or `{}`", super::BY_DSSFLOW, super::BY_DSS))
+        }
+        _ => None,
+    });
     if fault.only.is_some() && fault.target == Target::Host {
         found.push(
             "of a host command nobody can tell whether it changes something: leave `only` out".to_owned(),

@@ -403,6 +403,31 @@ fn a_host_is_launched_after_the_network_was_looked_at_and_before_anything_is_on_
     );
 }
 
+/// What hangs on a cluster goes by itself in most cases: it is waited for between a quarter of an hour and twenty
+/// minutes, and not at all by chance. What is ours and failed is replaced, also by a step with two attempts.
+#[test]
+fn deletions_wait_for_what_hangs_on_them_and_failed_creates_are_replaced() {
+    use dssflow_engine::activity::ActivityError;
+    for (workflow, names) in both()
+        .iter()
+        .map(|(_, w)| w)
+        .zip([["cluster-start"].as_slice(), ["eks-cluster", "node-group", "cluster-attach"].as_slice()])
+    {
+        for name in names {
+            let step = workflow.graph.step(workflow.graph.index_of(&plan::step_name(*name)).expect("a step"));
+            let undo = step.undo_retry.as_ref().expect("an undo of its own");
+            for code in ["StillInUse", "DependencyViolation", "ResourceInUseException"] {
+                let (_, policy) = undo.for_error(&ActivityError::retryable(code, ""));
+                let waits =
+                    (1..policy.maximum_attempts).map(|n| policy.delay(n, 0.0, None).as_secs()).sum::<u64>();
+                assert!((15 * 60..=20 * 60).contains(&waits), "{name}: {code} is waited for {waits} s");
+            }
+            let (rule, policy) = step.retry.for_error(&ActivityError::retryable("FailedResource", ""));
+            assert!(rule.is_some() && policy.maximum_attempts > 1, "{name}: a failed one is never replaced");
+        }
+    }
+}
+
 #[test]
 fn a_launched_host_behind_ssh_is_reached_before_anything_is_on_it() {
     let mut site = launching();
