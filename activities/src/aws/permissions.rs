@@ -434,6 +434,11 @@ const ACTIVITIES: &[Calls] = &[
     ),
     calls(super::launch::running::NAME, &["ec2:DescribeInstances"], &[]),
     calls(
+        crate::host::reachable::NAME,
+        &[],
+        &[("ec2:GetConsoleOutput", "when the console shows the host keys of the launched machine")],
+    ),
+    calls(
         super::launch_template::NAME,
         &[
             "ec2:DescribeLaunchTemplates",
@@ -585,7 +590,7 @@ mod tests {
     /// `"service:Operation"` wherever it stands in the sources, with the file.
     fn named_in_sources() -> BTreeSet<(String, String)> {
         let mut found = BTreeSet::new();
-        let mut rooms: Vec<_> = ["src/aws", "src/docker", "src/dss/smoke", "src/preflight"]
+        let mut rooms: Vec<_> = ["src/aws", "src/docker", "src/dss/smoke", "src/host", "src/preflight"]
             .map(|r| Path::new(env!("CARGO_MANIFEST_DIR")).join(r))
             .to_vec();
         while let Some(dir) = rooms.pop() {
