@@ -74,7 +74,10 @@ fn policies_fit_and_are_the_same_each_time() {
         for principal in principals(&site) {
             let made = policy(&needed_by(&site, &principal));
             assert_eq!(made, policy(&needed_by(&site, &principal)));
-            assert!(size(&made) <= MANAGED_POLICY_LIMIT, "{principal}: {} characters", size(&made));
+            // With all that preflight asks, dssflow's own takes two managed policies; the command says so.
+            assert!(size(&made) <= 2 * MANAGED_POLICY_LIMIT, "{principal}: {} characters", size(&made));
+            let alone = |statement: &Value| size(statement) < MANAGED_POLICY_LIMIT / 2;
+            assert!(made["Statement"].as_array().is_some_and(|list| list.iter().all(alone)), "{principal}");
             for statement in made["Statement"].as_array().expect("statements") {
                 assert_eq!(statement["Effect"], "Allow");
                 let all = |v: &Value| v == "*";

@@ -296,7 +296,6 @@ fn credentials_fit_where_they_are_named() {
             "connections[0].credentials",
         ),
         // Sources of roles.
-        (&[(role, &source)], codes::UNKNOWN_REFERENCE, "credentials.marketing.source"),
         (
             &[
                 ("service_credentials: ops", "service_credentials: person"),
@@ -332,6 +331,11 @@ fn credentials_fit_where_they_are_named() {
     for (changes, code, path) in cases {
         assert_eq!(problems(&changed(changes)), [(*code, (*path).to_owned())], "{changes:?}");
     }
+    // The role of a connection has no source at all; one that is not there is told too.
+    let found = problems(&changed(&[(role, &source)]));
+    let at = "credentials.marketing.source".to_owned();
+    assert!(found.contains(&(codes::UNKNOWN_REFERENCE, at.clone())), "{found:?}");
+    assert!(found.contains(&(codes::UNSUPPORTED, at)), "{found:?}");
     let text = changed(&[(role, &loops)]);
     assert!(problems(&text).contains(&(codes::UNSUPPORTED, "credentials.marketing.source".to_owned())));
 
