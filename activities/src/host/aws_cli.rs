@@ -129,7 +129,8 @@ impl Activity for AwsCli {
                 undo = Undo::Undone;
             }
         }
-        if !paths.is_empty() {
+        // An attempt that was cut off in the download had recorded nothing yet.
+        if !paths.is_empty() || host.exists(&HostUser::Root, &scratch("awscli")).await? {
             clear(&*host).await?;
         }
         marker::remove(ctx, &*host, input).await?;

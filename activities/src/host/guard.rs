@@ -84,9 +84,11 @@ if [ -n "$key" ]; then
   printf '\ndssflow:%s:go\n' "$nonce" >&2
   [ "$(head -c 1)" = g ] || { rm -f "$lock"; exit 254; }
 fi
-trap : TERM HUP INT
+ended=; trap 'ended=1' TERM; trap : HUP INT
 "$@" 9>&-
 status=$?
+# The group is being ended: what does not heed TERM still runs, and the lock is held until the KILL.
+[ -z "$ended" ] || sleep 10
 [ -z "$key" ] || rm -f "$lock"
 [ "$status" != 255 ] || printf '\ndssflow:%s:ended\n' "$nonce" >&2
 exit $status"#;
@@ -108,6 +110,7 @@ feed() {
   cat; end
 }
 end() { trap "" TERM; kill -TERM 0; sleep 1; kill -KILL 0; }
+ended=; trap 'ended=1' TERM
 report=$(
   {
     {
@@ -124,6 +127,7 @@ report=$(
   } 8>&1
 )
 eval "$report"
+[ -z "$ended" ] || sleep 10
 kill "$pid" 2>/dev/null
 exit "${status:-137}""#;
 

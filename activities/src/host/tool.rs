@@ -212,7 +212,8 @@ impl Activity for Tool {
                 undo = Undo::Undone;
             }
         }
-        if !ids.is_empty() {
+        // An attempt that was cut off in the download had recorded nothing yet.
+        if !ids.is_empty() || host.exists(&HostUser::Root, &scratch(input.tool.name())).await? {
             clear(&*host, input.tool.name()).await?;
         }
         marker::remove(ctx, &*host, input).await?;
