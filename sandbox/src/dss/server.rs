@@ -27,7 +27,7 @@ const BODY_LIMIT: usize = 64 << 20;
 impl FakeDss {
     /// The public API under both base paths, and the login of the web interface.
     ///
-    /// A scripted reset is a response with [`DropConnection`], for a server that knows it; any other server sends a
+    /// A scripted reset is a response with `DropConnection`, for a server that knows it; any other server sends a
     /// body that breaks off.
     pub fn router(&self) -> Router {
         Router::new().fallback(entry).with_state(self.clone())
