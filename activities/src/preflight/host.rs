@@ -148,6 +148,14 @@ pub(super) async fn podman(look: &Look, notes: &mut Notes) {
     let Some(host) = host(look, notes).await else { return };
     let argv = ["rpm", "-q", "podman", "podman-docker", "buildah"];
     match host.exec(HostCommand::new(HostUser::Root, argv)).await {
+        // Of every package it says something; nothing at all is no answer.
+        Ok(output) if output.text().is_empty() => {
+            notes.skipped(
+                "host",
+                format!("rpm does not tell: {}", output.complaint()),
+                "look at rpm on the host",
+            );
+        }
         Ok(output) => judge_podman(&output.text(), notes),
         Err(error) => notes.unanswered("host", &error.into()),
     }

@@ -12,6 +12,9 @@ use crate::secret::{self, SecretClients, SecretRef};
 
 /// S01: references to this machine's environment and files can be read. No value is kept or shown.
 pub(super) async fn secrets(look: &Look, notes: &mut Notes) {
+    if look.spec.secrets.is_empty() {
+        return notes.seen("the site names no secret");
+    }
     let (mut here, mut elsewhere) = (0, 0);
     for (path, reference) in &look.spec.secrets {
         let fix = match reference {
