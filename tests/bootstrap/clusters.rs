@@ -168,8 +168,9 @@ fn a_stack_of_somebody_else_is_refused_and_left_alone() {
     made.expect("a stack of somebody");
     let before = home.snapshot();
     home.run(&["run", "bootstrap", "--sandbox"])
-        .expect(3)
-        .says("that this run did not make")
+        .expect(5)
+        .says("[P22]")
+        .says("dssflow did not make it for this site")
         .says("cluster.name");
     nothing_left(&home, &before);
     assert!(home.snapshot().pointer("/aws/cloudformation").is_some_and(|s| s.to_string().contains(name)));
