@@ -27,7 +27,12 @@ impl Watch {
         let thread = std::thread::spawn(move || {
             let mut seen = Seen::default();
             let command = |pid: u32| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let own = command(parent);
+            // Whoever starts a process goes on a moment before that one has its arguments.
+            let mut own = command(parent);
+            while own.is_empty() && !ended.load(Ordering::Relaxed) {
+                std::thread::yield_now();
+                own = command(parent);
+            }
             while !ended.load(Ordering::Relaxed) {
                 for pid in below(parent) {
                     // Between fork and exec a child is still its parent, and shows what that one was given. One that
