@@ -1,6 +1,6 @@
 //! The teardown of a site: takes back what any run of the store and site made, as a run of its own.
 //!
-//! It is a [takeover](dssflow_engine::takeover) of the site's runs: what each step of them made is taken back by that
+//! It is a [takeover] of the site's runs: what each step of them made is taken back by that
 //! step's own undo, in the reverse order of their graphs, and proves at that time that the thing carries the marks of the
 //! run that made it. What a run adopted, and what is foreign, is nobody's to delete. At the end AWS is searched for
 //! anything that still carries the marks of the store and site.
