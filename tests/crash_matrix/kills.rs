@@ -179,6 +179,85 @@ fn cells(home: &Home, calls: &[CallRecord], host: u32, undo: bool) -> Vec<Cell> 
     cells
 }
 
+/// Runs a command until it ends, or until it waits in one of the cells and is killed. That cell is taken out.
+fn drive(home: &Home, args: &[&str], left: &mut Vec<Cell>, report: &mut Report) -> End {
+    let script: Vec<Fault> = left.iter().map(|cell| cell.fault(home)).collect();
+    set_faults(home, &script);
+    let (out, err) = (home.path().join("out"), home.path().join("err"));
+    let file = |path| Stdio::from(File::create(path).expect("a file of ours"));
+    let mut child = home.command(args).stdout(file(&out)).stderr(file(&err)).spawn().expect("it starts");
+    let begun = std::time::Instant::now();
+    let (runtime, sandbox) = (runtime(), home.world());
+    loop {
+        let struck = dssflow_sandbox::wait_for_faults(&sandbox, 1, Duration::from_millis(50));
+        if runtime.block_on(struck).expect("it answers") {
+            let alive = child.try_wait().expect("a child of ours").is_none();
+            // SIGKILL.
+            child.kill().expect("a child of ours");
+            child.wait().expect("a child of ours");
+            let counts = runtime.block_on(dssflow_sandbox::fault_report(&sandbox)).expect("it answers");
+            for (cell, count) in left.iter_mut().zip(&counts) {
+                cell.at = cell.at.saturating_sub(count.matched);
+                if count.fired > 0 && alive {
+                    report.case(&cell.point());
+                }
+            }
+            let mut fired = counts.iter().map(|count| count.fired > 0);
+            left.retain(|_| !fired.next().unwrap_or_default());
+            return End::Killed;
+        }
+        if let Some(status) = child.try_wait().expect("a child of ours") {
+            let text = |path| std::fs::read_to_string(path).unwrap_or_default();
+            let code = status.code().unwrap_or(-1);
+            return End::Ended(Ran { code, stdout: text(&out), stderr: text(&err) });
+        }
+        if begun.elapsed() > PATIENCE {
+            child.kill().expect("a child of ours");
+            child.wait().expect("a child of ours");
+            return End::Stuck;
+        }
+    }
+}
+
+/// Drives to the end, past every kill. `again` is typed after one.
+fn drive_on(
+    home: &Home,
+    first: &[&str],
+    again: &[&str],
+    left: &mut Vec<Cell>,
+    report: &mut Report,
+) -> Vec<String> {
+    let mut args = first;
+    loop {
+        match drive(home, args, left, report) {
+            End::Killed => args = again,
+            End::Ended(ran) if ran.code == 0 => return Vec::new(),
+            End::Ended(ran) => {
+                return vec![format!("{args:?} exits {}: {}{}", ran.code, ran.stdout, ran.stderr)];
+            }
+            End::Stuck => return vec![format!("{args:?} neither ends nor comes to the call")],
+        }
+    }
+}
+
+/// Some of the calls, in turns of AWS, DSS and the host, as far as there are such calls.
+fn choose(from: &[Cell], wanted: usize, salt: u64) -> Vec<Cell> {
+    let mut chosen: Vec<Cell> = Vec::new();
+    for turn in 0.. {
+        let place = [Place::Aws, Place::Dss, Place::Host][turn % 3];
+        let known = |cell: &Cell| chosen.iter().any(|it| it.op == cell.op && it.at == cell.at);
+        let fits: Vec<&Cell> = from.iter().filter(|cell| cell.place == place && !known(cell)).collect();
+        if chosen.len() == wanted || turn > 10 * wanted {
+            break;
+        }
+        if !fits.is_empty() {
+            let turns = u32::try_from(turn).expect("a small number");
+            chosen.push(fits[index(salt.rotate_left(11 * turns), fits.len())].clone());
+        }
+    }
+    chosen
+}
+
 impl Recorded {
     fn of(mode: Mode) -> Self {
         let home = Home::with_sandbox();
@@ -201,86 +280,6 @@ impl Recorded {
         let backward = cells(&home, &calls(&home, seq), commands(&home), true);
         set_faults(&home, &[]);
         Self { mode, home, world: done, made, forward, backward }
-    }
-
-    /// Runs a command until it ends, or until it waits in one of the cells and is killed. That cell is taken out.
-    fn drive(&self, home: &Home, args: &[&str], left: &mut Vec<Cell>, report: &mut Report) -> End {
-        let script: Vec<Fault> = left.iter().map(|cell| cell.fault(home)).collect();
-        set_faults(home, &script);
-        let (out, err) = (home.path().join("out"), home.path().join("err"));
-        let file = |path| Stdio::from(File::create(path).expect("a file of ours"));
-        let mut child = home.command(args).stdout(file(&out)).stderr(file(&err)).spawn().expect("it starts");
-        let begun = std::time::Instant::now();
-        let (runtime, sandbox) = (runtime(), home.world());
-        loop {
-            let struck = dssflow_sandbox::wait_for_faults(&sandbox, 1, Duration::from_millis(50));
-            if runtime.block_on(struck).expect("it answers") {
-                let alive = child.try_wait().expect("a child of ours").is_none();
-                // SIGKILL.
-                child.kill().expect("a child of ours");
-                child.wait().expect("a child of ours");
-                let counts = runtime.block_on(dssflow_sandbox::fault_report(&sandbox)).expect("it answers");
-                for (cell, count) in left.iter_mut().zip(&counts) {
-                    cell.at = cell.at.saturating_sub(count.matched);
-                    if count.fired > 0 && alive {
-                        report.case(&cell.point());
-                    }
-                }
-                let mut fired = counts.iter().map(|count| count.fired > 0);
-                left.retain(|_| !fired.next().unwrap_or_default());
-                return End::Killed;
-            }
-            if let Some(status) = child.try_wait().expect("a child of ours") {
-                let text = |path| std::fs::read_to_string(path).unwrap_or_default();
-                let code = status.code().unwrap_or(-1);
-                return End::Ended(Ran { code, stdout: text(&out), stderr: text(&err) });
-            }
-            if begun.elapsed() > PATIENCE {
-                child.kill().expect("a child of ours");
-                child.wait().expect("a child of ours");
-                return End::Stuck;
-            }
-        }
-    }
-
-    /// Drives to the end, past every kill. `again` is typed after one.
-    fn drive_on(
-        &self,
-        home: &Home,
-        first: &[&str],
-        again: &[&str],
-        left: &mut Vec<Cell>,
-        report: &mut Report,
-    ) -> Vec<String> {
-        let mut args = first;
-        loop {
-            match self.drive(home, args, left, report) {
-                End::Killed => args = again,
-                End::Ended(ran) if ran.code == 0 => return Vec::new(),
-                End::Ended(ran) => {
-                    return vec![format!("{args:?} exits {}: {}{}", ran.code, ran.stdout, ran.stderr)];
-                }
-                End::Stuck => return vec![format!("{args:?} neither ends nor comes to the call")],
-            }
-        }
-    }
-
-    fn choose(&self, from: &[Cell], wanted: usize, salt: u64) -> Vec<Cell> {
-        let mut chosen: Vec<Cell> = Vec::new();
-        // In turns of AWS, DSS and the host, as far as there are such calls.
-        for turn in 0.. {
-            let place = [Place::Aws, Place::Dss, Place::Host][turn % 3];
-            let known = |cell: &Cell| chosen.iter().any(|it| it.op == cell.op && it.at == cell.at);
-            let fits: Vec<&Cell> = from.iter().filter(|cell| cell.place == place && !known(cell)).collect();
-            if chosen.len() == wanted || turn > 10 * wanted {
-                break;
-            }
-            if !fits.is_empty() {
-                let turns = u32::try_from(turn).expect("a small number");
-                chosen.push(fits[index(salt.rotate_left(11 * turns), fits.len())].clone());
-            }
-        }
-        chosen
     }
 
     fn story(&self, story: Story, number: u64, report: &mut Report) {
@@ -308,17 +307,17 @@ impl Recorded {
         let home = Home::with_sandbox();
         let before = world(&home);
         let setting = mode_setting(self.mode);
-        let mut there = self.choose(&self.forward, FORWARD, salt);
+        let mut there = choose(&self.forward, FORWARD, salt);
         let told: Vec<String> = there.iter().map(Cell::name).collect();
         let first = Self::run_args(&setting);
-        let mut found = self.drive_on(&home, &first, &["resume", "@latest"], &mut there, report);
+        let mut found = drive_on(&home, &first, &["resume", "@latest"], &mut there, report);
         let ours = home.world().access_key_id;
         found.extend(oracle::made_twice(&ours, &self.made, &calls(&home, 0)));
         found.extend(unlike(&self.world, &world(&home)));
-        let mut back = self.choose(&self.backward, BACKWARD, salt);
+        let mut back = choose(&self.backward, BACKWARD, salt);
         let undone: Vec<String> = back.iter().map(Cell::name).collect();
         let rollback = ["rollback", "@latest"];
-        found.extend(self.drive_on(&home, &rollback, &rollback, &mut back, report));
+        found.extend(drive_on(&home, &rollback, &rollback, &mut back, report));
         found.extend(left_behind(&before, &world(&home)));
         let verified = home.run(&["store", "verify"]);
         if verified.code != 0 {
@@ -337,17 +336,17 @@ impl Recorded {
         let home = &self.home;
         let before = world(home);
         let setting = mode_setting(self.mode);
-        let mut there = self.choose(&self.forward, 3, salt);
+        let mut there = choose(&self.forward, 3, salt);
         let mut cell = vec![there.swap_remove(index(salt.rotate_left(3), there.len()))];
         let told = cell[0].name();
         let first = Self::run_args(&setting);
-        let End::Killed = self.drive(home, &first, &mut cell, report) else {
+        let End::Killed = drive(home, &first, &mut cell, report) else {
             report.not_reached += 1;
             report.unmet.push(told);
             return Vec::new();
         };
         let rollback = ["rollback", "@latest"];
-        let mut found = self.drive_on(home, &rollback, &rollback, &mut cell, report);
+        let mut found = drive_on(home, &rollback, &rollback, &mut cell, report);
         found.extend(left_behind(&before, &world(home)));
         if !found.is_empty() {
             found.push(format!("killed at {told}"));
@@ -365,7 +364,7 @@ impl Recorded {
         let mut unused = Report::new("teeth");
         let mut blind = Vec::new();
         let seq = calls_so_far(home);
-        let end = self.drive(home, &Self::run_args(&setting), &mut cell, &mut unused);
+        let end = drive(home, &Self::run_args(&setting), &mut cell, &mut unused);
         if !matches!(end, End::Killed) {
             return vec!["the command was not killed".to_owned()];
         }
@@ -386,7 +385,7 @@ impl Recorded {
             blind.push("a database that was made twice".to_owned());
         }
         let rollback = ["rollback", "@latest"];
-        blind.extend(self.drive_on(home, &rollback, &rollback, &mut Vec::new(), &mut unused));
+        blind.extend(drive_on(home, &rollback, &rollback, &mut Vec::new(), &mut unused));
         blind.extend(left_behind(&before, &world(home)));
         blind
     }
@@ -403,7 +402,9 @@ fn in_mode(mode: Mode, wanted: u64) -> (Report, Vec<String>) {
     let mut report = Report::new("matrixkills");
     let recorded = Recorded::of(mode);
     report.enumerated = (recorded.forward.len() + recorded.backward.len()) as u64;
-    let blind = if settings::only().is_none() { recorded.teeth() } else { Vec::new() };
+    // The judge is the same in both modes.
+    let bites = mode == Mode::Plugin && settings::only().is_none();
+    let blind = if bites { recorded.teeth() } else { Vec::new() };
     for number in 0.. {
         recorded.story(Story::Back, number, &mut report);
         recorded.story(Story::Full, number, &mut report);

@@ -2,8 +2,13 @@
 //! back, in the sandbox and with the real activities. What is judged is the outside world alone: its snapshot and the
 //! calls it was asked for.
 //!
-//! `DSSFLOW_CELLS=N` tries about N cells (0: all), `DSSFLOW_SEED=N` chooses others, `DSSFLOW_CELL=MODE/STEP/POINT/END`
-//! tries one.
+//! - `matrix`: each step alone dies at each moment and is resumed or taken back.
+//! - `repeat`: each step and undo again and again, and by attempts that meet, in worlds of several kinds.
+//! - `kills`: the built command dies by SIGKILL in chosen calls of a whole bootstrap.
+//! - `teeth`: bugs on purpose.
+//!
+//! `DSSFLOW_CELLS=N` tries about N cells (0: all), `DSSFLOW_REPEATS=N` N cases of each step (0: all),
+//! `DSSFLOW_MATRIX_KILLS=N` N kills; `DSSFLOW_SEED=N` chooses others; `DSSFLOW_CELL` tries the one that a failure names.
 
 mod around;
 mod cell;

@@ -16,7 +16,7 @@ struct Matrix {
 
 /// How many cells of a step are tried; none says all. Commands on the host are slow: a step that runs some has fewer.
 fn quota(steps: usize, learned: &Learned) -> Option<usize> {
-    match settings::number::<usize>("DSSFLOW_CELLS", 440) {
+    match settings::number::<usize>("DSSFLOW_CELLS", 340) {
         0 => None,
         wanted => {
             let usual = wanted.div_ceil(steps.max(1));
@@ -85,8 +85,7 @@ impl Visit for Matrix {
             };
             self.report.case(cell.point.name());
             if !found.is_empty() {
-                let again = format!("DSSFLOW_CELL={id} ./campaign matrix");
-                self.report.violations.push(format!("{id}:\n  {}\n  again: {again}", found.join("\n  ")));
+                self.report.wrong(&id, &found, "matrix");
             }
         }
         Ok(())

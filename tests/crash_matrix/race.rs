@@ -210,7 +210,7 @@ pub(crate) async fn at_gates(
                 }
             };
             let tamper = tamper.and_code(around::wrap(Arc::new(AtGate { gate: Arc::clone(gate), spot })));
-            let end = disk.live(world, does, Cut::Never, &tamper).await;
+            let end = Box::pin(disk.live(world, does, Cut::Never, &tamper)).await;
             gate.end();
             Some(end)
         }
@@ -252,7 +252,7 @@ pub(crate) async fn held(
         tamper.clone()
     };
     let late = async {
-        let end = disk.live(world, first, Cut::Never, &stopping).await;
+        let end = Box::pin(disk.live(world, first, Cut::Never, &stopping)).await;
         gate.end();
         end
     };
@@ -270,7 +270,8 @@ pub(crate) async fn held(
             met = stopped => met,
             () = gate.ended() => false,
         };
-        let end = if met { Some(disk.live(world, Does::Resume, Cut::Never, tamper).await) } else { None };
+        let end =
+            if met { Some(Box::pin(disk.live(world, Does::Resume, Cut::Never, tamper)).await) } else { None };
         gate.open();
         if place != Place::Host {
             world.faults(&[]).await;

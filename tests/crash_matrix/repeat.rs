@@ -181,7 +181,7 @@ pub(crate) struct Trial<'a> {
 
 impl Trial<'_> {
     async fn live(&self, disk: &Disk, does: Does, cut: Cut) -> End {
-        disk.live(self.at.world, does, cut, self.tamper).await
+        Box::pin(disk.live(self.at.world, does, cut, self.tamper)).await
     }
 
     fn start(&self) -> Does {
@@ -209,9 +209,13 @@ impl Trial<'_> {
                 // What is not ours stops the run before it is done: it is asked again as often.
                 Raced { met: met || spot == Spot::Look, end: self.live(disk, does, Cut::Never).await }
             }
-            Way::Row(times) => at_gates(world, disk, first, times, spot, Order::Row, tamper).await,
-            Way::Together(times) => at_gates(world, disk, first, times, spot, Order::Together, tamper).await,
-            Way::Held { place, at, after, .. } => held(world, disk, first, place, at, after, tamper).await,
+            Way::Row(times) => Box::pin(at_gates(world, disk, first, times, spot, Order::Row, tamper)).await,
+            Way::Together(times) => {
+                Box::pin(at_gates(world, disk, first, times, spot, Order::Together, tamper)).await
+            }
+            Way::Held { place, at, after, .. } => {
+                Box::pin(held(world, disk, first, place, at, after, tamper)).await
+            }
         };
         self.once_more(disk, raced, RunStatus::Succeeded).await
     }
@@ -246,13 +250,14 @@ impl Trial<'_> {
                 Raced { met: true, end: self.live(disk, does, Cut::Never).await }
             }
             Way::Row(times) => {
-                at_gates(world, disk, Does::Rollback, times, Spot::Undo, Order::Row, tamper).await
+                Box::pin(at_gates(world, disk, Does::Rollback, times, Spot::Undo, Order::Row, tamper)).await
             }
             Way::Together(times) => {
-                at_gates(world, disk, Does::Rollback, times, Spot::Undo, Order::Together, tamper).await
+                Box::pin(at_gates(world, disk, Does::Rollback, times, Spot::Undo, Order::Together, tamper))
+                    .await
             }
             Way::Held { place, at, after, .. } => {
-                held(world, disk, Does::Rollback, place, at, after, tamper).await
+                Box::pin(held(world, disk, Does::Rollback, place, at, after, tamper)).await
             }
         };
         // Without an undo there is nothing to meet at.
@@ -262,11 +267,11 @@ impl Trial<'_> {
 
     pub(crate) async fn run(&self) -> Found {
         match self.case.finds {
-            Finds::Fresh => self.fresh().await,
-            Finds::Adopted => self.there("matrix-earlier", 0).await,
-            Finds::Foreign => self.there(RUN, 1).await,
-            Finds::Gone => self.gone().await,
-            Finds::Changed => self.changed().await,
+            Finds::Fresh => Box::pin(self.fresh()).await,
+            Finds::Adopted => Box::pin(self.there("matrix-earlier", 0)).await,
+            Finds::Foreign => Box::pin(self.there(RUN, 1)).await,
+            Finds::Gone => Box::pin(self.gone()).await,
+            Finds::Changed => Box::pin(self.changed()).await,
         }
     }
 
@@ -277,11 +282,11 @@ impl Trial<'_> {
         let seq = world.calls_so_far().await;
         // What does nothing here, as there is nothing to do, can meet only where it looks.
         let spot = if learned.before == learned.after { Spot::Look } else { Spot::Act };
-        let done = self.forward(&disk, self.start(), spot).await;
+        let done = Box::pin(self.forward(&disk, self.start(), spot)).await;
         found.expect("done", done.end, RunStatus::Succeeded);
         found.none("done", self.made_twice(seq).await);
         found.none("done", oracle::unlike(&learned.after, &world.snapshot().await));
-        let undone = self.backward(&disk).await;
+        let undone = Box::pin(self.backward(&disk)).await;
         found.expect("taken back", undone.end, RunStatus::RolledBack);
         self.nothing_left(&mut found).await;
         found.met = done.met && undone.met;
@@ -296,7 +301,7 @@ impl Trial<'_> {
         found.expect("theirs", self.live(&theirs, self.start(), Cut::Never).await, RunStatus::Succeeded);
         let there = world.snapshot().await;
         let disk = self.disk(RUN, 0);
-        let done = self.forward(&disk, self.start(), Spot::Look).await;
+        let done = Box::pin(self.forward(&disk, self.start(), Spot::Look)).await;
         match &done.end {
             // A person is asked what is to be done with what is foreign.
             End::Stood(view) if view.status == RunStatus::Paused && store != 0 => {}
@@ -326,11 +331,11 @@ impl Trial<'_> {
         let gone = self.live(&somebody, Does::Rollback, Cut::Never).await;
         found.expect("taken away", gone, RunStatus::RolledBack);
         let unaware = disk.copy().await;
-        let undone = self.backward(&unaware).await;
+        let undone = Box::pin(self.backward(&unaware)).await;
         found.expect("taken back when it was gone", undone.end, RunStatus::RolledBack);
         self.nothing_left(&mut found).await;
         let seq = world.calls_so_far().await;
-        let done = self.forward(&disk, Does::Rerun, Spot::Act).await;
+        let done = Box::pin(self.forward(&disk, Does::Rerun, Spot::Act)).await;
         found.expect("done again", done.end, RunStatus::Succeeded);
         found.none("done again", self.made_twice(seq).await);
         found.none("done again", oracle::unlike(&learned.after, &world.snapshot().await));
@@ -345,8 +350,8 @@ impl Trial<'_> {
     async fn changed(&self) -> Found {
         let mut found = Found::default();
         let single = Trial { case: Case { way: Way::Again(1), ..self.case }, ..*self };
-        let (one, _) = single.changed_once(&mut found).await;
-        let (many, met) = self.changed_once(&mut found).await;
+        let (one, _) = Box::pin(single.changed_once(&mut found)).await;
+        let (many, met) = Box::pin(self.changed_once(&mut found)).await;
         for (one, many) in one.into_iter().zip(many) {
             if one.status != many.status {
                 found.wrong.push(format!("{}: one ends {}, many end {}", one.when, one.status, many.status));
@@ -364,11 +369,11 @@ impl Trial<'_> {
         let disk = self.disk(RUN, 0);
         found.expect("first", self.live(&disk, self.start(), Cut::Never).await, RunStatus::Succeeded);
         drift.make(world).await;
-        let done = self.forward(&disk, Does::Rerun, Spot::Look).await;
+        let done = Box::pin(self.forward(&disk, Does::Rerun, Spot::Look)).await;
         let after_it = Stage::of("done on what was changed", &done.end, world.snapshot().await);
         drift.unmake(world).await;
         drift.make(world).await;
-        let undone = self.backward(&disk).await;
+        let undone = Box::pin(self.backward(&disk)).await;
         let back = Stage::of("what was changed taken back", &undone.end, world.snapshot().await);
         drift.unmake(world).await;
         let end = match &undone.end {
@@ -397,26 +402,31 @@ impl Trial<'_> {
 }
 
 /// The fewest cases that the tests must try.
-const LEAST: u64 = 250;
+const LEAST: u64 = 150;
 
 struct Repeats {
     report: Report,
 }
 
-/// How many cases of a step are tried in the tests: the two that everything must stand, and so many more.
-const MORE: usize = 1;
+/// How many cases of a step are tried in the tests.
+const EACH: usize = 2;
 
-/// Cases of a step: all, or the two that everything must stand and a few others, the seed says which.
-fn choose(cases: Vec<Case>, salt: u64) -> Vec<Case> {
-    let more = match settings::number("DSSFLOW_REPEATS", MORE) {
-        0 => return cases,
-        more => more,
-    };
-    let always = [Way::Again(3), Way::Together(2)];
-    let is_always = |case: &Case| case.finds == Finds::Fresh && always.contains(&case.way);
-    let (mut chosen, mut others): (Vec<Case>, Vec<Case>) = cases.into_iter().partition(is_always);
-    for turn in 0..more.min(others.len()) {
-        let at = settings::index(salt.rotate_right(u32::try_from(turn).unwrap_or(0) * 7), others.len());
+/// So many cases of a step; 0 is all. Two attempts at once are always tried, three in a row for every other step, and the
+/// seed says which else.
+fn choose(cases: Vec<Case>, each: usize, salt: u64) -> Vec<Case> {
+    if each == 0 {
+        return cases;
+    }
+    let fresh = |way| Case { finds: Finds::Fresh, way };
+    let mut first = vec![fresh(Way::Together(2))];
+    if salt.is_multiple_of(2) {
+        first.push(fresh(Way::Again(3)));
+    }
+    let (mut chosen, mut others): (Vec<Case>, Vec<Case>) =
+        cases.into_iter().partition(|case| first.contains(case));
+    while chosen.len() < each && !others.is_empty() {
+        let turn = u32::try_from(chosen.len()).expect("a step has few cases");
+        let at = settings::index(salt.rotate_right(7 * turn), others.len());
         chosen.push(others.swap_remove(at));
     }
     chosen
@@ -437,30 +447,42 @@ impl Visit for Repeats {
         cases.retain(|case| only.as_ref().is_none_or(|id| case.id(at) == *id));
         self.report.enumerated += cases.len() as u64;
         if only.is_none() {
-            cases = choose(cases, settings::salt(&at.name()));
+            cases = choose(cases, settings::number("DSSFLOW_REPEATS", EACH), settings::salt(&at.name()));
         }
         let tamper = Tamper::default();
         for case in cases {
             let id = case.id(at);
             let found = Box::pin(Trial { at, learned: &learned, case, tamper: &tamper }.run()).await;
             at.world.tidy(at.now).await;
-            if !found.met {
+            if found.met {
+                self.report.case(&format!("{}.{}", case.finds, case.way.kind()));
+            } else {
                 self.report.not_reached += 1;
                 self.report.unmet.push(id.clone());
-            } else {
-                self.report.case(&format!("{}.{}", case.finds, case.way.kind()));
             }
             if !found.wrong.is_empty() {
-                let again = format!("DSSFLOW_CELL={id} ./campaign repeats");
-                self.report
-                    .violations
-                    .push(format!("{id}:\n  {}\n  again: {again}", found.wrong.join("\n  ")));
+                self.report.wrong(&id, &found.wrong, "repeats");
             }
         }
         Ok(())
     }
 
     async fn after(&mut self, _: &At<'_>) {}
+}
+
+#[test]
+fn a_choice_has_the_race_and_no_case_twice() {
+    let ways = [Way::Again(2), Way::Again(3), Way::Row(2), Way::Together(2), Way::Together(3)];
+    let every = Finds::ALL.into_iter().flat_map(|finds| ways.map(|way| Case { finds, way }));
+    let all: Vec<Case> = every.collect();
+    assert_eq!(choose(all.clone(), 0, 1), all);
+    for salt in 0..100 {
+        let chosen = choose(all.clone(), 3, salt);
+        assert_eq!(chosen.len(), 3);
+        assert!(chosen.contains(&Case { finds: Finds::Fresh, way: Way::Together(2) }));
+        let apart = |case: &Case| chosen.iter().filter(|other| *other == case).count() == 1;
+        assert!(chosen.iter().all(apart), "{chosen:?}");
+    }
 }
 
 #[test]

@@ -64,6 +64,17 @@ impl Report {
         *self.by_point.entry(point.to_owned()).or_default() += 1;
     }
 
+    /// The judge found something wrong in the case `id`; `harness` is the campaign that repeats it.
+    #[expect(clippy::print_stdout, reason = "who wants to see how it gets on asks for it")]
+    pub(crate) fn wrong(&mut self, id: &str, found: &[String], harness: &str) {
+        let line =
+            format!("{id}:\n  {}\n  again: DSSFLOW_CELL={id} ./campaign {harness}", found.join("\n  "));
+        if std::env::var("DSSFLOW_SHOW").is_ok() {
+            println!("{line}");
+        }
+        self.violations.push(line);
+    }
+
     pub(crate) fn seconds(&self) -> u64 {
         self.begun.elapsed().as_secs()
     }

@@ -18,7 +18,8 @@
 //!   made nothing there.
 //!
 //! A step whose outcome is unknown is probed first, with the same rules as [going forward](super::idempotency).
-//! "Not there, and nothing recorded" needs no undo.
+//! "Not there, and nothing recorded" needs no undo. So an activity that makes several things, and whose probe sees nothing
+//! until all of them are there, records each before it is made.
 //!
 //! # The order
 //!
