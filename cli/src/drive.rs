@@ -25,6 +25,7 @@ use crate::config::{self, Settings};
 use crate::control::server::{self, ControlServer};
 use crate::describe;
 use crate::error::{Code, CommandError, CommandResult, Exit};
+use crate::launch;
 use crate::owner;
 use crate::plans::Revision;
 use crate::progress::Progress;
@@ -101,6 +102,7 @@ pub(crate) fn engine_with(
         .functions(functions)
         .definition(catalog::definition())
         .definition(catalog::image_definition())
+        .launcher(launch::Checker)
         .build())
 }
 

@@ -21,6 +21,7 @@ mod describe;
 mod drive;
 mod error;
 mod iam_policy;
+mod launch;
 mod logging;
 mod moment;
 mod outfile;
