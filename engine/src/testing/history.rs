@@ -441,6 +441,7 @@ impl HistoryBuilder {
             generation: generation + u32::from(changed),
             effect,
             probed,
+            owns_nothing: false,
             input,
             deadline: None,
         });
