@@ -327,7 +327,7 @@ impl<'a> Mender<'a> {
         let told =
             was.zip(counts).map(|(was, now)| Counts { mended: left(was).saturating_sub(left(now)), ..was });
         let Some(mut finding) =
-            first.or_else(|| told.filter(|c| c.differ()).map(|_| job.finding(Kind::Changed)))
+            first.or_else(|| told.filter(Counts::differ).map(|_| job.finding(Kind::Changed)))
         else {
             return Ok(Outcome::Equal(told));
         };

@@ -88,6 +88,7 @@ pub fn register(registry: &mut ActivityRegistry) -> Result<(), RegistryError> {
     registry.add(inventory::NAME, inventory::Inventory)?;
     registry.add(page::COMPARE, page::Compare)?;
     registry.add(page::SYNC, page::Sync)?;
+    registry.add(page::SYNC_DIRECT, page::Sync)?;
     registry.add(prune::NAME, prune::Prune)?;
     registry.add(outcome::REPORT, outcome::MakeReport)?;
     registry.add(outcome::VERDICT, outcome::Verdict)

@@ -106,17 +106,16 @@ fn report(input: &ReportInput, inventory: &InventoryOutput) -> Report {
     };
     take(&inventory.found);
     input.pages.iter().flatten().for_each(|page| take(&page.found));
-    match &input.pruned {
-        Some(pruned) => take(pruned),
-        None => {
-            let mut left = Findings::default();
-            for removed in &inventory.removed {
-                let name = format!("{}.{}", removed.database, removed.table);
-                let why = "its dataset is gone: `prune: true` deletes such tables";
-                left.push(Finding::new(Kind::Removed, name, &removed.dataset).because([why.to_owned()]));
-            }
-            take(&left);
+    if let Some(pruned) = &input.pruned {
+        take(pruned);
+    } else {
+        let mut left = Findings::default();
+        for removed in &inventory.removed {
+            let name = format!("{}.{}", removed.database, removed.table);
+            let why = "its dataset is gone: `prune: true` deletes such tables";
+            left.push(Finding::new(Kind::Removed, name, &removed.dataset).because([why.to_owned()]));
         }
+        take(&left);
     }
     all.totals.removed += inventory.removed_left;
     let all = all.within(REPORT_BYTES, REPORT_FINDINGS);

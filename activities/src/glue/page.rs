@@ -16,8 +16,10 @@ use crate::dss::client::DssTarget;
 
 /// The registered name of the activity that only compares.
 pub const COMPARE: &str = "glue.compare";
-/// The registered name of the activity that mends.
+/// The registered name of the activity that lets DSS mend.
 pub const SYNC: &str = "glue.sync";
+/// The registered name of the same where dssflow mends itself: it asks for other rights.
+pub const SYNC_DIRECT: &str = "glue.sync-direct";
 /// How many tables of a page are offered for a query that proves that they can be read.
 const VERIFY: usize = 5;
 

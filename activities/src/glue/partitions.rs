@@ -42,6 +42,7 @@ impl Counts {
     }
 
     /// Both together.
+    #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self {
             looked: self.looked + other.looked,

@@ -254,13 +254,11 @@ pub fn differences(desired: &Desired, found: &Table) -> Vec<Difference> {
         all.push(Difference::Keys { want: list(&desired.keys), have: list(&found.keys) });
     }
     all.extend(stored_differ(desired, &desired.location, found));
-    for key in [SKIP_HEADER] {
-        let (want, have) = (desired.storage.table_parameters.get(key), found.parameters.get(key));
-        let none = |value: Option<&String>| value.is_none_or(|v| v == "0");
-        if want != have && !(none(want) && none(have)) {
-            let (key, want, have) = (key.to_owned(), want.cloned(), have.cloned());
-            all.push(Difference::Parameter { key, want, have });
-        }
+    let (want, have) = (desired.storage.table_parameters.get(SKIP_HEADER), found.parameters.get(SKIP_HEADER));
+    let none = |value: Option<&String>| value.is_none_or(|v| v == "0");
+    if want != have && !(none(want) && none(have)) {
+        let (key, want, have) = (SKIP_HEADER.to_owned(), want.cloned(), have.cloned());
+        all.push(Difference::Parameter { key, want, have });
     }
     if found.kind != EXTERNAL {
         all.push(Difference::Kind(found.kind.clone()));

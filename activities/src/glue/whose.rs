@@ -49,8 +49,17 @@ pub struct Proof<'a> {
     pub dss: &'a DssMarks,
 }
 
-/// The dataset that DSS's marks on a table name; `None` without all of the marks, `Some(None)` when they name none.
-fn named_by_dss(dss: &DssMarks, parameters: &BTreeMap<String, String>) -> Option<Option<String>> {
+/// What the marks of DSS say of a table's dataset.
+#[derive(Debug, PartialEq, Eq)]
+enum Named {
+    /// As `PROJECT.name`.
+    As(String),
+    /// That there is one.
+    Nothing,
+}
+
+/// What DSS's marks on a table say of its dataset; `None` without all of the marks.
+fn named_by_dss(dss: &DssMarks, parameters: &BTreeMap<String, String>) -> Option<Named> {
     if dss.is_empty() {
         return None;
     }
@@ -88,7 +97,10 @@ fn named_by_dss(dss: &DssMarks, parameters: &BTreeMap<String, String>) -> Option
             return None;
         }
     }
-    Some(project.zip(name).map(|(project, name)| format!("{project}.{name}")))
+    Some(match project.zip(name) {
+        Some((project, name)) => Named::As(format!("{project}.{name}")),
+        None => Named::Nothing,
+    })
 }
 
 /// Why a table is of a kind that nobody here can mend.
@@ -132,7 +144,7 @@ impl Proof<'_> {
             return Whose::Foreign(format!("dssflow made it from another store, for {site}"));
         }
         match named_by_dss(self.dss, parameters) {
-            Some(Some(of)) if of != dataset => {
+            Some(Named::As(of)) if of != dataset => {
                 return Whose::Foreign(format!("DSS made it for dataset {of}"));
             }
             Some(_) => return Whose::Dss,
@@ -161,7 +173,10 @@ impl Proof<'_> {
         if parameters.contains_key(Marks::STORE) {
             return None;
         }
-        named_by_dss(self.dss, parameters).flatten()
+        match named_by_dss(self.dss, parameters)? {
+            Named::As(dataset) => Some(dataset),
+            Named::Nothing => None,
+        }
     }
 
     fn is_ours(&self, parameters: &BTreeMap<String, String>) -> bool {
