@@ -26,6 +26,7 @@ use crate::control::server::{self, ControlServer};
 use crate::describe;
 use crate::drift_report;
 use crate::error::{Code, CommandError, CommandResult, Exit};
+use crate::launch;
 use crate::owner;
 use crate::plans::Revision;
 use crate::progress::Progress;
@@ -103,6 +104,7 @@ pub(crate) fn engine_with(
         .definition(catalog::definition())
         .definition(catalog::image_definition())
         .definition(catalog::resync_definition())
+        .launcher(launch::Checker)
         .build())
 }
 

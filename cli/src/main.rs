@@ -22,6 +22,7 @@ mod drift_report;
 mod drive;
 mod error;
 mod iam_policy;
+mod launch;
 mod logging;
 mod moment;
 mod outfile;

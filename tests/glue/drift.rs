@@ -48,7 +48,9 @@ fn what_was_changed_by_hand_is_found_told_and_mended_by_dss() {
             column.r#type = Some("string".to_owned());
         }
     });
-    lake.spoil("items", |stored| stored.location = stored.location.take().map(|place| format!("{place}_old")));
+    lake.spoil("items", |stored| {
+        stored.location = stored.location.take().map(|place| format!("{place}_old"))
+    });
     lake.drop_table("places");
     lake.drop_partition("visits", "de");
     lake.file("visits", "es");
@@ -77,7 +79,8 @@ fn what_was_changed_by_hand_is_found_told_and_mended_by_dss() {
     let report = lake.report();
     assert_eq!(report["not_synced"], 1);
     assert_eq!(report["unclaimed_examples"], json!(["dss_main.churn_orders_backup"]));
-    let planned = lake.home.run(&["plan", "glue-resync", "--sandbox", "-o", "json", "--detailed-exitcode"]).expect(2);
+    let planned =
+        lake.home.run(&["plan", "glue-resync", "--sandbox", "-o", "json", "--detailed-exitcode"]).expect(2);
     let planned: Value = serde_json::from_str(&planned.stdout).expect("a plan is JSON");
     assert_eq!(planned["totals"], report["totals"], "a plan and a dry run say the same");
     assert_eq!(lake.home.mutating_calls(), before, "neither changes anything");
@@ -175,7 +178,15 @@ fn killed_in_the_middle_it_goes_on() {
     }
     // Long enough that a kill meets it in the middle.
     lake.home.faults(&json!([{"target": "aws", "op": "glue:CreateTable", "action": {"delay": {"ms": 60}}}]));
-    let args = ["run", "glue-resync", "--sandbox", "--set", "glue_resync.page_size=4", "--set", "glue_resync.parallel=1"];
+    let args = [
+        "run",
+        "glue-resync",
+        "--sandbox",
+        "--set",
+        "glue_resync.page_size=4",
+        "--set",
+        "glue_resync.parallel=1",
+    ];
     let args: Vec<&str> = args.into_iter().chain(DIRECT).collect();
     let tables = || {
         lake.home.aws(async |aws| {

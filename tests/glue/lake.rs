@@ -86,7 +86,8 @@ impl Lake {
     /// Columns with types, location and keys: what a table is.
     pub(crate) fn is(&self, name: &str) -> Value {
         let Some(table) = self.table(name) else { return Value::Null };
-        let stored = table.storage_descriptor().cloned().unwrap_or_else(|| StorageDescriptor::builder().build());
+        let stored =
+            table.storage_descriptor().cloned().unwrap_or_else(|| StorageDescriptor::builder().build());
         let columns = |list: &[aws_sdk_glue::types::Column]| -> Vec<Value> {
             list.iter().map(|c| json!([c.name(), c.r#type()])).collect()
         };
@@ -124,7 +125,13 @@ impl Lake {
             .build()
             .expect("it has a name");
         self.home.aws(async |aws| {
-            aws.glue().update_table().database_name(DATABASE).table_input(input).send().await.expect("a change");
+            aws.glue()
+                .update_table()
+                .database_name(DATABASE)
+                .table_input(input)
+                .send()
+                .await
+                .expect("a change");
         });
     }
 
@@ -150,7 +157,8 @@ impl Lake {
         stored.location = stored.location.map(|place| format!("{place}/{value}"));
         let input = PartitionInput::builder().values(value).storage_descriptor(stored).build();
         self.home.aws(async |aws| {
-            let call = aws.glue().create_partition().database_name(DATABASE).table_name(Self::table_name(name));
+            let call =
+                aws.glue().create_partition().database_name(DATABASE).table_name(Self::table_name(name));
             call.partition_input(input).send().await.expect("a partition");
         });
     }
@@ -168,7 +176,13 @@ impl Lake {
             .build()
             .expect("it has a name");
         self.home.aws(async |aws| {
-            aws.glue().create_table().database_name(DATABASE).table_input(input).send().await.expect("a table");
+            aws.glue()
+                .create_table()
+                .database_name(DATABASE)
+                .table_input(input)
+                .send()
+                .await
+                .expect("a table");
         });
     }
 

@@ -9,6 +9,7 @@
 //! It asks AWS nothing: whether a principal has these rights is the preflight's business.
 
 mod connection;
+mod documents;
 mod own;
 mod policy;
 mod resync;
@@ -20,6 +21,7 @@ use std::fmt;
 use dssflow_activities::aws::tags::partition;
 use serde::Serialize;
 
+pub use documents::{Document, MAX_ATTACHED_POLICIES, Theme, documents};
 pub use own::{calls, needs_of};
 pub use policy::{MANAGED_POLICY_LIMIT, policy, size};
 pub use resync::resync_needs;
@@ -91,6 +93,16 @@ pub fn needed_by(site: &Site, principal: &Principal) -> Vec<Permission> {
 pub fn principals(site: &Site) -> Vec<Principal> {
     let found: BTreeSet<Principal> = needed(site).into_iter().map(|p| p.principal).collect();
     found.into_iter().collect()
+}
+
+/// The policies of all principals of a site, dssflow's own first, each as documents that IAM takes.
+pub fn policies(site: &Site) -> Vec<(Principal, Vec<Document>)> {
+    let mut of_principal: BTreeMap<Principal, Vec<Permission>> = BTreeMap::new();
+    for permission in needed(site) {
+        of_principal.entry(permission.principal.clone()).or_default().push(permission);
+    }
+    let all = of_principal.into_iter();
+    all.map(|(principal, needed)| (principal.clone(), documents(&principal, &needed))).collect()
 }
 
 /// Names ARNs of a site.

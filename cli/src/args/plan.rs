@@ -28,8 +28,9 @@ pub(crate) struct PlanArgs {
     /// Exit with 0 when nothing would change, 2 when something would, 5 when a run would stop
     #[arg(long)]
     pub(crate) detailed_exitcode: bool,
-    /// Print the IAM policies that the site's principals need, as JSON, and look at nothing: all of them, or that of
-    /// dssflow, source, service-user or connection:NAME
+    /// Print the IAM policies that the site's principals need, as JSON, and look at nothing: all of them, or those of
+    /// dssflow, source, service-user or connection:NAME. One that is too large for IAM comes in parts, as dssflow:look,
+    /// dssflow:machines and dssflow:data, which can be asked for by name
     #[arg(
         long,
         value_name = "PRINCIPAL",

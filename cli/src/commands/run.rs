@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use dssflow_engine::StartRun;
 use dssflow_engine::event::Request;
 use dssflow_engine::id::RunId;
 use dssflow_engine::run::RunStatus;
@@ -17,6 +16,7 @@ use crate::config::{self, Settings};
 use crate::describe;
 use crate::drive::{Aim, Session, Stream};
 use crate::error::{Code, CommandError, CommandResult};
+use crate::launch;
 use crate::plans::{Actor, SavedPlan};
 use crate::spec::{About, Spec};
 use crate::takeovers;
@@ -95,16 +95,8 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandR
         None => free_id(&session, &workflow).await?,
     };
     world.hold(&id).await;
-    let start = StartRun {
-        id: Some(id.clone()),
-        version: workflow.version,
-        site: workflow.site,
-        input: workflow.input,
-        options: workflow.options,
-        labels: label.into_iter().map(|id| (SANDBOX_LABEL.to_owned(), id)).collect(),
-        request: Request::by(config::user()),
-        ..StartRun::new(workflow.name, workflow.graph)
-    };
+    let request = Request::by(config::user());
+    let start = launch::start_of(workflow, Some(id.clone()), label.as_deref(), request);
     ui.note(&format!("run {id}"));
     let engine = session.engine_in(&world);
     let stream = Stream::new(ui, args.output.output, &id, 0);

@@ -13,6 +13,7 @@ use crate::event::{ActivityShapes, CancelMode, ForkedFrom, Parent, PauseReason, 
 use crate::graph::{Graph, StepIx, StepKind};
 use crate::id::{RunId, StepName, StoreId, WorkflowName};
 use crate::run::{RunOptions, RunStatus, StepStatus};
+use crate::schedule::Scheduled;
 use crate::store::GraphHash;
 use crate::time::Timestamp;
 
@@ -315,6 +316,8 @@ pub struct RunState {
     pub parent: Option<Parent>,
     /// The run it took its first steps from.
     pub forked_from: Option<ForkedFrom>,
+    /// The schedule that started it.
+    pub scheduled: Option<Arc<Scheduled>>,
     /// The last time its store was put back to a backup.
     pub restored: Option<Restored>,
     /// The store it is of, when it is here as history only.

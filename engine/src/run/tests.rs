@@ -52,6 +52,7 @@ impl Bench {
                 request: Request::default(),
                 parent: None,
                 forked_from: None,
+                scheduled: None,
                 shapes: Default::default(),
             },
         };

@@ -66,6 +66,7 @@ impl Sim {
                 request: request(),
                 parent: None,
                 forked_from: None,
+                scheduled: None,
                 shapes: BTreeMap::new(),
             },
         };
