@@ -49,7 +49,7 @@ fn what_was_changed_by_hand_is_found_told_and_mended_by_dss() {
         }
     });
     lake.spoil("items", |stored| {
-        stored.location = stored.location.take().map(|place| format!("{place}_old"))
+        stored.location = stored.location.take().map(|place| format!("{place}_old"));
     });
     lake.drop_table("places");
     lake.drop_partition("visits", "de");

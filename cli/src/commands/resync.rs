@@ -5,13 +5,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use dssflow_engine::StartRun;
 use dssflow_engine::event::Request;
 use dssflow_engine::id::{RunId, StoreId};
 use dssflow_engine::run::RunStatus;
 use dssflow_engine::store::{Store, memory::MemoryStore};
 use dssflow_sandbox::World as Sandbox;
-use dssflow_workflows::permissions::{policy, resync_needs};
+use dssflow_workflows::permissions::{Principal, documents, resync_needs};
 use dssflow_workflows::{ResyncSpec, glue_resync};
 
 use crate::args::{PlanArgs, RunArgs, ViewFormat};
@@ -22,9 +21,11 @@ use crate::describe;
 use crate::drift_report;
 use crate::drive::{Aim, Session, Stream, engine_over, equip, exit_of};
 use crate::error::{Code, CommandError, CommandResult, Exit};
+use crate::launch;
+use crate::plans::Revision;
 use crate::takeovers;
 use crate::ui::{Ui, one_line};
-use crate::world::{self, SANDBOX_LABEL, World};
+use crate::world::{self, World};
 
 /// Starts or goes on, then follows.
 pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandResult {
@@ -68,16 +69,8 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandR
         None => free_id(&session, &workflow).await?,
     };
     world.hold(&id).await;
-    let start = StartRun {
-        id: Some(id.clone()),
-        version: workflow.version,
-        site: workflow.site,
-        input: workflow.input,
-        options: workflow.options,
-        labels: label.into_iter().map(|id| (SANDBOX_LABEL.to_owned(), id)).collect(),
-        request: Request::by(config::user()),
-        ..StartRun::new(workflow.name, workflow.graph)
-    };
+    let request = Request::by(config::user());
+    let start = launch::start_of(workflow, Some(id.clone()), label.as_deref(), request);
     ui.note(&format!("run {id}"));
     let engine = session.engine_in(&world);
     let stream = Stream::new(ui, args.output.output, &id, 0);
@@ -100,10 +93,12 @@ pub(crate) async fn plan(ui: &Ui, settings: &Settings, args: PlanArgs) -> Comman
         return iam_policy(ui, &spec, who);
     }
     spec.select(&args.dataset, &args.connection, true)?;
+    let command = format!("dssflow plan {}", args.workflow);
+    let revision = Revision::read(&settings.store, &command, &spec.name).await?;
     let world = world::connect_resync(&spec, sandbox).await?;
     world.identify(&spec).await?;
     world.preflight_resync(ui, &spec).await?;
-    let report = look(ui, &world, &spec).await?;
+    let report = look(ui, &world, &spec, &revision).await?;
     match args.output {
         ViewFormat::Table => {
             let more = format!("{} plan {} -o json", settings.command(), args.workflow);
@@ -120,19 +115,19 @@ pub(crate) async fn plan(ui: &Ui, settings: &Settings, args: PlanArgs) -> Comman
     })
 }
 
-/// The dry run, in a store in memory.
-async fn look(ui: &Ui, world: &World, spec: &ResyncSpec) -> CommandResult<glue_resync::Report> {
+/// The dry run, in a store in memory with the id of the real one: by that tables of ours are told from others'.
+async fn look(
+    ui: &Ui,
+    world: &World,
+    spec: &ResyncSpec,
+    revision: &Revision,
+) -> CommandResult<glue_resync::Report> {
     let workflow = dssflow_workflows::glue_resync(spec);
-    let store = Arc::new(MemoryStore::new(StoreId::generate([0; 16]))) as Arc<dyn Store>;
+    // Without a store nothing can be ours.
+    let id = revision.store.clone().unwrap_or_else(|| StoreId::generate([0; 16]));
+    let store = Arc::new(MemoryStore::new(id)) as Arc<dyn Store>;
     let engine = equip(&engine_over(store)?, world);
-    let start = StartRun {
-        version: workflow.version,
-        site: workflow.site,
-        input: workflow.input,
-        options: workflow.options,
-        request: Request::by(config::user()),
-        ..StartRun::new(workflow.name, workflow.graph)
-    };
+    let start = launch::start_of(workflow, None, None, Request::by(config::user()));
     ui.note("comparing; nothing is changed");
     let view = engine.start(start).await?.wait().await?;
     // The verdict fails when something could not be compared; the report says what.
@@ -188,14 +183,18 @@ pub(super) async fn choose(
 
 /// There is one principal: who runs it.
 fn iam_policy(ui: &Ui, spec: &ResyncSpec, who: &str) -> CommandResult {
-    const OWN: &str = "dssflow";
-    let made = policy(&resync_needs(spec));
-    match who {
-        OWN => ui.json(&made, true),
-        "all" => ui.json(&serde_json::json!({ OWN: made }), true),
-        _ => {
+    let documents = documents(&Principal::Dssflow, &resync_needs(spec));
+    let one = documents.iter().find(|document| document.name == who);
+    match (one, &documents[..]) {
+        (Some(document), _) => ui.json(&document.policy, true),
+        (None, all) if who == "all" || who == Principal::Dssflow.to_string() => {
+            let named = all.iter().map(|d| (d.name.clone(), d.policy.clone()));
+            ui.json(&named.collect::<serde_json::Map<_, _>>(), true);
+        }
+        (None, all) => {
+            let names: Vec<&str> = all.iter().map(|document| document.name.as_str()).collect();
             return Err(CommandError::new(Code::Usage, format!("a resync has no principal {who}"))
-                .hint(format!("it has: {OWN}")));
+                .hint(format!("it has: {}", names.join(", "))));
         }
     }
     Ok(Exit::Ok)
