@@ -35,7 +35,7 @@ fn dataset(project: &str, number: usize, partitioned: bool) -> Value {
         json!({"dimensions": []})
     };
     let columns: Vec<Value> = (0..20)
-        .map(|n| json!({"name": format!("c{n}"), "type": ["bigint", "string", "double"][n % 3]}))
+        .map(|n| json!({"name": format!("c{n}"), "type": (["bigint", "string", "double"])[n % 3]}))
         .collect();
     json!({
         "projectKey": project, "name": format!("t{number}"), "type": "S3", "managed": true, "formatType": "parquet",

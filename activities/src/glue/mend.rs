@@ -256,6 +256,7 @@ impl<'a> Mender<'a> {
     /// Lets DSS mend, and looks what Glue has afterwards.
     async fn by_dss(&mut self, job: &Job<'_>, project: &str, name: &str) -> ActivityResult<Outcome> {
         let mut first: Option<Finding> = None;
+        let mut before: Option<Counts> = None;
         let (mut synced, mut looks) = (false, 0);
         loop {
             let found = self.calls.table(&job.database, &job.table).await?;
@@ -267,6 +268,7 @@ impl<'a> Mender<'a> {
                 }
                 differ = differences(&job.desired, &have);
                 if differ.is_empty() {
+                    let first = (first, before);
                     return self.close_by_dss(job, first, project, name, synced).await;
                 }
                 first.get_or_insert_with(|| job.changed(&differ));
@@ -277,6 +279,8 @@ impl<'a> Mender<'a> {
                 return self.close(job, first, found.is_some()).await;
             }
             if !synced {
+                // DSS mends partitions with the table, and says of neither what it did.
+                before = self.partitions(job, found.is_some(), false).await?.0;
                 self.instance.synchronize(self.calls, project, name).await?;
                 synced = true;
                 continue;
@@ -303,24 +307,24 @@ impl<'a> Mender<'a> {
     async fn close_by_dss(
         &mut self,
         job: &Job<'_>,
-        first: Option<Finding>,
+        (first, before): (Option<Finding>, Option<Counts>),
         project: &str,
         name: &str,
         mut synced: bool,
     ) -> ActivityResult<Outcome> {
         let (mut counts, mut notes) = self.partitions(job, true, false).await?;
-        let was = counts;
+        let was = before.or(counts);
         let wrong = |counts: Option<Counts>| counts.is_some_and(|c| c.added + c.changed > 0);
         if self.apply && counts.is_some_and(|c| c.differ()) && !synced {
             self.instance.synchronize(self.calls, project, name).await?;
             synced = true;
-            for _ in 0..LOOKS {
-                (counts, notes) = self.partitions(job, true, false).await?;
-                if !wrong(counts) {
-                    break;
-                }
-                self.calls.ctx.sleep(LOOK_WAIT).await?;
-            }
+            (counts, notes) = self.partitions(job, true, false).await?;
+        }
+        let mut looks = 1;
+        while self.apply && synced && wrong(counts) && looks < LOOKS {
+            self.calls.ctx.sleep(LOOK_WAIT).await?;
+            (counts, notes) = self.partitions(job, true, false).await?;
+            looks += 1;
         }
         // What is no longer wrong was mended.
         let left = |c: Counts| c.added + c.changed + c.vanished;

@@ -55,7 +55,7 @@ pub struct PageOutput {
     /// What was found.
     #[serde(flatten)]
     pub found: Findings,
-    /// Tables that a query may prove to be readable, as `database.table`: the mended ones first.
+    /// Tables that a query may prove to be readable, each with its database before it: the mended ones first.
     #[serde(default)]
     pub verify: Vec<(String, String)>,
 }
