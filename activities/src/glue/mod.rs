@@ -1,6 +1,6 @@
 //! Brings the Glue Data Catalog to what DSS says of its datasets on S3: lists, compares, mends, reports.
 //!
-//! The comparison is pure: [`desired`] makes a table of a dataset's settings ([`types`], [`format`], [`pattern`]),
+//! The comparison is pure: [`desired`] makes a table of a dataset's settings ([`types`], [`mod@format`], [`pattern`]),
 //! [`table`] compares it with Glue's and says how Glue's should be, [`partitions`] does the same for partitions, [`whose`]
 //! tells whom a table belongs to, [`report`] counts. Around it stand the activities: [`inventory`] lists datasets and
 //! tables and cuts the work into pages, [`page`] compares or mends one page, [`prune`] deletes what is proven to be left

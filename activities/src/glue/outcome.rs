@@ -16,7 +16,7 @@ pub const VERDICT: &str = "glue.verdict";
 /// The most bytes of the findings of a report.
 const REPORT_BYTES: usize = 256 * 1024;
 
-/// What [`MakeReport`] takes.
+/// What the activity [`REPORT`] takes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReportInput {
@@ -142,7 +142,7 @@ fn report(input: &ReportInput, inventory: &InventoryOutput) -> Report {
     }
 }
 
-/// What [`Verdict`] takes.
+/// What the activity [`VERDICT`] takes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VerdictInput {
@@ -155,7 +155,7 @@ pub struct VerdictInput {
     pub queries: Option<Vec<Value>>,
 }
 
-/// What [`Verdict`] gives.
+/// What the activity [`VERDICT`] gives.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerdictOutput {
     /// Tables that a query has read.
