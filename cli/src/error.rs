@@ -365,6 +365,7 @@ impl From<StoreError> for CommandError {
             | StoreError::Held { .. }
             | StoreError::Invalid(_) => Self::new(Code::RunRefused, message),
             StoreError::Conflict { .. }
+            | StoreError::ScheduleConflict { .. }
             | StoreError::Fenced { .. }
             | StoreError::TooLarge { .. }
             | StoreError::Unavailable(_)

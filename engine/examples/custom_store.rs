@@ -55,6 +55,8 @@ impl Commit {
             summary: self.summary,
             due: self.due,
             graph: self.graph.map(|(hash, hex)| Ok((hash, hex::decode(hex)?))).transpose()?,
+            // It keeps no schedules.
+            schedule: None,
         })
     }
 }

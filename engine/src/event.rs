@@ -18,6 +18,7 @@ use serde_json::Value;
 use crate::activity::{ActivityError, Effect, Owner, Probe, Resource, Shapes, Undo};
 use crate::id::{ActivityName, RunId, StepName, StoreId, WorkflowName};
 use crate::run::{RunOptions, RunStatus};
+use crate::schedule::Scheduled;
 use crate::store::GraphHash;
 use crate::time::Timestamp;
 
@@ -219,6 +220,9 @@ pub enum EventKind {
         /// Shapes of the types that its activities take and give.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         shapes: ActivityShapes,
+        /// The schedule that started it, and what it tells the run.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        scheduled: Option<Box<Scheduled>>,
     },
     /// Another process (or the same one, later) took the run over.
     RunRecovered {
@@ -268,6 +272,9 @@ pub enum EventKind {
         effect: Effect,
         /// Whether the activity can be probed.
         probed: bool,
+        /// Whether what it does is nobody's to take back; see [`Activity::OWNS`](crate::activity::Activity::OWNS).
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        owns_nothing: bool,
         /// The resolved input, when it differs from the one recorded last.
         #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "there")]
         input: Option<Value>,

@@ -17,6 +17,9 @@ pub const MAX_RUN_ID_LEN: usize = 80;
 /// Longest step, activity, workflow, lock or site name, in bytes.
 pub const MAX_NAME_LEN: usize = 120;
 
+/// Longest schedule id, in bytes: the ids of its runs are made of it and of an instant.
+pub const MAX_SCHEDULE_ID_LEN: usize = 48;
+
 /// A name that is not allowed, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} {name:?} is not allowed: {why}")]
@@ -123,6 +126,10 @@ name_type!(
 name_type!(
     /// A lock that steps of all runs of a store share.
     LockName, "lock name", MAX_NAME_LEN
+);
+name_type!(
+    /// A schedule.
+    ScheduleId, "schedule id", MAX_SCHEDULE_ID_LEN
 );
 
 /// Crockford's base 32, lower case: no i, l, o, u.

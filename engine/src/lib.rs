@@ -35,8 +35,9 @@
 //!
 //! The [`guide`] says what is promised and how to keep one's own side of it.
 //!
-//! The rooms: [`workflow`] is where workflows are written, [`run`] is the pure core, [`runtime`] the edge, [`event`]
-//! what is stored, [`store`] the port to disk, [`testing`] the kit to test workflows and activities with.
+//! The rooms: [`workflow`] is where workflows are written, [`run`] is the pure core, [`schedule`] that of schedules,
+//! [`runtime`] the edge, [`event`] what is stored, [`store`] the port to disk, [`testing`] the kit to test workflows and
+//! activities with.
 #![warn(missing_docs)]
 
 pub mod activity;
@@ -48,6 +49,7 @@ pub mod id;
 pub mod retry;
 pub mod run;
 pub mod runtime;
+pub mod schedule;
 pub mod shape;
 pub mod store;
 pub mod takeover;
@@ -77,10 +79,11 @@ pub mod prelude {
     };
     pub use crate::event::{CancelMode, Request};
     pub use crate::graph::{OnParentClose, Timeouts};
-    pub use crate::id::{ActivityName, RunId, StepName, StoreId};
+    pub use crate::id::{ActivityName, RunId, ScheduleId, StepName, StoreId};
     pub use crate::retry::{RetryPolicy, RetryRule};
     pub use crate::run::{OnTrouble, RunOptions, RunStatus, StepStatus, Verb};
     pub use crate::runtime::{Engine, EngineBuilder, EngineError, Rate, RunHandle, StartRun};
+    pub use crate::schedule::{Overlap, ScheduleAction, ScheduleSpec};
     pub use crate::store::Store;
     pub use crate::store::memory::MemoryStore;
     pub use crate::workflow::{Approval, Given, Step, Workflow, WorkflowBuilder, WorkflowError, value};

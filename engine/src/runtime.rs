@@ -2,7 +2,7 @@
 //!
 //! [`Engine`] is the handle: [`engine`] reads and lets go, [`start`] makes runs, [`go_on`] drives them on and turns
 //! them round, `prune` removes old ones, [`handle`] is one run for whoever waits for it. `driver` owns one run at a time, `worker` runs one
-//! attempt, `sub` one sub-workflow; [`plan`] and [`inspect`] look at the world without changing it, through `look`; `admission` says who may start an attempt now, `lease` who owns a run, [`clock`]
+//! attempt, `sub` one sub-workflow; [`schedules`] starts what is due; [`plan`] and [`inspect`] look at the world without changing it, through `look`; `admission` says who may start an attempt now, `lease` who owns a run, [`clock`]
 //! reads real time, [`metrics`] is the hook for measurements.
 
 mod admission;
@@ -20,6 +20,7 @@ mod look;
 pub mod metrics;
 pub mod plan;
 mod prune;
+pub mod schedules;
 pub mod start;
 mod sub;
 mod worker;
@@ -39,5 +40,9 @@ pub use look::LookOptions;
 pub use metrics::{AttemptEnd, Measure, Metrics};
 pub use plan::{Action, Plan, Planned};
 pub use prune::{Pruned, Pruning};
+pub use schedules::{
+    Launch, LaunchError, Launcher, RegisteredWorkflows, ScheduleDriver, ScheduleError, SchedulePage,
+    Schedules, Triggered,
+};
 pub use start::{Conflict, Reuse, StartRun};
 pub use sub::sub_run_id;

@@ -39,6 +39,16 @@
 //! - A graph is swept only when no run names it, and none whose commit or import is on its way.
 //! - An id whose run was removed is free: its next run begins anew, at event 1.
 //!
+//! # Schedules
+//! A store that keeps schedules has [`Store::put_schedule`] and its siblings, and takes [`Transition::schedule`]; one that
+//! cannot leaves them as they are. A schedule is one record whose bytes mean nothing to the store, a version, and when it
+//! wants to be looked at next. They promise:
+//! - What is put has the version that was expected replaced, or nothing is written; of rivals one wins. A version is
+//!   higher than any that the store gave before, also to a schedule of that name that was removed.
+//! - A put in a transition is part of it: the run and the schedule are written together or not at all.
+//! - As with runs, a put resolves when it is durable, and names the epoch that it was decided in.
+//! - A snapshot has the schedules of its instant.
+//!
 //! [`conformance`] is the suite that any store must pass; [`memory::MemoryStore`] is the reference.
 
 pub mod conformance;
@@ -46,10 +56,12 @@ pub mod layer;
 pub mod memory;
 pub mod prune;
 mod rules;
+mod schedule;
 mod whole;
 
 pub use rules::check_graph;
 pub(crate) use rules::escaped_len;
+pub use schedule::{MAX_SCHEDULE_BYTES, SchedulePut, StoredSchedule};
 pub use whole::{
     Continuity, Hold, Holds, NamesGraphs, Snapshot, SnapshotHead, Swept, WholeRun, check_removal, page_len,
 };
@@ -59,7 +71,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{RunId, StoreId, WorkerId};
+use crate::id::{RunId, ScheduleId, StoreId, WorkerId};
 use crate::run::RunStatus;
 use crate::time::{BoxFuture, Timestamp};
 
@@ -102,6 +114,8 @@ pub struct Transition {
     pub due: Option<Timestamp>,
     /// A graph the record refers to, by its hash; stored once however many runs use it.
     pub graph: Option<(GraphHash, Vec<u8>)>,
+    /// A schedule that is written in the same change, as the one that starts the run. Only for stores that keep schedules.
+    pub schedule: Option<SchedulePut>,
 }
 
 /// SHA-256 of a graph's canonical form, in hex.
@@ -263,7 +277,13 @@ pub enum StoreError {
     /// The run exists already; nothing was written.
     #[error("run {0} exists already")]
     Exists(RunId),
-    /// There is no such run or graph.
+    /// The schedule is at another version, or is there already; nothing was written.
+    #[error("the schedule was changed since it was read (version {found})")]
+    ScheduleConflict {
+        /// Its version; 0 when there is none.
+        found: u64,
+    },
+    /// There is no such run, graph or schedule.
     #[error("{0} is not in the store")]
     NotFound(String),
     /// The writer's epoch has ended: the store was opened again, or the run is claimed by another worker or by
@@ -436,6 +456,56 @@ pub trait Store: Send + Sync + 'static {
     fn sweep(&self, names: NamesGraphs) -> BoxFuture<'_, Result<Swept, StoreError>> {
         let _ = names;
         Box::pin(async move { Err(cannot(&self.caps(), "pruned")) })
+    }
+
+    /// Writes a schedule, decided in this epoch of the store. Resolves with its new version when it is durable.
+    ///
+    /// Fails with [`StoreError::ScheduleConflict`]; with [`StoreError::TooLarge`]; with [`StoreError::Fenced`].
+    fn put_schedule(&self, put: SchedulePut, epoch: u64) -> BoxFuture<'_, Result<u64, StoreError>> {
+        drop((put, epoch));
+        Box::pin(async move { Err(cannot(&self.caps(), "given schedules")) })
+    }
+
+    /// A schedule; `None` when there is none of that name.
+    fn schedule<'a>(
+        &'a self,
+        id: &'a ScheduleId,
+    ) -> BoxFuture<'a, Result<Option<StoredSchedule>, StoreError>> {
+        let _ = id;
+        Box::pin(async { Ok(None) })
+    }
+
+    /// The schedules after `after` by name, at most `limit` (capped at [`MAX_PAGE`]).
+    fn schedules<'a>(
+        &'a self,
+        after: Option<&'a ScheduleId>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<StoredSchedule>, StoreError>> {
+        let _ = (after, limit);
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    /// Schedules that want to be looked at by `until`, the earliest first, at most `limit`.
+    fn due_schedules(
+        &self,
+        until: Timestamp,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<(Timestamp, ScheduleId)>, StoreError>> {
+        let _ = (until, limit);
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    /// Removes a schedule that is at this version, decided in this epoch of the store.
+    ///
+    /// Fails with [`StoreError::ScheduleConflict`], also when there is none; with [`StoreError::Fenced`].
+    fn remove_schedule<'a>(
+        &'a self,
+        id: &'a ScheduleId,
+        version: u64,
+        epoch: u64,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        let _ = (id, version, epoch);
+        Box::pin(async move { Err(cannot(&self.caps(), "given schedules")) })
     }
 
     /// Reads everything and checks it.

@@ -473,7 +473,11 @@ impl Store for Salvage {
             seq: saved.head.seq,
             due: saved.due,
         };
-        let snapshot = Snapshot { heads: self.runs.iter().map(head).collect(), hold: self.holds.hold() };
+        let snapshot = Snapshot {
+            heads: self.runs.iter().map(head).collect(),
+            schedules: Vec::new(),
+            hold: self.holds.hold(),
+        };
         Box::pin(async move { Ok(snapshot) })
     }
 

@@ -21,5 +21,5 @@ pub(crate) fn snapshot(committer: &mut Committer) -> Result<Snapshot, StoreError
         }
         Ok(heads)
     })?;
-    Ok(Snapshot { heads, hold: committer.holds.hold() })
+    Ok(Snapshot { heads, schedules: Vec::new(), hold: committer.holds.hold() })
 }

@@ -9,8 +9,10 @@
 //! It asks AWS nothing: whether a principal has these rights is the preflight's business.
 
 mod connection;
+mod documents;
 mod own;
 mod policy;
+mod resync;
 mod service_user;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,8 +21,10 @@ use std::fmt;
 use dssflow_activities::aws::tags::partition;
 use serde::Serialize;
 
+pub use documents::{Document, MAX_ATTACHED_POLICIES, Theme, documents};
 pub use own::{calls, needs_of};
 pub use policy::{MANAGED_POLICY_LIMIT, policy, size};
+pub use resync::resync_needs;
 
 use crate::site::{Credentials, Site};
 
@@ -91,30 +95,41 @@ pub fn principals(site: &Site) -> Vec<Principal> {
     found.into_iter().collect()
 }
 
+/// The policies of all principals of a site, dssflow's own first, each as documents that IAM takes.
+pub fn policies(site: &Site) -> Vec<(Principal, Vec<Document>)> {
+    let mut of_principal: BTreeMap<Principal, Vec<Permission>> = BTreeMap::new();
+    for permission in needed(site) {
+        of_principal.entry(permission.principal.clone()).or_default().push(permission);
+    }
+    let all = of_principal.into_iter();
+    all.map(|(principal, needed)| (principal.clone(), documents(&principal, &needed))).collect()
+}
+
 /// Names ARNs of a site.
 #[derive(Debug, Clone, Copy)]
 struct Arns<'a> {
-    site: &'a Site,
+    region: &'a str,
+    account: &'a str,
 }
 
 impl<'a> Arns<'a> {
     fn of(site: &'a Site) -> Self {
-        Self { site }
+        Self { region: &site.region, account: &site.expected_account }
     }
 
     fn partition(self) -> &'static str {
-        partition(&self.site.region)
+        partition(self.region)
     }
 
     /// An ARN with region and account.
     fn regional(self, service: &str, resource: &str) -> String {
-        let (region, account) = (&self.site.region, &self.site.expected_account);
+        let (region, account) = (self.region, self.account);
         format!("arn:{}:{service}:{region}:{account}:{resource}", self.partition())
     }
 
     /// An ARN of IAM, which knows no region.
     fn iam(self, resource: &str) -> String {
-        format!("arn:{}:iam::{}:{resource}", self.partition(), self.site.expected_account)
+        format!("arn:{}:iam::{}:{resource}", self.partition(), self.account)
     }
 
     /// An ARN of S3, which knows neither.

@@ -13,7 +13,7 @@ mod connection;
 mod document;
 mod mark;
 mod redaction;
-mod reply;
+pub(crate) mod reply;
 mod task;
 mod tree;
 

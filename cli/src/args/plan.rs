@@ -28,8 +28,9 @@ pub(crate) struct PlanArgs {
     /// Exit with 0 when nothing would change, 2 when something would, 5 when a run would stop
     #[arg(long)]
     pub(crate) detailed_exitcode: bool,
-    /// Print the IAM policies that the site's principals need, as JSON, and look at nothing: all of them, or that of
-    /// dssflow, source, service-user or connection:NAME
+    /// Print the IAM policies that the site's principals need, as JSON, and look at nothing: all of them, or those of
+    /// dssflow, source, service-user or connection:NAME. One that is too large for IAM comes in parts, as dssflow:look,
+    /// dssflow:machines and dssflow:data, which can be asked for by name
     #[arg(
         long,
         value_name = "PRINCIPAL",
@@ -38,6 +39,12 @@ pub(crate) struct PlanArgs {
         conflicts_with_all = ["out", "detailed_exitcode", "output"]
     )]
     pub(crate) iam_policy: Option<String>,
+    /// glue-resync: only this dataset, as PROJECT.name, with * (may be repeated)
+    #[arg(long, value_name = "DATASET")]
+    pub(crate) dataset: Vec<String>,
+    /// glue-resync: only datasets on this S3 connection of DSS, with * (may be repeated)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) connection: Vec<String>,
     /// How it is printed
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
     pub(crate) output: ViewFormat,

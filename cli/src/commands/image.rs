@@ -5,7 +5,6 @@ use std::path::Path;
 
 use dssflow_activities::docker::context::Context;
 use dssflow_activities::docker::daemon::{CALL_TIMEOUT, Daemon};
-use dssflow_engine::StartRun;
 use dssflow_engine::event::Request;
 use dssflow_engine::id::RunId;
 use dssflow_workflows::ImageSpec;
@@ -16,6 +15,7 @@ use crate::commands::run::{attach, free_id, unfinished};
 use crate::config::{self, Settings};
 use crate::drive::{Aim, Session, Stream};
 use crate::error::{Code, CommandError, CommandResult};
+use crate::launch;
 use crate::ui::{Ui, one_line};
 use crate::world;
 
@@ -24,6 +24,7 @@ const FILE: &str = "image.yaml";
 
 /// Starts or goes on, then follows.
 pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandResult {
+    args.must_select_nothing()?;
     if args.sandbox {
         return Err(CommandError::new(Code::Usage, "images are built by the Docker of this machine")
             .why("the sandbox has none")
@@ -61,15 +62,7 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandR
         Some(id) => id,
         None => free_id(&session, &workflow).await?,
     };
-    let start = StartRun {
-        id: Some(id.clone()),
-        version: workflow.version,
-        site: workflow.site,
-        input: workflow.input,
-        options: workflow.options,
-        request: Request::by(config::user()),
-        ..StartRun::new(workflow.name, workflow.graph)
-    };
+    let start = launch::start_of(workflow, Some(id.clone()), None, Request::by(config::user()));
     ui.note(&format!("run {id}"));
     let engine = session.engine_in(&world);
     let stream = Stream::new(ui, args.output.output, &id, 0);

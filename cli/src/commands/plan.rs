@@ -25,7 +25,14 @@ use crate::world::{self, World};
 
 /// Plans, prints, saves.
 pub(crate) async fn run(ui: &Ui, settings: &Settings, args: PlanArgs) -> CommandResult {
-    if catalog::find(&args.workflow)?.made_of != MadeOf::Site {
+    let made_of = catalog::find(&args.workflow)?.made_of;
+    if made_of == MadeOf::Resync {
+        return Box::pin(super::resync::plan(ui, settings, args)).await;
+    }
+    if !args.dataset.is_empty() || !args.connection.is_empty() {
+        return Err(CommandError::new(Code::Usage, "--dataset and --connection are for glue-resync"));
+    }
+    if made_of != MadeOf::Site {
         return Err(CommandError::new(
             Code::Usage,
             format!("there are no plans of workflow {}", args.workflow),

@@ -13,6 +13,7 @@ use crate::error::{Code, CommandError, CommandResult, Exit};
 use crate::suggest;
 use crate::ui::{Style, Ui, one_line};
 use crate::world;
+use dssflow_workflows::RESYNC_CHECKS;
 
 /// The check whose failure means that nothing could be asked.
 const CREDENTIALS: &str = "P01";
@@ -21,7 +22,11 @@ const EXPIRY: &str = "P03";
 
 /// Looks, then prints.
 pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &PreflightArgs) -> CommandResult {
-    if catalog::find(&args.workflow)?.made_of != MadeOf::Site {
+    let made_of = catalog::find(&args.workflow)?.made_of;
+    if made_of == MadeOf::Resync {
+        return Box::pin(resync(ui, settings, args)).await;
+    }
+    if made_of != MadeOf::Site {
         let error = CommandError::new(Code::Usage, format!("nothing is looked at before {}", args.workflow));
         return Err(error.hint(format!("`{} preflight bootstrap` looks at a site", settings.command())));
     }
@@ -44,6 +49,28 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &PreflightArgs) -> C
     match args.output {
         ReportFormat::Table => ui.out(&table(ui, &report, begun.elapsed())),
         ReportFormat::Json => ui.json(&value(&args.workflow, &site.name, &report), true),
+    }
+    Ok(exit(&report))
+}
+
+/// The same before a resync: fewer checks.
+async fn resync(ui: &Ui, settings: &Settings, args: &PreflightArgs) -> CommandResult {
+    let mut only = chosen(&args.only)?;
+    if let Some(other) = only.iter().find(|id| !RESYNC_CHECKS.contains(&id.as_str())) {
+        let error = CommandError::new(Code::Usage, format!("check {other} is not about a resync"));
+        return Err(error.hint(format!("these are: {}", RESYNC_CHECKS.join(", "))));
+    }
+    if only.is_empty() {
+        only = RESYNC_CHECKS.iter().map(|id| (*id).to_owned()).collect();
+    }
+    let (spec, sandbox) =
+        super::resync::choose(ui, settings, args.file.as_deref(), &args.set, args.sandbox).await?;
+    let world = world::connect_resync(&spec, sandbox).await?;
+    let begun = Instant::now();
+    let report = Box::pin(preflight::run(&world.look_resync(&spec), &only)).await;
+    match args.output {
+        ReportFormat::Table => ui.out(&table(ui, &report, begun.elapsed())),
+        ReportFormat::Json => ui.json(&value(&args.workflow, &spec.name, &report), true),
     }
     Ok(exit(&report))
 }

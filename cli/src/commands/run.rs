@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use dssflow_engine::StartRun;
 use dssflow_engine::event::Request;
 use dssflow_engine::id::RunId;
 use dssflow_engine::run::RunStatus;
@@ -17,6 +16,7 @@ use crate::config::{self, Settings};
 use crate::describe;
 use crate::drive::{Aim, Session, Stream};
 use crate::error::{Code, CommandError, CommandResult};
+use crate::launch;
 use crate::plans::{Actor, SavedPlan};
 use crate::spec::{About, Spec};
 use crate::takeovers;
@@ -33,7 +33,9 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandR
         MadeOf::Site => {}
         MadeOf::SiteAndRuns => return Box::pin(super::teardown::run(ui, settings, args)).await,
         MadeOf::Images => return Box::pin(super::image::run(ui, settings, args)).await,
+        MadeOf::Resync => return Box::pin(super::resync::run(ui, settings, args)).await,
     }
+    args.must_select_nothing()?;
     let id =
         args.id.map(RunId::new).transpose().map_err(|e| CommandError::new(Code::Usage, e.to_string()))?;
     let plan = args.plan.as_deref().map(SavedPlan::read).transpose()?;
@@ -93,16 +95,8 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandR
         None => free_id(&session, &workflow).await?,
     };
     world.hold(&id).await;
-    let start = StartRun {
-        id: Some(id.clone()),
-        version: workflow.version,
-        site: workflow.site,
-        input: workflow.input,
-        options: workflow.options,
-        labels: label.into_iter().map(|id| (SANDBOX_LABEL.to_owned(), id)).collect(),
-        request: Request::by(config::user()),
-        ..StartRun::new(workflow.name, workflow.graph)
-    };
+    let request = Request::by(config::user());
+    let start = launch::start_of(workflow, Some(id.clone()), label.as_deref(), request);
     ui.note(&format!("run {id}"));
     let engine = session.engine_in(&world);
     let stream = Stream::new(ui, args.output.output, &id, 0);
@@ -133,7 +127,7 @@ pub(crate) async fn choose_site(
     Ok((catalog::read_site(file, set)?, sandbox))
 }
 
-async fn sandbox_if(ui: &Ui, settings: &Settings, wanted: bool) -> CommandResult<Option<Sandbox>> {
+pub(super) async fn sandbox_if(ui: &Ui, settings: &Settings, wanted: bool) -> CommandResult<Option<Sandbox>> {
     if wanted { start_sandbox(ui, settings).await.map(Some) } else { Ok(None) }
 }
 
@@ -237,6 +231,7 @@ pub(super) async fn attach(
     let recorded = match session.spec_of(run).await? {
         Spec::Site(site) => serde_json::to_value(&site),
         Spec::Images(images) => serde_json::to_value(&images),
+        Spec::Resync(spec) => serde_json::to_value(&spec),
     };
     if recorded.ok().as_ref() != Some(&workflow.input) {
         return Err(CommandError::new(

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::event::CancelMode;
 use crate::id::{RunId, StepName, StoreId, Token};
+use crate::schedule::Scheduled;
 use crate::time::{BoxFuture, Clock, Timestamp};
 
 /// Where a context writes what must be durable before it returns. Implemented by the runtime, and by test kits.
@@ -168,6 +169,12 @@ impl ActivityContext {
             clock: Arc::clone(&self.inner.clock),
             kept: self.inner.kept.clone(),
         })
+    }
+
+    /// The schedule that started the run, the instant it is for, and what the schedule's last run returned. None when
+    /// somebody else started it.
+    pub fn scheduled(&self) -> Option<Arc<Scheduled>> {
+        self.inner.resources.get()
     }
 
     /// When the attempt is ended by its timeout.

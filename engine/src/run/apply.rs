@@ -49,6 +49,7 @@ pub fn create(id: RunId, graph: Graph, event: &Event) -> Result<RunState, Illega
         parent,
         forked_from,
         shapes,
+        scheduled,
         ..
     } = &event.kind
     else {
@@ -103,6 +104,7 @@ pub fn create(id: RunId, graph: Graph, event: &Event) -> Result<RunState, Illega
         error: None,
         parent: parent.clone(),
         forked_from: forked_from.clone(),
+        scheduled: scheduled.as_deref().cloned().map(Arc::new),
         restored: None,
         imported: None,
         shapes: shapes.clone(),
@@ -130,6 +132,7 @@ fn new_step(missing: u32) -> StepState {
         intent: false,
         effect: Effect::Idempotent,
         probed: false,
+        owns_nothing: false,
         replacing: false,
         unproven: false,
         asked: false,

@@ -13,6 +13,7 @@ use crate::event::{ActivityShapes, CancelMode, ForkedFrom, Parent, PauseReason, 
 use crate::graph::{Graph, StepIx, StepKind};
 use crate::id::{RunId, StepName, StoreId, WorkflowName};
 use crate::run::{RunOptions, RunStatus, StepStatus};
+use crate::schedule::Scheduled;
 use crate::store::GraphHash;
 use crate::time::Timestamp;
 
@@ -75,6 +76,8 @@ pub struct StepState {
     pub effect: Effect,
     /// Whether the activity can be probed, as recorded by the last attempt.
     pub probed: bool,
+    /// Whether what the activity does is nobody's to take back, as recorded by the last attempt.
+    pub owns_nothing: bool,
     /// Set when a probe found something of ours broken: the next execution replaces it.
     pub replacing: bool,
     /// Set when an attempt ended with an unknown outcome that no probe can clear up: a later attempt that surely did
@@ -143,7 +146,7 @@ impl StepState {
 
     /// Whether something of this run may be out there because of the step.
     pub fn may_have_effect(&self) -> bool {
-        if !self.intent || self.effect == Effect::Read {
+        if !self.intent || self.effect == Effect::Read || self.owns_nothing {
             return false;
         }
         match self.ledger {
@@ -313,6 +316,8 @@ pub struct RunState {
     pub parent: Option<Parent>,
     /// The run it took its first steps from.
     pub forked_from: Option<ForkedFrom>,
+    /// The schedule that started it.
+    pub scheduled: Option<Arc<Scheduled>>,
     /// The last time its store was put back to a backup.
     pub restored: Option<Restored>,
     /// The store it is of, when it is here as history only.

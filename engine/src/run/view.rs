@@ -12,6 +12,7 @@ use crate::id::{RunId, StepName, StoreId};
 use crate::run::decide::waiting_for;
 use crate::run::state::{Ledger, RunState};
 use crate::run::{RunOptions, RunStatus, StepStatus};
+use crate::schedule::Scheduled;
 use crate::time::Timestamp;
 
 /// One run, for people and programs.
@@ -63,6 +64,9 @@ pub struct RunView {
     /// The run it took its first steps from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forked_from: Option<ForkedFrom>,
+    /// The schedule that started it, and what it was told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduled: Option<Scheduled>,
     /// When the backup was made that its store was last put back to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored: Option<Timestamp>,
@@ -193,6 +197,7 @@ pub fn view(state: &RunState) -> RunView {
         workflow_version: state.workflow_version,
         parent: state.parent.clone(),
         forked_from: state.forked_from.clone(),
+        scheduled: state.scheduled.as_deref().cloned(),
         restored: state.restored.map(|restored| restored.backup),
         imported: state.imported.as_ref().map(|imported| imported.store.clone()),
         steps,

@@ -12,6 +12,7 @@ use crate::run::resolve::FunctionRegistry;
 use crate::runtime::admission::{Admission, Limits};
 use crate::runtime::engine::{Engine, EngineOptions, Inner};
 use crate::runtime::metrics::Metrics;
+use crate::runtime::schedules::{Launcher, RegisteredWorkflows};
 use crate::runtime::{Rate, SystemClock};
 use crate::store::Store;
 use crate::time::Clock;
@@ -33,6 +34,7 @@ pub struct EngineBuilder {
     options: EngineOptions,
     limits: Limits,
     metrics: Option<Arc<dyn Metrics>>,
+    launcher: Arc<dyn Launcher>,
 }
 
 impl std::fmt::Debug for EngineBuilder {
@@ -54,6 +56,7 @@ impl EngineBuilder {
             options: EngineOptions::default(),
             limits: Limits::default(),
             metrics: None,
+            launcher: Arc::new(RegisteredWorkflows),
         }
     }
 
@@ -144,9 +147,16 @@ impl EngineBuilder {
         self
     }
 
+    /// Says what the firings of schedules start. Default: runs of registered workflows.
+    pub fn launcher(mut self, launcher: impl Launcher) -> Self {
+        self.launcher = Arc::new(launcher);
+        self
+    }
+
     /// Makes the engine. It starts nothing by itself; see [`Engine::recover`].
     pub fn build(self) -> Engine {
         let (events, _) = broadcast::channel(1024);
+        let (touched, _) = broadcast::channel(256);
         let inner = Arc::new(Inner {
             multi_worker: self.store.caps().multi_worker,
             store: self.store,
@@ -162,6 +172,8 @@ impl EngineBuilder {
             lease_kept: Default::default(),
             metrics: self.metrics,
             events,
+            launcher: self.launcher,
+            touched,
             live: Mutex::new(BTreeMap::new()),
             closed: Default::default(),
         });

@@ -35,7 +35,8 @@ pub use crate::runtime::driver::summary::summary;
 use crate::runtime::engine::{EngineError, Inner};
 use crate::runtime::metrics::{AttemptEnd, Measure};
 use crate::runtime::worker::Report;
-use crate::store::{Expect, GraphHash, StoreError, Transition};
+use crate::schedule::Scheduled;
+use crate::store::{Expect, GraphHash, SchedulePut, StoreError, Transition};
 use crate::time::Timestamp;
 
 /// Answers to give when the next commit is durable.
@@ -81,6 +82,7 @@ pub(crate) struct Driver {
     reach: Reach,
     staged: Vec<Event>,
     graph: Option<(GraphHash, Vec<u8>)>,
+    schedule: Option<SchedulePut>,
     answers: Vec<Answer>,
     /// What the steps that are about to start were given.
     granted: BTreeMap<StepIx, Grant>,
@@ -121,7 +123,12 @@ const MAX_BATCH: usize = 256;
 
 impl Driver {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { inner, resources, state, committed, asks, seed, patience, epoch, fence, reach } = parts;
+        let Parts { inner, mut resources, state, committed, asks, seed, patience, epoch, fence, reach } =
+            parts;
+        if let Some(scheduled) = &state.scheduled {
+            // Attempts find it by its type.
+            resources.insert(Scheduled::clone(scheduled));
+        }
         let (report_to, reports) = mpsc::unbounded_channel();
         let released = inner.admission.subscribe();
         let last_now = Cell::new(state.updated);
@@ -136,6 +143,7 @@ impl Driver {
             reach,
             staged: Vec::new(),
             graph: None,
+            schedule: None,
             answers: Vec::new(),
             granted: BTreeMap::new(),
             to_start: Vec::new(),
@@ -161,6 +169,11 @@ impl Driver {
     pub(crate) fn created(&mut self, event: Event) {
         self.graph = Some((self.state.graph.hash().clone(), self.state.graph.encode().to_vec()));
         self.staged.push(event);
+    }
+
+    /// The schedule that starts the run; it goes with the first transition.
+    pub(crate) fn with_schedule(&mut self, schedule: SchedulePut) {
+        self.schedule = Some(schedule);
     }
 
     /// A graph that a staged event refers to; it goes with the same transition.
@@ -379,6 +392,7 @@ impl Driver {
                 summary: summary(&self.state),
                 due: next_wake(&self.state, Timestamp::default()).map(|at| self.on_the_clock(at)),
                 graph: self.graph.take(),
+                schedule: self.schedule.take(),
             };
             let begin = tokio::time::Instant::now();
             let committed = self.inner.store.commit(transition).await;

@@ -12,7 +12,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use crate::activity::{ActivityRegistry, Fence, Resources, check_payload};
 use crate::event::{ActivityShapes, Event};
 use crate::graph::{Binding, Graph, StepKind};
-use crate::id::{ActivityName, RunId, StepName, WorkerId, WorkflowName};
+use crate::id::{ActivityName, RunId, ScheduleId, StepName, WorkerId, WorkflowName};
 use crate::run::RunState;
 use crate::run::resolve::FunctionRegistry;
 use crate::run::view::{RunView, view};
@@ -25,6 +25,7 @@ use crate::runtime::lease::{self, LeaseEnd, LeaseFence};
 use crate::runtime::load::in_run;
 pub use crate::runtime::load::{history, load};
 use crate::runtime::metrics::{Measure, Metrics};
+use crate::runtime::schedules::Launcher;
 pub use crate::runtime::start::StartRun;
 use crate::store::{ListPage, ListQuery, Store, StoreError};
 use crate::time::Clock;
@@ -76,6 +77,9 @@ pub(crate) struct Inner {
     pub(crate) lease_kept: AtomicBool,
     pub(crate) metrics: Option<Arc<dyn Metrics>>,
     pub(crate) events: broadcast::Sender<Published>,
+    pub(crate) launcher: Arc<dyn Launcher>,
+    /// Schedules that were changed through this engine.
+    pub(crate) touched: broadcast::Sender<ScheduleId>,
     pub(crate) live: Mutex<BTreeMap<RunId, Live>>,
     /// Set when the last handle is gone: nothing is driven any more.
     pub(crate) closed: AtomicBool,

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use crate::activity::ErrorClass;
 use crate::event::{Event, Phase};
-use crate::id::{RunId, StepName};
+use crate::id::{RunId, ScheduleId, StepName};
 use crate::run::RunStatus;
+use crate::schedule::{FiredBy, SkipReason};
 
 /// How an attempt ended, as far as measurements go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +56,24 @@ pub enum Measure<'a> {
         end: AttemptEnd,
         /// How long it took.
         took: Duration,
+    },
+    /// A schedule started a run.
+    ScheduleFired {
+        /// The schedule.
+        schedule: &'a ScheduleId,
+        /// The run.
+        run: &'a RunId,
+        /// What made the firing.
+        by: FiredBy,
+        /// How long after its instant.
+        late: Duration,
+    },
+    /// A schedule skipped an instant.
+    ScheduleSkipped {
+        /// The schedule.
+        schedule: &'a ScheduleId,
+        /// Why.
+        why: SkipReason,
     },
     /// A drive is over: the run ended, stands still, or was let go.
     DriveEnded {

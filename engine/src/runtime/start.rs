@@ -13,7 +13,8 @@ use crate::runtime::driver::{Reach, check_request};
 use crate::runtime::engine::{Engine, EngineError, RunHandle};
 use crate::runtime::go_on::refuse_imported;
 use crate::runtime::load::in_run;
-use crate::store::StoreError;
+use crate::schedule::Scheduled;
+use crate::store::{SchedulePut, StoreError};
 use crate::time::Timestamp;
 
 /// What happens when a run of the same id has ended already.
@@ -112,6 +113,8 @@ pub(crate) struct First {
     pub(crate) done: Vec<(StepName, Option<Value>)>,
     /// Set when it may have been there before: the store was put back to a backup of then.
     pub(crate) restored: Option<Timestamp>,
+    /// The schedule that starts it: what the run is told, and the schedule as it is once the run is there.
+    pub(crate) schedule: Option<(Scheduled, SchedulePut)>,
 }
 
 impl Engine {
@@ -213,6 +216,7 @@ impl Engine {
             return Err(in_run(&id, StoreError::Exists(id.clone())));
         }
         let request = start.request.clone();
+        let (scheduled, schedule) = first.schedule.unzip();
         let event = Event {
             seq: 1,
             at: now,
@@ -229,12 +233,16 @@ impl Engine {
                 parent,
                 forked_from,
                 shapes: self.inner.shapes(&start.graph),
+                scheduled: scheduled.map(Box::new),
             },
         };
         let state = create(id.clone(), start.graph, &event)
             .map_err(|error| EngineError::Replay { run: id.clone(), error })?;
         self.launch(state, 0, Reach::Drive, |driver| {
             driver.created(event);
+            if let Some(schedule) = schedule {
+                driver.with_schedule(schedule);
+            }
             if let Some(backup) = first.restored {
                 let (format, request) = (EVENT_FORMAT, request.clone());
                 driver.stage(EventKind::RunRestored {

@@ -184,6 +184,7 @@ pub fn transition(run: &str, expect: Expect, epoch: u64) -> Transition {
         events: 1,
         due: None,
         graph: None,
+        schedule: None,
     }
 }
 

@@ -28,10 +28,10 @@
 use std::time::Duration;
 
 use super::{
-    Claim, GraphHash, Head, ListPage, ListQuery, NamesGraphs, Record, Snapshot, Store, StoreCaps, StoreError,
-    Swept, Transition, VerifyReport, WholeRun,
+    Claim, GraphHash, Head, ListPage, ListQuery, NamesGraphs, Record, SchedulePut, Snapshot, Store,
+    StoreCaps, StoreError, StoredSchedule, Swept, Transition, VerifyReport, WholeRun,
 };
-use crate::id::{RunId, StoreId, WorkerId};
+use crate::id::{RunId, ScheduleId, StoreId, WorkerId};
 use crate::time::{BoxFuture, Timestamp};
 
 /// Makes a store of a type that says what it does otherwise than the store below it. Each method is that of [`Store`].
@@ -149,6 +149,47 @@ pub trait Layer: Send + Sync + 'static {
         self.base().sweep(names)
     }
 
+    /// [`Store::put_schedule`].
+    fn put_schedule(&self, put: SchedulePut, epoch: u64) -> BoxFuture<'_, Result<u64, StoreError>> {
+        self.base().put_schedule(put, epoch)
+    }
+
+    /// [`Store::schedule`].
+    fn schedule<'a>(
+        &'a self,
+        id: &'a ScheduleId,
+    ) -> BoxFuture<'a, Result<Option<StoredSchedule>, StoreError>> {
+        self.base().schedule(id)
+    }
+
+    /// [`Store::schedules`].
+    fn schedules<'a>(
+        &'a self,
+        after: Option<&'a ScheduleId>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<StoredSchedule>, StoreError>> {
+        self.base().schedules(after, limit)
+    }
+
+    /// [`Store::due_schedules`].
+    fn due_schedules(
+        &self,
+        until: Timestamp,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<(Timestamp, ScheduleId)>, StoreError>> {
+        self.base().due_schedules(until, limit)
+    }
+
+    /// [`Store::remove_schedule`].
+    fn remove_schedule<'a>(
+        &'a self,
+        id: &'a ScheduleId,
+        version: u64,
+        epoch: u64,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.base().remove_schedule(id, version, epoch)
+    }
+
     /// [`Store::verify`].
     fn verify(&self) -> BoxFuture<'_, Result<VerifyReport, StoreError>> {
         self.base().verify()
@@ -246,6 +287,42 @@ impl<L: Layer> Store for L {
 
     fn sweep(&self, names: NamesGraphs) -> BoxFuture<'_, Result<Swept, StoreError>> {
         Layer::sweep(self, names)
+    }
+
+    fn put_schedule(&self, put: SchedulePut, epoch: u64) -> BoxFuture<'_, Result<u64, StoreError>> {
+        Layer::put_schedule(self, put, epoch)
+    }
+
+    fn schedule<'a>(
+        &'a self,
+        id: &'a ScheduleId,
+    ) -> BoxFuture<'a, Result<Option<StoredSchedule>, StoreError>> {
+        Layer::schedule(self, id)
+    }
+
+    fn schedules<'a>(
+        &'a self,
+        after: Option<&'a ScheduleId>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<StoredSchedule>, StoreError>> {
+        Layer::schedules(self, after, limit)
+    }
+
+    fn due_schedules(
+        &self,
+        until: Timestamp,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<(Timestamp, ScheduleId)>, StoreError>> {
+        Layer::due_schedules(self, until, limit)
+    }
+
+    fn remove_schedule<'a>(
+        &'a self,
+        id: &'a ScheduleId,
+        version: u64,
+        epoch: u64,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        Layer::remove_schedule(self, id, version, epoch)
     }
 
     fn verify(&self) -> BoxFuture<'_, Result<VerifyReport, StoreError>> {

@@ -6,6 +6,7 @@
 //! disk and does not group commits.
 
 mod leases;
+mod schedules;
 mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,11 +16,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use self::leases::Leases;
+use self::schedules::Schedules;
 use super::{
-    Claim, Damage, GraphHash, Head, Holds, ListPage, ListQuery, NamesGraphs, Record, RunSummary, Snapshot,
-    Store, StoreCaps, StoreError, Swept, Transition, VerifyReport, WholeRun, page_len,
+    Claim, Damage, GraphHash, Head, Holds, ListPage, ListQuery, MAX_PAGE, NamesGraphs, Record, RunSummary,
+    SchedulePut, Snapshot, Store, StoreCaps, StoreError, StoredSchedule, Swept, Transition, VerifyReport,
+    WholeRun, page_len,
 };
-use crate::id::{RunId, StoreId, WorkerId};
+use crate::id::{RunId, ScheduleId, StoreId, WorkerId};
 use crate::time::{BoxFuture, Timestamp};
 
 /// What a fault hook does to one commit.
@@ -67,6 +70,7 @@ struct Data {
     created: BTreeSet<(Timestamp, RunId)>,
     due: BTreeSet<(Timestamp, RunId)>,
     graphs: BTreeMap<GraphHash, Vec<u8>>,
+    schedules: Schedules,
     commits: u64,
     holds: Holds,
 }
@@ -171,6 +175,22 @@ impl MemoryStore {
         change(&mut data)
     }
 
+    /// Changes data as [`Self::change`] does, by what was decided in an epoch of the store.
+    fn decided<T>(
+        &self,
+        epoch: u64,
+        change: impl FnOnce(&mut Data) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.change(|data| {
+            if epoch != data.epoch {
+                return Err(StoreError::Fenced { epoch: data.epoch });
+            }
+            let done = change(data)?;
+            data.commits += 1;
+            Ok(done)
+        })
+    }
+
     /// Looks at the claims of a shared store; `alone` is the answer of one with a single owner.
     fn owned<T>(
         &self,
@@ -229,6 +249,9 @@ fn write(data: &mut Data, mut transition: Transition) -> Result<u64, StoreError>
     check_epoch(data, &transition.run, transition.epoch)?;
     let found = data.runs.get(&transition.run).map(|run| run.seq);
     let seq = transition.expect.check(&transition.run, found)?;
+    if let Some(schedule) = transition.schedule.take() {
+        data.schedules.put(schedule)?;
+    }
 
     let run = data.runs.entry(transition.run.clone()).or_default();
     let created = transition.summary.created;
@@ -326,6 +349,7 @@ fn verify(data: &Data) -> VerifyReport {
             what: "the due index has an item of no run".to_owned(),
         });
     }
+    report.damage.extend(data.schedules.verify());
     report
 }
 
@@ -461,6 +485,45 @@ impl Store for MemoryStore {
 
     fn sweep(&self, names: NamesGraphs) -> BoxFuture<'_, Result<Swept, StoreError>> {
         Box::pin(async move { self.change(|data| whole::sweep(data, names)) })
+    }
+
+    fn put_schedule(&self, put: SchedulePut, epoch: u64) -> BoxFuture<'_, Result<u64, StoreError>> {
+        Box::pin(async move {
+            put.check()?;
+            self.decided(epoch, |data| data.schedules.put(put))
+        })
+    }
+
+    fn schedule<'a>(
+        &'a self,
+        id: &'a ScheduleId,
+    ) -> BoxFuture<'a, Result<Option<StoredSchedule>, StoreError>> {
+        Box::pin(async move { self.read(|data| Ok(data.schedules.get(id))) })
+    }
+
+    fn schedules<'a>(
+        &'a self,
+        after: Option<&'a ScheduleId>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<StoredSchedule>, StoreError>> {
+        Box::pin(async move { self.read(|data| Ok(data.schedules.page(after, limit.min(MAX_PAGE)))) })
+    }
+
+    fn due_schedules(
+        &self,
+        until: Timestamp,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<(Timestamp, ScheduleId)>, StoreError>> {
+        Box::pin(async move { self.read(|data| Ok(data.schedules.due(until, limit))) })
+    }
+
+    fn remove_schedule<'a>(
+        &'a self,
+        id: &'a ScheduleId,
+        version: u64,
+        epoch: u64,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move { self.decided(epoch, |data| data.schedules.remove(id, version)) })
     }
 
     fn verify(&self) -> BoxFuture<'_, Result<VerifyReport, StoreError>> {

@@ -52,6 +52,9 @@ impl Transition {
         if let Some((hash, bytes)) = &self.graph {
             check_graph(hash, bytes)?;
         }
+        if let Some(schedule) = &self.schedule {
+            schedule.check()?;
+        }
         if self.events == 0 {
             return Err(StoreError::Invalid("a transition must hold at least one event".to_owned()));
         }

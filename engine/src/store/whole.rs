@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::{GraphHash, Head, MAX_RECORD_BYTES, Record, RunSummary, StoreError};
+use super::{GraphHash, Head, MAX_RECORD_BYTES, Record, RunSummary, StoreError, StoredSchedule};
 use crate::id::RunId;
 use crate::time::Timestamp;
 
@@ -29,6 +29,8 @@ pub struct SnapshotHead {
 pub struct Snapshot {
     /// The heads.
     pub heads: Vec<SnapshotHead>,
+    /// The schedules of the same instant, whole, by name.
+    pub schedules: Vec<StoredSchedule>,
     /// Keeps the store from removing anything.
     pub hold: Hold,
 }

@@ -107,6 +107,7 @@ impl HistoryBuilder {
                 request: start.request,
                 parent: None,
                 forked_from: None,
+                scheduled: None,
                 shapes: Default::default(),
             },
         };
@@ -347,6 +348,7 @@ impl HistoryBuilder {
                 summary: self.summary(),
                 due: next_wake(&self.state, Timestamp::default()),
                 graph,
+                schedule: None,
             };
             expect = Expect::At { seq: store.commit(transition).await? };
             left = rest;
@@ -441,6 +443,7 @@ impl HistoryBuilder {
             generation: generation + u32::from(changed),
             effect,
             probed,
+            owns_nothing: false,
             input,
             deadline: None,
         });

@@ -41,6 +41,10 @@ pub struct Behaviour {
     pub duplicates: Duplicates,
     /// The status for an object that is not there; without it 404, and 500 for connections.
     pub missing_status: Option<u16>,
+    /// What the synchronisation of a dataset does with the metastore.
+    pub metastore_sync: MetastoreSync,
+    /// Parameters that DSS writes to tables; `{project}` and `{dataset}` stand for the dataset's.
+    pub metastore_parameters: BTreeMap<String, String>,
     /// Other spellings of what nobody could verify: name to what this DSS writes. See `spelling`.
     pub spellings: BTreeMap<String, String>,
 }
@@ -61,6 +65,8 @@ impl Default for Behaviour {
             html_errors: false,
             duplicates: Duplicates::Refused400,
             missing_status: None,
+            metastore_sync: MetastoreSync::Full,
+            metastore_parameters: BTreeMap::new(),
             spellings: BTreeMap::new(),
         }
     }
@@ -114,6 +120,18 @@ pub enum StartReply {
     Drops,
     /// 200 with `messages.error: true`, and nothing was made.
     Fails,
+}
+
+/// What the synchronisation of a dataset does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MetastoreSync {
+    /// The table and its partitions are as the dataset is.
+    Full,
+    /// Partitions that are no longer there stay.
+    AddsOnly,
+    /// It answers, and nothing happens.
+    Nothing,
 }
 
 /// What becomes of creating what is there.

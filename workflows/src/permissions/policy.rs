@@ -67,7 +67,12 @@ pub fn policy(permissions: &[Permission]) -> Value {
         list.push(Value::Object(statement));
     }
     list.sort_by_key(|s| (s["Action"].to_string(), s["Resource"].to_string()));
-    json!({ "Version": "2012-10-17", "Statement": list })
+    document(&list)
+}
+
+/// A policy document of these statements.
+pub(super) fn document(statements: &[Value]) -> Value {
+    json!({ "Version": "2012-10-17", "Statement": statements })
 }
 
 /// The size of a policy as IAM counts it.

@@ -1,9 +1,11 @@
 //! The policies of the shipped sites.
 
 use dssflow_activities::aws::permissions as declared;
+use dssflow_activities::secret::{SecretRef, SecretSink};
 use serde_json::Value;
 
 use super::*;
+use crate::site::ApiKey;
 
 const PLUGIN: &str = include_str!("../../examples/site.yaml");
 const SDK: &str = include_str!("../../examples/site-sdk.yaml");
@@ -67,23 +69,117 @@ fn resources_name_the_site_and_deletes_ask_for_its_mark() {
     assert!(own.iter().all(|p| !p.resources.is_empty() && !p.why.is_empty()));
 }
 
-#[test]
-fn policies_fit_and_are_the_same_each_time() {
-    for text in [PLUGIN, SDK] {
-        let site = site(text);
-        for principal in principals(&site) {
-            let made = policy(&needed_by(&site, &principal));
-            assert_eq!(made, policy(&needed_by(&site, &principal)));
-            // With all that preflight asks, dssflow's own takes two managed policies; the command says so.
-            assert!(size(&made) <= 2 * MANAGED_POLICY_LIMIT, "{principal}: {} characters", size(&made));
-            let alone = |statement: &Value| size(statement) < MANAGED_POLICY_LIMIT / 2;
-            assert!(made["Statement"].as_array().is_some_and(|list| list.iter().all(alone)), "{principal}");
-            for statement in made["Statement"].as_array().expect("statements") {
-                assert_eq!(statement["Effect"], "Allow");
-                let all = |v: &Value| v == "*";
-                assert!(!(all(&statement["Action"]) && all(&statement["Resource"])));
+/// The site with everything switched on that asks for rights, and `pairs` connections.
+fn with_everything(text: &str, pairs: usize) -> Site {
+    let mut site = site(text);
+    let launch = serde_json::json!({
+        "subnet": "subnet-0a1b2c3d4e5f60718",
+        "instance_profile": "dss-host",
+        "public_key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPXh0Zk3mWm5c0zY9bq1a2b3c4d5e6f7a8b9c0d1e2f3 me@here",
+    });
+    site.host.launch = Some(serde_json::from_value(launch).expect("a launch"));
+    site.host.instance = None;
+    site.verify.smoke = true;
+    site.dss.user_isolation = true;
+    let secret = |name: &str| SecretRef::SecretsManager { secrets_manager: name.to_owned(), key: None };
+    site.dss.admin_password = secret("dss/admin");
+    site.dss.license = Some(SecretRef::Ssm { ssm: "/dss/license".to_owned() });
+    site.dss.api_key =
+        ApiKey::Sink { sink: SecretSink::SecretsManager { secrets_manager: "dss/key".to_owned() } };
+    site.aws.credentials = Some("ops".to_owned());
+    let [first, ..] = site.connections.as_slice() else { panic!("the example has connections") };
+    let first = first.clone();
+    site.connections = (0..pairs)
+        .map(|n| {
+            let mut connection = first.clone();
+            connection.name = format!("s3-{n}");
+            connection.bucket = format!("acme-with-a-rather-long-name-{n}");
+            connection.glue_database = format!("database_{n}");
+            connection.credentials = format!("set-{n}");
+            let athena = connection.athena.as_mut().expect("the first one has a pair");
+            athena.name = format!("athena-{n}");
+            athena.workgroup = format!("workgroup-{n}");
+            connection
+        })
+        .collect();
+    for n in 0..pairs {
+        let set = Credentials::Static {
+            access_key_id: secret(&format!("dss/a-set-{n}")),
+            secret_access_key: secret(&format!("dss/b-set-{n}")),
+            session_token: None,
+        };
+        site.credentials.insert(format!("set-{n}"), set);
+    }
+    site.glue.connection = Some("s3-0".to_owned());
+    site
+}
+
+/// Every action with everything it is allowed on and under which condition.
+fn allowed(policies: &[Value]) -> BTreeSet<(String, String, String)> {
+    let many = |value: &Value| match value {
+        Value::Array(list) => list.iter().map(ToString::to_string).collect(),
+        one => vec![one.to_string()],
+    };
+    let statements = policies.iter().flat_map(|policy| policy["Statement"].as_array().expect("statements"));
+    let mut all = BTreeSet::new();
+    for statement in statements {
+        assert_eq!(statement["Effect"], "Allow");
+        assert!(statement["Action"] != "*", "{statement}");
+        for action in many(&statement["Action"]) {
+            for resource in many(&statement["Resource"]) {
+                all.insert((action.clone(), resource, statement["Condition"].to_string()));
             }
         }
+    }
+    all
+}
+
+#[test]
+fn every_document_is_one_that_iam_takes_and_together_they_are_the_policy() {
+    let mut parts = BTreeSet::new();
+    for (mode, text) in [("dss-plugin", PLUGIN), ("sdk", SDK)] {
+        for (what, site, most) in [
+            ("as shipped", site(text), 3),
+            ("everything", with_everything(text, 2), 4),
+            // More than IAM attaches without a quota that was raised; the command says so.
+            ("everything and many connections", with_everything(text, 80), 20),
+        ] {
+            let needed = needed(&site);
+            let of =
+                |who: &Principal| needed.iter().filter(|p| p.principal == *who).cloned().collect::<Vec<_>>();
+            let all = policies(&site);
+            assert_eq!(all, policies(&site), "the same each time");
+            for (principal, made) in all {
+                for Document { name, policy } in &made {
+                    let size = size(policy);
+                    assert!(size <= MANAGED_POLICY_LIMIT, "{mode}, {what}: {name} has {size} characters");
+                    assert_eq!(policy["Version"], "2012-10-17");
+                    parts.insert(name.clone());
+                }
+                assert!(made.len() <= most, "{mode}, {what}: {principal} has {}", made.len());
+                let policies: Vec<Value> = made.into_iter().map(|document| document.policy).collect();
+                assert_eq!(
+                    allowed(&policies),
+                    allowed(&[policy(&of(&principal))]),
+                    "{mode}, {what}: {principal}"
+                );
+            }
+        }
+    }
+    for part in ["dssflow:look", "dssflow:machines", "dssflow:data", "dssflow:data-2", "service-user"] {
+        assert!(parts.contains(part), "{part} is not among {parts:?}");
+    }
+}
+
+#[test]
+fn what_looks_is_apart_from_what_changes() {
+    let site = with_everything(SDK, 2);
+    let made = documents(&Principal::Dssflow, &needed_by(&site, &Principal::Dssflow));
+    let look = made.iter().find(|document| document.name == "dssflow:look").expect("it is large");
+    for (action, ..) in allowed(std::slice::from_ref(&look.policy)) {
+        let (_, operation) = action.trim_matches('"').split_once(':').expect("service:Operation");
+        let looks = ["Describe", "Get", "List", "Simulate"].iter().any(|verb| operation.starts_with(verb));
+        assert!(looks, "{action} is among what only looks");
     }
 }
 

@@ -66,6 +66,7 @@ impl Sim {
                 request: request(),
                 parent: None,
                 forked_from: None,
+                scheduled: None,
                 shapes: BTreeMap::new(),
             },
         };
@@ -227,6 +228,7 @@ impl Sim {
             generation: s.generation + u32::from(changed),
             effect,
             probed,
+            owns_nothing: false,
             input,
             deadline: None,
         });

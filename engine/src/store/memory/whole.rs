@@ -11,7 +11,11 @@ use crate::store::{
 
 pub(super) fn snapshot(data: &Data) -> Snapshot {
     let head = |(run, at): (&RunId, &Run)| SnapshotHead { run: run.clone(), seq: at.seq, due: at.due };
-    Snapshot { heads: data.runs.iter().map(head).collect(), hold: data.holds.hold() }
+    Snapshot {
+        heads: data.runs.iter().map(head).collect(),
+        schedules: data.schedules.page(None, usize::MAX),
+        hold: data.holds.hold(),
+    }
 }
 
 pub(super) fn put_graph(data: &mut Data, hash: &GraphHash, bytes: Vec<u8>) -> Result<(), StoreError> {
