@@ -10,6 +10,7 @@ use dssflow_engine::store::ListQuery;
 use dssflow_sandbox::{SandboxOptions, World as Sandbox};
 use dssflow_workflows::{Site, Workflow};
 
+use super::ground::{Ground, chosen_id};
 use crate::args::{FollowFormat, RunArgs};
 use crate::catalog::{self, MadeOf};
 use crate::config::{self, Settings};
@@ -34,25 +35,15 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandR
         MadeOf::SiteAndRuns => return Box::pin(super::teardown::run(ui, settings, args)).await,
         MadeOf::Images => return Box::pin(super::image::run(ui, settings, args)).await,
     }
-    let id =
-        args.id.map(RunId::new).transpose().map_err(|e| CommandError::new(Code::Usage, e.to_string()))?;
+    let id = chosen_id(args.id.as_deref())?;
     let plan = args.plan.as_deref().map(SavedPlan::read).transpose()?;
-    let (mut site, sandbox) = match (&plan, &args.file) {
+    let chosen = match (&plan, &args.file) {
         // A plan holds its site.
         (Some(plan), None) => (planned_site(plan)?, sandbox_if(ui, settings, args.sandbox).await?),
         (_, file) => choose_site(ui, settings, file.as_deref(), &args.set, args.sandbox).await?,
     };
-    if let Some(parallelism) = args.parallelism {
-        site.parallelism = parallelism;
-    }
+    let Ground { site, sandbox } = Ground::of(settings, chosen, args.parallelism).await?;
     let workflow = catalog::build(&args.workflow, &site)?;
-    let sandbox = match sandbox {
-        Some(sandbox) => Some(sandbox),
-        None => sandbox_behind(settings, &site).await?,
-    };
-    if let Some(sandbox) = &sandbox {
-        world::must_be_inside(&site, sandbox)?;
-    }
     let free = args.yes || sandbox.is_some();
     if !free && !ui.can_ask() {
         ui.confirm("This makes things in AWS that cost, and")?;

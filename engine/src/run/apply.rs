@@ -134,6 +134,7 @@ fn new_step(missing: u32) -> StepState {
         probed: false,
         replacing: false,
         unproven: false,
+        adopt: false,
         asked: false,
         input: None,
         past_inputs: Vec::new(),
