@@ -23,7 +23,6 @@ use crate::spec::{About, Spec};
 use crate::takeovers;
 use crate::ui::{Ui, one_line};
 use crate::world::{self, SANDBOX_LABEL, World};
-use crate::{progress, renewal};
 
 /// How many ids are tried for a site's next run.
 const MAX_RUNS_OF_A_SITE: u32 = 100_000;
@@ -72,10 +71,6 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandR
     let store = session.engine().store().id().to_string();
     world.preflight(ui, &site, &workflow.graph, Some(store)).await?;
     banner(ui, &site, &identity.principal_arn, world.sandbox.as_ref(), settings);
-    let expected = dssflow_workflows::expected_duration(&workflow.graph);
-    if let Some(warning) = renewal::too_short(&world.clients, expected, progress::now()).await {
-        ui.note(&format!("warning: {warning}"));
-    }
     if !free {
         ui.confirm("Make this?")?;
     }

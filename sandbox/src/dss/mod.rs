@@ -20,6 +20,7 @@ mod connections;
 mod general;
 mod people;
 mod plugins;
+mod pods;
 mod projects;
 mod recipes;
 mod reply;
