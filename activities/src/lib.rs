@@ -7,9 +7,11 @@ pub mod clients;
 pub mod credentials;
 pub mod docker;
 pub mod dss;
+pub mod glue;
 pub mod host;
 pub mod preflight;
 pub mod secret;
+pub mod wildcard;
 
 use dssflow_engine::activity::{ActivityRegistry, RegistryError};
 
@@ -21,5 +23,6 @@ pub fn register_all(registry: &mut ActivityRegistry) -> Result<(), RegistryError
     aws::register(registry)?;
     docker::register(registry)?;
     host::register(registry)?;
-    dss::register(registry)
+    dss::register(registry)?;
+    glue::register(registry)
 }

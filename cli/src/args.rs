@@ -10,6 +10,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::error::{Code, CommandError, CommandResult};
+
 pub(crate) use dss::{CaptureArgs, CaptureKind, DssCommand};
 pub(crate) use operate::{
     CompleteArgs, ForkArgs, GateArgs, MarkArgs, RerunArgs, RetryArgs, SignalArgs, SkipArgs, StepRef,
@@ -72,7 +74,7 @@ pub(crate) enum ErrorFormat {
 pub(crate) enum Command {
     /// Start a run of a workflow, or go on with the unfinished run of the same site
     #[command(
-        after_help = "Examples:\n  dssflow run bootstrap -f site.yaml\n  dssflow run bootstrap --sandbox\n  dssflow run bootstrap --plan plan.json"
+        after_help = "Examples:\n  dssflow run bootstrap -f site.yaml\n  dssflow run bootstrap --sandbox\n  dssflow run bootstrap --plan plan.json\n  dssflow run glue-resync -f site.yaml --dry-run\n  dssflow run glue-resync --dataset SALES.orders"
     )]
     Run(RunArgs),
     /// Look whether the world fits a site, before anything is made; `run` does it by itself
@@ -85,7 +87,7 @@ pub(crate) enum Command {
     /// Show what a run would do, step by step, without changing anything
     #[command(
         after_help = "Signs: + create, ~ update, = adopt, - delete, ? gate, > in progress outside, . nothing, ! conflict or cannot tell.\n\n\
-                      Examples:\n  dssflow plan bootstrap -f site.yaml\n  dssflow plan bootstrap --sandbox --detailed-exitcode\n  dssflow plan bootstrap --out plan.json\n  dssflow plan bootstrap --iam-policy connection:s3-main"
+                      Examples:\n  dssflow plan bootstrap -f site.yaml\n  dssflow plan bootstrap --sandbox --detailed-exitcode\n  dssflow plan bootstrap --out plan.json\n  dssflow plan bootstrap --iam-policy connection:s3-main\n  dssflow plan glue-resync --connection s3-main"
     )]
     Plan(PlanArgs),
     /// Go on with a run where it is: after a crash, a pause or a failure
@@ -181,7 +183,9 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Dss(DssCommand),
     /// Write a commented site file to start from
-    #[command(after_help = "Examples:\n  dssflow init bootstrap -o site.yaml")]
+    #[command(
+        after_help = "Examples:\n  dssflow init bootstrap -o site.yaml\n  dssflow init glue-resync -o resync.yaml"
+    )]
     Init(InitArgs),
     /// Print the version
     #[command(after_help = "Examples:\n  dssflow version")]
@@ -217,7 +221,43 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) sandbox: bool,
     #[command(flatten)]
+    pub(crate) select: SelectArgs,
+    #[command(flatten)]
     pub(crate) output: FollowOutput,
+}
+
+/// What a resync looks at, and whether it changes anything.
+#[derive(Debug, Default, Args)]
+pub(crate) struct SelectArgs {
+    /// glue-resync: change nothing, only report what differs
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// glue-resync: only this dataset, as PROJECT.name, with * (may be repeated)
+    #[arg(long, value_name = "DATASET")]
+    pub(crate) dataset: Vec<String>,
+    /// glue-resync: only datasets on this S3 connection of DSS, with * (may be repeated)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) connection: Vec<String>,
+}
+
+impl RunArgs {
+    /// Refuses what only a resync takes.
+    ///
+    /// # Errors
+    /// When it was given.
+    pub(crate) fn must_select_nothing(&self) -> CommandResult<()> {
+        let SelectArgs { dry_run, dataset, connection } = &self.select;
+        let given = [
+            (*dry_run, "--dry-run"),
+            (!dataset.is_empty(), "--dataset"),
+            (!connection.is_empty(), "--connection"),
+        ];
+        match given.iter().find(|(given, _)| *given) {
+            None => Ok(()),
+            Some((_, flag)) => Err(CommandError::new(Code::Usage, format!("{flag} is for glue-resync"))
+                .hint(format!("what {} would do: `dssflow plan {}`", self.workflow, self.workflow))),
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use dssflow_engine::id::WorkflowName;
 use dssflow_engine::workflow::Definition;
-use dssflow_workflows::{ImageSpec, Site, Workflow, bootstrap};
+use dssflow_workflows::{ImageSpec, ResyncSpec, Site, Workflow, bootstrap};
 use serde_json::Value;
 
 use crate::error::{Code, CommandError, CommandResult};
@@ -33,6 +33,8 @@ pub(crate) enum MadeOf {
     SiteAndRuns,
     /// A file of images.
     Images,
+    /// What a resync takes of a site, or a file with just that.
+    Resync,
 }
 
 /// All workflows.
@@ -50,6 +52,12 @@ pub(crate) const ALL: &[Entry] = &[
         made_of: MadeOf::SiteAndRuns,
     },
     Entry {
+        name: dssflow_workflows::glue_resync::NAME,
+        version: dssflow_workflows::glue_resync::VERSION,
+        title: "Brings the Glue Data Catalog to what DSS says of its datasets on S3, or reports what differs",
+        made_of: MadeOf::Resync,
+    },
+    Entry {
         name: dssflow_workflows::image::NAME,
         version: dssflow_workflows::image::VERSION,
         title: "Images from Dockerfiles, built by this machine's Docker and pushed to ECR or another registry",
@@ -61,6 +69,9 @@ pub(crate) const ALL: &[Entry] = &[
 const EXAMPLE: &str = include_str!("../../workflows/examples/site.yaml");
 /// A file of images to start from.
 pub(crate) const EXAMPLE_IMAGES: &str = include_str!("../../workflows/examples/image.yaml");
+
+/// A file with what a resync takes to start from.
+pub(crate) const EXAMPLE_RESYNC: &str = include_str!("../../workflows/examples/resync.yaml");
 
 /// The workflow of that name.
 ///
@@ -92,6 +103,37 @@ pub(crate) fn read_site(file: &Path, set: &[String]) -> CommandResult<Site> {
         }
     })?;
     parse_site(&text, &file.display().to_string(), set)
+}
+
+/// Reads and checks what a resync takes: of a site file, or of a file with just that.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub(crate) fn read_resync(file: &Path, set: &[String]) -> CommandResult<ResyncSpec> {
+    let name = file.display().to_string();
+    let text = std::fs::read_to_string(file).map_err(|e| {
+        CommandError::new(Code::File, format!("the file {name} cannot be read"))
+            .why(e)
+            .hint("`dssflow init glue-resync -o resync.yaml` writes one; a site file does as well")
+    })?;
+    let spec = dssflow_workflows::glue_resync::parse(&text, &name)?;
+    if set.is_empty() {
+        return Ok(spec);
+    }
+    let mut value: Value = serde_saphyr::from_str(&text)
+        .map_err(|e| CommandError::new(Code::WrongSite, format!("{name} is no YAML")).why(e))?;
+    for setting in set {
+        apply_setting(&mut value, setting)?;
+    }
+    Ok(dssflow_workflows::glue_resync::parse(&value.to_string(), &format!("{name} with --set"))?)
+}
+
+/// The shipped example of a resync.
+///
+/// # Errors
+/// Never: it is tested.
+pub(crate) fn example_resync() -> CommandResult<ResyncSpec> {
+    Ok(dssflow_workflows::glue_resync::parse(EXAMPLE_RESYNC, "the shipped example")?)
 }
 
 /// Reads and checks a file of images with the values of `--set` put in; contexts are as it sees them.
@@ -207,6 +249,7 @@ pub(crate) fn build(name: &str, site: &Site) -> CommandResult<Workflow> {
         )
         .hint("what they made: `dssflow resources ls`")
         .hint(format!("`dssflow run {name}` shows what goes before it asks"))),
+        MadeOf::Resync => Ok(dssflow_workflows::glue_resync(&ResyncSpec::from(site))),
         MadeOf::Images => {
             Err(CommandError::new(Code::Usage, format!("workflow {name} is not made of a site"))
                 .hint("name its own file with -f"))
@@ -220,6 +263,15 @@ pub(crate) fn image_definition() -> Definition {
     Definition::computed(name, dssflow_workflows::image::VERSION, |input| {
         let spec: ImageSpec = serde_json::from_value(input.clone()).map_err(|e| e.to_string())?;
         Ok(dssflow_workflows::image(&spec).graph)
+    })
+}
+
+/// The workflow `glue-resync` as this version has it, as [`definition`] for bootstrap.
+pub(crate) fn resync_definition() -> Definition {
+    let name = WorkflowName::new(dssflow_workflows::glue_resync::NAME).expect("a name of ours");
+    Definition::computed(name, dssflow_workflows::glue_resync::VERSION, |input| {
+        let spec: ResyncSpec = serde_json::from_value(input.clone()).map_err(|e| e.to_string())?;
+        Ok(dssflow_workflows::glue_resync(&spec).graph)
     })
 }
 

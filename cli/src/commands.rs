@@ -18,6 +18,7 @@ pub(crate) mod prune;
 mod resources;
 mod restore;
 mod resume;
+mod resync;
 mod rollback;
 mod run;
 mod runs;

@@ -24,6 +24,7 @@ use crate::catalog;
 use crate::config::{self, Settings};
 use crate::control::server::{self, ControlServer};
 use crate::describe;
+use crate::drift_report;
 use crate::error::{Code, CommandError, CommandResult, Exit};
 use crate::launch;
 use crate::owner;
@@ -102,6 +103,7 @@ pub(crate) fn engine_with(
         .functions(functions)
         .definition(catalog::definition())
         .definition(catalog::image_definition())
+        .definition(catalog::resync_definition())
         .launcher(launch::Checker)
         .build())
 }
@@ -173,6 +175,12 @@ impl<'a> Session<'a> {
                 Box::pin(world::connect(site, sandbox)).await?
             }
             Spec::Images(images) => world::connect_images(images).await?,
+            Spec::Resync(spec) => {
+                if let Some(sandbox) = &sandbox {
+                    world::resync_must_be_inside(spec, sandbox)?;
+                }
+                Box::pin(world::connect_resync(spec, sandbox)).await?
+            }
         };
         if About::from(&spec).account().is_some() {
             let identity = world.identify(&spec).await?;
@@ -222,6 +230,8 @@ impl<'a> Session<'a> {
         };
         let read = if workflow.as_str() == dssflow_workflows::image::NAME {
             serde_json::from_value(input).map(|images| Spec::Images(Box::new(images)))
+        } else if workflow.as_str() == dssflow_workflows::glue_resync::NAME {
+            serde_json::from_value(input).map(|spec| Spec::Resync(Box::new(spec)))
         } else {
             let site = dssflow_workflows::teardown::site_in(workflow.as_str(), &input).clone();
             serde_json::from_value(site).map(|site| Spec::Site(Box::new(site)))
@@ -425,6 +435,7 @@ pub(crate) fn summary(
             dssflow_workflows::wired_not_exercised(site).into_iter().map(|l| format!("  {}", one_line(&l))),
         );
     }
+    lines.extend(drift_report::of_run(ui, settings, view));
     lines.extend(remains(settings, view));
     lines.extend(commands(settings, view, exit));
     ui.out(&lines.join("\n"));

@@ -44,6 +44,17 @@ pub(crate) fn prepare(name: &str, input: &Value) -> CommandResult<Prepared> {
             let spec: ImageSpec = dssflow_workflows::image::parse(&input.to_string(), &what)?;
             Ok(Prepared { workflow: dssflow_workflows::image(&spec), spec: Spec::Images(Box::new(spec)) })
         }
+        MadeOf::Resync => {
+            let spec =
+                dssflow_workflows::glue_resync::parse(&input.to_string(), &what).map_err(|mut errors| {
+                    errors.problems.iter_mut().for_each(|problem| problem.line = None);
+                    errors
+                })?;
+            Ok(Prepared {
+                workflow: dssflow_workflows::glue_resync(&spec),
+                spec: Spec::Resync(Box::new(spec)),
+            })
+        }
         MadeOf::SiteAndRuns => Err(CommandError::new(
             Code::Usage,
             format!("workflow {name} is made of the runs that it takes back, so somebody has to be there"),

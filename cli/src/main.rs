@@ -18,6 +18,7 @@ mod commands;
 mod config;
 mod control;
 mod describe;
+mod drift_report;
 mod drive;
 mod error;
 mod iam_policy;

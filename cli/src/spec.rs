@@ -1,7 +1,7 @@
 //! What a run was made from: a site, or a file of images. Most of the command only wants to know which account it is
 //! about, and says more of a site.
 
-use dssflow_workflows::{ImageSpec, Site};
+use dssflow_workflows::{ImageSpec, ResyncSpec, Site};
 
 /// What a run was made from, as its history has it.
 #[derive(Debug)]
@@ -10,6 +10,8 @@ pub(crate) enum Spec {
     Site(Box<Site>),
     /// Images.
     Images(Box<ImageSpec>),
+    /// What a resync takes of a site.
+    Resync(Box<ResyncSpec>),
 }
 
 /// What a run is about, looked at.
@@ -19,6 +21,8 @@ pub(crate) enum About<'a> {
     Site(&'a Site),
     /// Images.
     Images(&'a ImageSpec),
+    /// What a resync takes of a site.
+    Resync(&'a ResyncSpec),
 }
 
 impl<'a> About<'a> {
@@ -26,7 +30,7 @@ impl<'a> About<'a> {
     pub(crate) fn site(self) -> Option<&'a Site> {
         match self {
             Self::Site(site) => Some(site),
-            Self::Images(_) => None,
+            Self::Images(_) | Self::Resync(_) => None,
         }
     }
 
@@ -35,6 +39,7 @@ impl<'a> About<'a> {
         match self {
             Self::Site(site) => Some(dssflow_workflows::required_account(site)),
             Self::Images(images) => images.account().map(|(account, _)| account),
+            Self::Resync(spec) => Some(&spec.expected_account),
         }
     }
 }
@@ -51,11 +56,18 @@ impl<'a> From<&'a ImageSpec> for About<'a> {
     }
 }
 
+impl<'a> From<&'a ResyncSpec> for About<'a> {
+    fn from(spec: &'a ResyncSpec) -> Self {
+        Self::Resync(spec)
+    }
+}
+
 impl<'a> From<&'a Spec> for About<'a> {
     fn from(spec: &'a Spec) -> Self {
         match spec {
             Spec::Site(site) => Self::Site(site),
             Spec::Images(images) => Self::Images(images),
+            Spec::Resync(spec) => Self::Resync(spec),
         }
     }
 }

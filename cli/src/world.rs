@@ -15,7 +15,7 @@ use dssflow_engine::id::RunId;
 use dssflow_engine::run::view::RunView;
 use dssflow_sandbox::World as Sandbox;
 use dssflow_workflows::site::Transport;
-use dssflow_workflows::{ImageSpec, Site};
+use dssflow_workflows::{ImageSpec, ResyncSpec, Site};
 
 use crate::commands;
 use crate::error::{Code, CommandError, CommandResult, Exit};
@@ -121,6 +121,64 @@ pub(crate) async fn connect(site: &Site, sandbox: Option<Sandbox>) -> CommandRes
                 None => Some(HostRoute::open(&ssh, &site.dss_url(), site.dss.port).await.map_err(unusable)?),
             };
             (Arc::new(ssh), route)
+        }
+    };
+    Ok(World { clients, host: HostHandle(host), route, sandbox })
+}
+
+/// Refuses a resync that is to run in the sandbox and points out of it.
+///
+/// # Errors
+/// When its AWS or its DSS is not the sandbox's.
+pub(crate) fn resync_must_be_inside(spec: &ResyncSpec, sandbox: &Sandbox) -> CommandResult<()> {
+    let mut outside = Vec::new();
+    if spec.aws.endpoint_url.as_ref() != Some(&sandbox.aws_endpoint) {
+        outside.push(format!("aws.endpoint_url is not {}", sandbox.aws_endpoint));
+    }
+    if spec.dss.url.trim_end_matches('/') != sandbox.dss_url.trim_end_matches('/') || spec.dss.ssh.is_some() {
+        outside.push(format!("dss.url does not lead to {}", sandbox.dss_url));
+    }
+    if outside.is_empty() {
+        return Ok(());
+    }
+    let mut error =
+        CommandError::new(Code::WrongSite, "the file points out of the sandbox; nothing was changed");
+    error.why = outside;
+    Err(error.hint(format!("start from the site that fits this sandbox: {}", sandbox.site_yaml.display())))
+}
+
+/// Makes the world of a resync: AWS, and the way to DSS.
+///
+/// # Errors
+/// When a secret cannot be read, or DSS's host cannot be reached.
+pub(crate) async fn connect_resync(spec: &ResyncSpec, sandbox: Option<Sandbox>) -> CommandResult<World> {
+    let mut config = ClientsConfig::new(&spec.region);
+    config.endpoint_url.clone_from(&spec.aws.endpoint_url);
+    config.imds_endpoint.clone_from(&spec.aws.imds_endpoint);
+    if let Some(name) = &spec.aws.credentials {
+        let source = spec.credential_source(name).ok_or_else(|| {
+            CommandError::new(Code::WrongSite, format!("there are no usable credentials named {name:?}"))
+        })?;
+        config.source = Some(source);
+    }
+    let clients = AwsClients::connect(&config).await;
+    let unusable = |e: HostError| CommandError::new(Code::HostUnusable, e.to_string());
+    let (host, route): (Arc<dyn Host>, _) = match &spec.dss.ssh {
+        None => (Arc::new(LocalHost::new(Vec::new())), None),
+        Some(way) => {
+            let target = SshTarget {
+                host: way.address.clone(),
+                user: way.user.clone(),
+                port: way.port,
+                identity_file: way.identity_file.as_ref().map(PathBuf::from),
+                config_file: way.config.as_ref().map(PathBuf::from),
+                wrapper: Vec::new(),
+            };
+            let ssh = SshHost::new(target).map_err(unusable)?;
+            let port = spec.dss.url.rsplit(':').next().and_then(|p| p.trim_end_matches('/').parse().ok());
+            let port = port.unwrap_or(if spec.dss.url.starts_with("https") { 443 } else { 80 });
+            let route = HostRoute::open(&ssh, &spec.dss.url, port).await.map_err(unusable)?;
+            (Arc::new(ssh), Some(route))
         }
     };
     Ok(World { clients, host: HostHandle(host), route, sandbox })
@@ -234,6 +292,25 @@ impl World {
             self.clients.clone(),
             self.host.clone(),
         )
+    }
+
+    /// The same before a resync.
+    pub(crate) fn look_resync(&self, spec: &ResyncSpec) -> preflight::Look {
+        preflight::Look::new(
+            dssflow_workflows::preflight_resync(spec),
+            self.clients.clone(),
+            self.host.clone(),
+        )
+    }
+
+    /// Looks whether a resync can work before it begins.
+    ///
+    /// # Errors
+    /// Everything that stands against the run.
+    pub(crate) async fn preflight_resync(&self, ui: &Ui, spec: &ResyncSpec) -> CommandResult<()> {
+        let only = dssflow_workflows::RESYNC_CHECKS.map(str::to_owned);
+        let report = Box::pin(preflight::run(&self.look_resync(spec), &only)).await;
+        commands::preflight::judge(ui, &report)
     }
 
     /// Looks whether the world fits before anything is made. Warnings are said and no more.

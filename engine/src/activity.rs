@@ -75,6 +75,11 @@ pub trait Activity: Send + Sync + 'static {
     /// Whether [`Activity::probe`] is implemented. Registering a Create or Update without one is an error.
     const HAS_PROBE: bool = false;
 
+    /// Whether what it does is the run's own, for a rollback to take back. False for an activity that brings what others
+    /// own into the state that they want, as a catalogue that follows its source: a rollback leaves that alone, and a run
+    /// that did nothing else owns nothing and may be removed once it has ended. Not for a Create or Update.
+    const OWNS: bool = true;
+
     /// What it does to the world outside.
     fn effect(&self) -> Effect {
         Effect::Idempotent

@@ -275,6 +275,9 @@ pub enum EventKind {
         effect: Effect,
         /// Whether the activity can be probed.
         probed: bool,
+        /// Whether what it does is nobody's to take back; see [`Activity::OWNS`](crate::activity::Activity::OWNS).
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        owns_nothing: bool,
         /// The resolved input, when it differs from the one recorded last.
         #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "there")]
         input: Option<Value>,

@@ -324,7 +324,11 @@ impl Eksctl {
             }
             // What no command can show was refused with the script.
             Some(
-                Action::State { .. } | Action::Stale { .. } | Action::Late { .. } | Action::Throttle { .. },
+                Action::State { .. }
+                | Action::Stale { .. }
+                | Action::Late { .. }
+                | Action::Throttle { .. }
+                | Action::Hold,
             )
             | None => Ok(()),
         }

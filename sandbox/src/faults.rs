@@ -77,6 +77,8 @@ pub enum Action {
     Reset,
     /// No reply ever comes.
     Hang,
+    /// The call waits until the script is replaced, and goes on then. Not for host commands.
+    Hold,
     /// The call takes this much longer.
     Delay {
         /// Milliseconds.
@@ -239,6 +241,20 @@ impl FaultEngine {
         }
     }
 
+    /// Resolves once no call is held: a script without a hold that has struck takes the place of the present one.
+    pub(crate) fn released(&self) -> impl Future<Output = ()> + Send + use<'_> {
+        let mut scripts = self.scripts.subscribe();
+        let held = |it: &FaultCount| it.fault.action == Action::Hold && it.fired > 0;
+        async move {
+            loop {
+                scripts.borrow_and_update();
+                if !self.lock().iter().any(held) || scripts.changed().await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
     /// How often the faults of the present script struck, and every change of that.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.fired.subscribe()
@@ -377,6 +393,19 @@ mod tests {
         engine.set(vec![Fault::new(Target::Aws, "eks:*", Action::Reset).by("AKIAOURS")]);
         let struck = |key| engine.check_by(Target::Aws, "eks:CreateCluster", key, Phase::Before).is_some();
         assert!(struck("AKIAOURS") && !struck("AKIAOTHER") && !struck(""));
+    }
+
+    #[tokio::test]
+    async fn what_is_held_goes_on_when_the_script_is_replaced() {
+        let engine = FaultEngine::new();
+        let hold = vec![Fault::new(Target::Aws, "*", Action::Hold).times(1)];
+        engine.set(hold.clone());
+        engine.released().await;
+        assert_eq!(engine.check(Target::Aws, "eks:CreateCluster", Phase::Before), Some(Action::Hold));
+        let mut held = std::pin::pin!(engine.released());
+        assert!(futures::poll!(&mut held).is_pending());
+        engine.set(hold);
+        held.await;
     }
 
     #[test]

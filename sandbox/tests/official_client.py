@@ -254,6 +254,20 @@ dataset.synchronize_hive_metastore()
 step("dataset.synchronize_hive_metastore")
 dataset.update_from_hive()
 step("dataset.update_from_hive")
+dataset.set_schema({"columns": [{"name": "id", "type": "bigint"}], "userModified": True})
+assert dataset.get_schema()["columns"] == [{"name": "id", "type": "bigint"}]
+assert dataset.list_partitions() == ["NP"]
+partitioned = dataset.get_settings()
+partitioned.get_raw()["partitioning"] = {"dimensions": []}
+partitioned.add_discrete_partitioning_dimension("country")
+partitioned.add_time_partitioning_dimension("day", "DAY")
+partitioned.set_partitioning_file_pattern("/%{country}/%Y/%M/%D/.*")
+partitioned.save()
+assert [d["name"] for d in dataset.get_settings().get_raw()["partitioning"]["dimensions"]] == ["country", "day"]
+assert dataset.list_partitions() == []
+project.set_variables({"standard": {"env": "test"}, "local": {}})
+assert project.get_variables()["standard"] == {"env": "test"}
+dataset.set_schema({"columns": [], "userModified": False})
 job = project.start_job({"type": "NON_RECURSIVE_FORCED_BUILD", "refreshHiveMetastore": True, "outputs": [{"id": "d"}]})
 step("job.start(refreshHiveMetastore)")
 assert dataikuapi.dss.job.DSSJobWaiter(job).wait() == "DONE"
@@ -284,6 +298,11 @@ connection.get_raw()["params"].update(
 connection.save()
 spark = client.get_general_settings()
 spark.settings["sparkSettings"]["sparkEnabled"] = True
+spark.settings["metastoreCatalogsSettings"]["synchronizeTo"] = {
+    "flavor": "GLUE",
+    "glueCredentialsMode": "CONNECTION",
+    "glueConnection": "s3a",
+}
 spark.save()
 for name in ("rows", "copy"):
     builder = project.new_managed_dataset(name)

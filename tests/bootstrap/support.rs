@@ -170,7 +170,7 @@ impl Home {
     }
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
@@ -206,7 +206,8 @@ impl Dss {
         self.call(reqwest::Method::PUT, path, Some(body));
     }
 
-    fn call(&self, method: reqwest::Method, path: &str, body: Option<&Value>) -> Value {
+    /// Any call; answers that are no JSON are null.
+    pub(crate) fn call(&self, method: reqwest::Method, path: &str, body: Option<&Value>) -> Value {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let client = reqwest::Client::builder().no_proxy().build().expect("a client");

@@ -10,7 +10,7 @@ use crate::learn::{Learned, RUN, hang, stood};
 use crate::life::{Cut, Disk, Does, End, Moment};
 use crate::oracle;
 use crate::settings::Mode;
-use crate::world::{World, Wrap};
+use crate::world::{Tamper, World};
 
 /// When the process dies. The names are those of the matrix: C0 before the intent is durable, C1 after it, C2 carried out
 /// and not answered, C3 answered and not written down, C4 written down; U0 to U4 the same of the undo.
@@ -31,7 +31,7 @@ pub(crate) enum Place {
 }
 
 impl Place {
-    fn of(target: Target) -> Self {
+    pub(crate) fn of(target: Target) -> Self {
         match target {
             Target::Aws => Self::Aws,
             Target::Dss => Self::Dss,
@@ -39,12 +39,22 @@ impl Place {
         }
     }
 
-    fn target(self) -> Target {
+    pub(crate) fn target(self) -> Target {
         match self {
             Self::Aws => Target::Aws,
             Self::Dss => Target::Dss,
             Self::Host => Target::Host,
         }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Aws => "aws",
+            Self::Dss => "dss",
+            Self::Host => "host",
+        })
     }
 }
 
@@ -56,14 +66,7 @@ impl fmt::Display for Point {
                 write!(f, "C2.{}-record-{at}", side(after))
             }
             Self::Write { .. } => write!(f, "{}", self.name()),
-            Self::Call { target, at, .. } => {
-                let place = match target {
-                    Place::Aws => "aws",
-                    Place::Dss => "dss",
-                    Place::Host => "host",
-                };
-                write!(f, "{}.{place}-{at}", self.name())
-            }
+            Self::Call { target, at, .. } => write!(f, "{}.{target}-{at}", self.name()),
         }
     }
 }
@@ -173,10 +176,10 @@ pub(crate) async fn attempt(
     graph: &Graph,
     learned: &Learned,
     cell: Cell,
-    wrap: Option<&Wrap>,
+    tamper: &Tamper,
 ) -> Outcome {
     let disk = Disk::new(world, &step.name, RUN, 0);
-    let live = async |does, cut| disk.live(world, does, cut, wrap).await;
+    let live = async |does, cut| disk.live(world, does, cut, tamper).await;
     let seq = world.calls_so_far().await;
     let mut found = Vec::new();
     let cut = cell.point.cut(world);

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dssflow_engine::event::{EventKind, Phase};
+use dssflow_engine::event::EventKind;
 use dssflow_engine::graph::{Binding, Graph, Step};
 use dssflow_engine::id::{ActivityName, StepName};
 use dssflow_engine::run::RunStatus;
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::life::{Cut, Disk, Does, End};
 use crate::oracle;
-use crate::world::{GIVEN, World};
+use crate::world::{GIVEN, Tamper, World};
 
 /// The run that all of one bootstrap belongs to.
 pub(crate) const RUN: &str = "bootstrap-sandbox";
@@ -123,13 +123,16 @@ pub(crate) async fn learn(
     };
     let seq = world.calls_so_far().await;
     world.faults(&counters).await;
-    stood(disk.live(world, Does::Start(graph.clone()), Cut::Never, None).await, RunStatus::Succeeded)
-        .map_err(|why| vec![why])?;
+    stood(
+        disk.live(world, Does::Start(graph.clone()), Cut::Never, &Tamper::default()).await,
+        RunStatus::Succeeded,
+    )
+    .map_err(|why| vec![why])?;
     let forward = counts().await;
     let after = world.snapshot().await;
     let made = oracle::made(&world.sandbox.access_key_id, &world.calls_since(seq).await);
     world.faults(&counters).await;
-    stood(disk.live(world, Does::Rollback, Cut::Never, None).await, RunStatus::RolledBack)
+    stood(disk.live(world, Does::Rollback, Cut::Never, &Tamper::default()).await, RunStatus::RolledBack)
         .map_err(|why| vec![why])?;
     let backward = counts().await;
     world.faults(&[]).await;
@@ -137,16 +140,15 @@ pub(crate) async fn learn(
     if !left.is_empty() {
         return Err(left);
     }
-    let (mut recorded, mut undone) = (0, false);
-    for kind in disk.history().await {
-        match kind {
-            EventKind::ResourceRecorded { step: of, .. } | EventKind::BeforeRecorded { step: of, .. } => {
-                recorded += u32::from(of == step.name);
-            }
-            EventKind::AttemptStarted { step: of, phase: Phase::Compensate, .. } => undone |= of == step.name,
-            _ => {}
+    let undone = disk.undid().await;
+    let records = |kind: &EventKind| match kind {
+        EventKind::ResourceRecorded { step: of, .. } | EventKind::BeforeRecorded { step: of, .. } => {
+            *of == step.name
         }
-    }
+        _ => false,
+    };
+    let recorded = disk.history().await.iter().filter(|kind| records(kind)).count();
+    let recorded = u32::try_from(recorded).expect("a step records little");
     Ok(Learned { before, after, made, forward, backward, recorded, undone })
 }
 

@@ -7,25 +7,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use dssflow_engine::archive::{self, ArchiveReader, CopyOptions, Purpose, PutOptions};
 use dssflow_engine::event::{self, EventKind, Phase, Request};
 use dssflow_engine::graph::Graph;
 use dssflow_engine::id::{RunId, StepName, StoreId, WorkflowName};
-use dssflow_engine::run::OnTrouble;
-use dssflow_engine::run::RunOptions;
 use dssflow_engine::run::view::{RunView, view};
+use dssflow_engine::run::{OnTrouble, RunOptions, Verb};
 use dssflow_engine::runtime::{history, load};
 use dssflow_engine::store::layer::Layer;
 use dssflow_engine::store::memory::MemoryStore;
 use dssflow_engine::store::{Expect, Store, StoreError, Transition};
-use dssflow_engine::time::BoxFuture;
+use dssflow_engine::time::{BoxFuture, Timestamp};
 use dssflow_engine::{Engine, EngineError, StartRun};
 use dssflow_sandbox::Fault;
 use tokio::sync::Notify;
 
-use crate::world::{World, Wrap};
+use crate::world::{Tamper, World};
 
 /// Longer than any step takes in a sandbox without latency, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A moment of the step under test, in what the store is given to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,6 +59,8 @@ pub(crate) enum Cut {
 pub(crate) enum Does {
     Start(Graph),
     Resume,
+    /// Does the step once more.
+    Rerun,
     Rollback,
 }
 
@@ -91,9 +93,30 @@ impl Disk {
         Self { base, run, site: world.site.clone(), step: step.clone() }
     }
 
+    /// A disk with the same on it.
+    pub(crate) async fn copy(&self) -> Self {
+        let now = Timestamp::from_millis(0);
+        let options = CopyOptions { now, product: String::new(), runs: None };
+        let (bytes, _) = archive::write(&self.base, Vec::new(), options, &mut |_| {}).await.expect("copied");
+        let base = MemoryStore::new(self.base.id());
+        let mut reader = ArchiveReader::open(bytes.as_slice()).expect("just written");
+        let request = Request::by("matrix");
+        let options = PutOptions { purpose: Purpose::Restore, now, request, runs: None, salvage: false };
+        archive::put(&base, &mut reader, &options, &mut |_| {}).await.expect("put");
+        Self { base, run: self.run.clone(), site: self.site.clone(), step: self.step.clone() }
+    }
+
     /// The run as it is written, if it is.
     pub(crate) async fn view(&self) -> Option<RunView> {
         load(&self.base, &self.run).await.ok().map(|state| view(&state))
+    }
+
+    /// Whether there was an attempt to take the step back.
+    pub(crate) async fn undid(&self) -> bool {
+        self.history().await.iter().any(|kind| match kind {
+            EventKind::AttemptStarted { step, phase: Phase::Compensate, .. } => *step == self.step,
+            _ => false,
+        })
     }
 
     /// What was written so far.
@@ -103,7 +126,7 @@ impl Disk {
     }
 
     /// Lives one life.
-    pub(crate) async fn live(&self, world: &World, does: Does, cut: Cut, wrap: Option<&Wrap>) -> End {
+    pub(crate) async fn live(&self, world: &World, does: Does, cut: Cut, tamper: &Tamper) -> End {
         let fault = match &cut {
             Cut::Struck(fault) => std::slice::from_ref(fault),
             _ => &[],
@@ -124,7 +147,7 @@ impl Disk {
             over: AtomicBool::new(false),
             died: Notify::new(),
         });
-        let engine = world.engine(Arc::clone(&store) as Arc<dyn Store>, wrap);
+        let engine = world.engine(Arc::clone(&store) as Arc<dyn Store>, tamper);
         let strikes = async {
             if fault.is_empty() { std::future::pending().await } else { world.struck(PATIENCE).await }
         };
@@ -164,6 +187,10 @@ impl Disk {
                 engine.start(start).await?
             }
             Does::Resume => engine.resume(&self.run, request).await?,
+            Does::Rerun => {
+                let acted = engine.act(&self.run, Verb::Rerun { from: self.step.clone() }, request).await?;
+                acted.handle.expect("the run is not paused")
+            }
             Does::Rollback => engine.rollback(&self.run, Vec::new(), request).await?,
         };
         handle.wait().await

@@ -5,12 +5,17 @@
 //! `DSSFLOW_CELLS=N` tries about N cells (0: all), `DSSFLOW_SEED=N` chooses others, `DSSFLOW_CELL=MODE/STEP/POINT/END`
 //! tries one.
 
+mod around;
 mod cell;
+mod drift;
+mod kills;
 mod learn;
 mod life;
 mod matrix;
 mod oracle;
 mod plants;
+mod race;
+mod repeat;
 mod report;
 mod settings;
 #[expect(dead_code, reason = "the tests of the bootstrap use the rest")]

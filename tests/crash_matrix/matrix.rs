@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use crate::cell::{self, Cell, Outcome};
 use crate::learn::{Learned, learn};
 use crate::report::Report;
-use crate::settings::{self, Mode};
+use crate::settings::{self, Mode, index, salt};
 use crate::walk::{At, Visit, in_both};
+use crate::world::Tamper;
 
 struct Matrix {
     mode: Mode,
@@ -51,17 +52,6 @@ fn choose(cells: Vec<Cell>, quota: usize, salt: u64) -> Vec<Cell> {
     chosen
 }
 
-fn index(number: u64, length: usize) -> usize {
-    usize::try_from(number % length as u64).expect("below a length")
-}
-
-/// A number made of the seed and a name.
-fn salt(text: &str) -> u64 {
-    text.bytes().fold(settings::seed() ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
-}
-
 impl Visit for Matrix {
     async fn before(&mut self, at: &At<'_>) -> Result<(), String> {
         let only = settings::only();
@@ -83,9 +73,11 @@ impl Visit for Matrix {
             Some(quota) if only.is_none() => choose(all, quota, salt(&at.name())),
             _ => all,
         };
+        let untouched = Tamper::default();
         for cell in chosen {
             let id = cell.id(self.mode, at.step);
-            let outcome = Box::pin(cell::attempt(at.world, at.step, at.graph, &learned, cell, None)).await;
+            let outcome =
+                Box::pin(cell::attempt(at.world, at.step, at.graph, &learned, cell, &untouched)).await;
             at.world.tidy(at.now).await;
             let Outcome::Judged(found) = outcome else {
                 self.report.not_reached += 1;

@@ -23,6 +23,8 @@ pub(crate) struct Report {
     /// Steps that were put through it.
     pub(crate) steps: u64,
     pub(crate) violations: Vec<String>,
+    /// Those that were not reached.
+    pub(crate) unmet: Vec<String>,
     begun: Instant,
 }
 
@@ -37,6 +39,7 @@ impl Report {
             by_point: BTreeMap::new(),
             steps: 0,
             violations: Vec::new(),
+            unmet: Vec::new(),
             begun: Instant::now(),
         }
     }
@@ -48,6 +51,7 @@ impl Report {
         self.enumerated += other.enumerated;
         self.steps += other.steps;
         self.violations.extend(other.violations);
+        self.unmet.extend(other.unmet);
         for (point, count) in other.by_point {
             *self.by_point.entry(point).or_default() += count;
         }
@@ -83,6 +87,9 @@ impl fmt::Display for Report {
             self.seconds()
         )?;
         write!(f, "{}: {}", self.what, points.join(" "))?;
+        if !self.unmet.is_empty() {
+            write!(f, "\n{}: not reached: {}", self.what, self.unmet.join(" "))?;
+        }
         self.violations.iter().try_for_each(|line| write!(f, "\n{line}"))
     }
 }

@@ -37,3 +37,15 @@ pub(crate) fn seed() -> u64 {
 pub(crate) fn only() -> Option<String> {
     std::env::var("DSSFLOW_CELL").ok().filter(|text| !text.is_empty())
 }
+
+/// A number made of the seed and a name.
+pub(crate) fn salt(text: &str) -> u64 {
+    text.bytes().fold(seed() ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// A place in a list of this length.
+pub(crate) fn index(number: u64, length: usize) -> usize {
+    usize::try_from(number % length as u64).expect("below a length")
+}

@@ -1,24 +1,25 @@
 //! Bugs on purpose: each turns the matrix red, or the matrix sees nothing.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use dssflow_activities::clients::AwsClients;
 use dssflow_engine::activity::{
-    ActivityContext, ActivityError, ActivityResult, Effect, ErasedActivity, Owner, Probe, Recorded, Shapes,
-    Undo,
+    ActivityContext, ActivityError, ActivityResult, ErasedActivity, Owner, Probe, Recorded, Undo,
 };
 use dssflow_engine::time::BoxFuture;
 use dssflow_sandbox::Hands;
 use serde_json::{Value, json};
 
+use crate::around::{self, Around};
 use crate::cell::{Cell, Ending, Outcome, Place, Point, attempt};
 use crate::learn::{RUN, learn};
 use crate::life::{Cut, Disk, Does, Moment};
 use crate::oracle;
+use crate::repeat::{Case, Finds, Trial, Way};
 use crate::settings::Mode;
 use crate::walk::{At, Visit, walk};
-use crate::world::{GIVEN, World, Wrap};
+use crate::world::{Tamper, World};
 
 /// The step that is given bugs: it makes one thing, whose name is unique and which carries marks.
 const STEP: &str = "glue-database-dss_main";
@@ -39,59 +40,46 @@ enum Bug {
 }
 
 struct Buggy {
-    inner: Arc<dyn ErasedActivity>,
     bug: Bug,
     clients: AwsClients,
-    attempts: std::sync::atomic::AtomicU32,
+    attempts: AtomicU32,
 }
 
-fn with(bug: Bug, world: &World) -> Wrap {
-    let clients = world.clients.clone();
-    Arc::new(move |name, inner| {
-        if name.as_str() == GIVEN {
-            return inner;
-        }
-        let attempts = std::sync::atomic::AtomicU32::new(0);
-        Arc::new(Buggy { inner, bug, clients: clients.clone(), attempts })
-    })
+fn with(bug: Bug, world: &World) -> Tamper {
+    let buggy = Buggy { bug, clients: world.clients.clone(), attempts: AtomicU32::new(0) };
+    Tamper::code(around::wrap(Arc::new(buggy)))
 }
 
 fn name_of(input: &Value) -> String {
     input["name"].as_str().expect("the input of a Glue database").to_owned()
 }
 
-impl ErasedActivity for Buggy {
-    fn effect(&self) -> Effect {
-        self.inner.effect()
-    }
-
-    fn has_probe(&self) -> bool {
-        self.inner.has_probe()
-    }
-
+impl Around for Buggy {
     fn execute<'a>(
         &'a self,
+        inner: &'a dyn ErasedActivity,
         ctx: &'a ActivityContext,
         input: &'a Value,
     ) -> BoxFuture<'a, ActivityResult<Value>> {
         if self.bug != Bug::FreshNameEachTime {
-            return self.inner.execute(ctx, input);
+            return inner.execute(ctx, input);
         }
         Box::pin(async move {
             let mut renamed = input.clone();
-            let attempt = self.attempts.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + ctx.attempt();
+            let attempt = self.attempts.fetch_add(1, Ordering::Relaxed) + ctx.attempt();
             renamed["name"] = Value::String(format!("{}_{attempt}", name_of(input)));
-            self.inner.execute(ctx, &renamed).await
+            inner.execute(ctx, &renamed).await
         })
     }
 
     fn probe<'a>(
         &'a self,
+        inner: &'a dyn ErasedActivity,
         ctx: &'a ActivityContext,
         input: &'a Value,
     ) -> BoxFuture<'a, ActivityResult<Probe<Value>>> {
         Box::pin(async move {
-            match (self.bug, self.inner.probe(ctx, input).await?) {
+            match (self.bug, inner.probe(ctx, input).await?) {
                 (Bug::Blind, _) => Ok(Probe::Absent),
                 (Bug::AllIsOurs, Probe::Present { output, .. }) => {
                     Ok(Probe::Present { output, owner: Owner::ThisRun })
@@ -101,17 +89,9 @@ impl ErasedActivity for Buggy {
         })
     }
 
-    fn verify<'a>(
-        &'a self,
-        ctx: &'a ActivityContext,
-        input: &'a Value,
-        output: &'a Value,
-    ) -> BoxFuture<'a, ActivityResult<()>> {
-        self.inner.verify(ctx, input, output)
-    }
-
     fn compensate<'a>(
         &'a self,
+        inner: &'a dyn ErasedActivity,
         ctx: &'a ActivityContext,
         input: &'a Value,
         recorded: &'a Recorded,
@@ -124,33 +104,9 @@ impl ErasedActivity for Buggy {
                     call.map(|_| Undo::Undone)
                         .map_err(|error| ActivityError::retryable("Glue", error.to_string()))
                 }
-                Bug::Blind | Bug::FreshNameEachTime => self.inner.compensate(ctx, input, recorded).await,
+                Bug::Blind | Bug::FreshNameEachTime => inner.compensate(ctx, input, recorded).await,
             }
         })
-    }
-
-    fn describe(&self, input: &Value) -> String {
-        self.inner.describe(input)
-    }
-
-    fn settle(&self) -> Duration {
-        self.inner.settle()
-    }
-
-    fn poll_interval(&self) -> Duration {
-        self.inner.poll_interval()
-    }
-
-    fn check_input(&self, input: &Value) -> Result<(), String> {
-        self.inner.check_input(input)
-    }
-
-    fn check_output(&self, output: &Value) -> Result<(), String> {
-        self.inner.check_output(output)
-    }
-
-    fn shapes(&self) -> Shapes {
-        self.inner.shapes()
     }
 }
 
@@ -187,9 +143,8 @@ impl Visit for Teeth {
             (Bug::FreshNameEachTime, lost, Ending::Resume),
         ] {
             let cell = Cell { point, ending };
-            for (planted, wrap) in [(true, Some(with(bug, at.world))), (false, None)] {
-                let outcome =
-                    Box::pin(attempt(at.world, at.step, at.graph, &learned, cell, wrap.as_ref())).await;
+            for (planted, tamper) in [(true, with(bug, at.world)), (false, Tamper::default())] {
+                let outcome = Box::pin(attempt(at.world, at.step, at.graph, &learned, cell, &tamper)).await;
                 let Outcome::Judged(found) = outcome else { return Err(format!("{cell:?} was not reached")) };
                 if planted {
                     self.judged(format!("{bug:?} at {point}, then {ending}"), &found);
@@ -199,8 +154,8 @@ impl Visit for Teeth {
                 self.clear(at).await;
             }
         }
-        for (planted, wrap) in [(true, Some(with(Bug::DeletesByName, at.world))), (false, None)] {
-            let found = Box::pin(replaced(at, wrap.as_ref())).await;
+        for (planted, tamper) in [(true, with(Bug::DeletesByName, at.world)), (false, Tamper::default())] {
+            let found = Box::pin(replaced(at, &tamper)).await;
             if planted {
                 self.judged("DeletesByName on what took the place of ours".to_owned(), &found);
             } else if !found.is_empty() {
@@ -211,6 +166,29 @@ impl Visit for Teeth {
             }
             self.clear(at).await;
         }
+        let held = Way::Held { undo: false, place: Place::Aws, at: 0, after: true };
+        for (bug, finds, way) in [
+            (Bug::FreshNameEachTime, Finds::Fresh, Way::Again(3)),
+            (Bug::FreshNameEachTime, Finds::Fresh, Way::Row(2)),
+            (Bug::FreshNameEachTime, Finds::Fresh, Way::Together(2)),
+            (Bug::FreshNameEachTime, Finds::Fresh, held),
+            (Bug::IdleUndo, Finds::Fresh, Way::Together(2)),
+            (Bug::DeletesByName, Finds::Fresh, Way::Together(2)),
+            (Bug::DeletesByName, Finds::Gone, Way::Again(2)),
+            (Bug::AllIsOurs, Finds::Adopted, Way::Again(2)),
+            (Bug::AllIsOurs, Finds::Foreign, Way::Together(2)),
+        ] {
+            let case = Case { finds, way };
+            for (planted, tamper) in [(true, with(bug, at.world)), (false, Tamper::default())] {
+                let found = Box::pin(Trial { at, learned: &learned, case, tamper: &tamper }.run()).await;
+                if planted {
+                    self.judged(format!("{bug:?} in {case:?}"), &found.wrong);
+                } else if !found.wrong.is_empty() || !found.met {
+                    return Err(format!("without a bug {case:?} is red: {}", found.wrong.join("\n")));
+                }
+                self.clear(at).await;
+            }
+        }
         Ok(())
     }
 
@@ -219,26 +197,26 @@ impl Visit for Teeth {
         if at.step.name.as_str() != STEP {
             return;
         }
-        let wrap = with(Bug::AllIsOurs, at.world);
+        let tamper = with(Bug::AllIsOurs, at.world);
         let disk = Disk::new(at.world, &at.step.name, RUN, 1);
-        disk.live(at.world, Does::Start(at.graph.clone()), Cut::Never, Some(&wrap)).await;
-        disk.live(at.world, Does::Rollback, Cut::Never, Some(&wrap)).await;
+        disk.live(at.world, Does::Start(at.graph.clone()), Cut::Never, &tamper).await;
+        disk.live(at.world, Does::Rollback, Cut::Never, &tamper).await;
         let found = oracle::unlike(at.now, &at.world.snapshot().await);
         self.judged("AllIsOurs on what is foreign".to_owned(), &found);
     }
 }
 
 /// What we made was deleted by somebody, who made another thing of that name: what of it a rollback touches.
-async fn replaced(at: &At<'_>, wrap: Option<&Wrap>) -> Vec<String> {
+async fn replaced(at: &At<'_>, tamper: &Tamper) -> Vec<String> {
     let disk = Disk::new(at.world, &at.step.name, RUN, 0);
-    disk.live(at.world, Does::Start(at.graph.clone()), Cut::Never, wrap).await;
+    disk.live(at.world, Does::Start(at.graph.clone()), Cut::Never, tamper).await;
     let hands = Hands::of(&at.world.sandbox);
     let name = json!({ "Name": "dss_main" });
     hands.json("glue", "AWSGlue.DeleteDatabase", &name).await.expect("it was made");
     let theirs = json!({ "DatabaseInput": { "Name": "dss_main", "Description": "somebody else's" } });
     hands.json("glue", "AWSGlue.CreateDatabase", &theirs).await.expect("made");
     let theirs = at.world.snapshot().await;
-    disk.live(at.world, Does::Rollback, Cut::Never, wrap).await;
+    disk.live(at.world, Does::Rollback, Cut::Never, tamper).await;
     oracle::unlike(&theirs, &at.world.snapshot().await)
 }
 
@@ -266,5 +244,5 @@ fn planted_bugs_turn_the_matrix_red() {
     });
     println!("teeth: bugs={} green={}", teeth.bitten, teeth.green.len());
     assert!(teeth.green.is_empty(), "bugs that nobody saw: {:?}", teeth.green);
-    assert_eq!(teeth.bitten, 7);
+    assert_eq!(teeth.bitten, 16);
 }

@@ -13,7 +13,7 @@ use crate::life::{Cut, Disk, Does};
 use crate::plants;
 use crate::report::Report;
 use crate::settings::{self, Mode};
-use crate::world::World;
+use crate::world::{Tamper, World};
 
 /// A step on the way.
 pub(crate) struct At<'a> {
@@ -66,7 +66,10 @@ fn in_order(world: &World) -> Vec<Step> {
 /// Does a step for good and gives its output.
 async fn settle(world: &World, step: &Step, graph: &Graph) -> Result<Value, String> {
     let disk = Disk::new(world, &step.name, RUN, 0);
-    stood(disk.live(world, Does::Start(graph.clone()), Cut::Never, None).await, RunStatus::Succeeded)?;
+    stood(
+        disk.live(world, Does::Start(graph.clone()), Cut::Never, &Tamper::default()).await,
+        RunStatus::Succeeded,
+    )?;
     let view = disk.view().await.expect("it is written");
     let done = view.steps.into_iter().find(|it| it.step == step.name).and_then(|it| it.output);
     done.ok_or_else(|| "it gave no output".to_owned())

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dssflow_activities::clients::{AwsClients, ClientsConfig, StaticCredentials};
-use dssflow_activities::host::{HostHandle, LocalHost};
+use dssflow_activities::host::{Host, HostHandle, LocalHost};
 use dssflow_engine::Engine;
 use dssflow_engine::activity::{ActivityRegistry, ErasedActivity};
 use dssflow_engine::graph::Graph;
@@ -28,6 +28,38 @@ const PATIENCE: f64 = 0.001;
 pub(crate) type Wrap =
     Arc<dyn Fn(&ActivityName, Arc<dyn ErasedActivity>) -> Arc<dyn ErasedActivity> + Send + Sync>;
 
+/// What is put into the place of the product's own in one life of a process; nothing by default.
+#[derive(Clone, Default)]
+pub(crate) struct Tamper {
+    /// Around every activity.
+    code: Option<Wrap>,
+    /// In place of the host.
+    host: Option<HostHandle>,
+}
+
+impl Tamper {
+    pub(crate) fn code(code: Wrap) -> Self {
+        Self { code: Some(code), host: None }
+    }
+
+    /// The same with something more around the code.
+    pub(crate) fn and_code(&self, outer: Wrap) -> Self {
+        let code = match self.code.clone() {
+            None => outer,
+            Some(inner) => {
+                let both: Wrap = Arc::new(move |name, code| outer(name, inner(name, code)));
+                both
+            }
+        };
+        Self { code: Some(code), host: self.host.clone() }
+    }
+
+    /// The same with another host.
+    pub(crate) fn and_host(&self, host: Arc<dyn Host>) -> Self {
+        Self { code: self.code.clone(), host: Some(HostHandle(host)) }
+    }
+}
+
 /// A sandbox in which nothing takes time, and what a run in it needs. It ends with this value.
 pub(crate) struct World {
     dir: tempfile::TempDir,
@@ -37,7 +69,7 @@ pub(crate) struct World {
     pub(crate) graph: Graph,
     pub(crate) site: String,
     pub(crate) clients: AwsClients,
-    host: HostHandle,
+    pub(crate) host: HostHandle,
 }
 
 impl World {
@@ -64,10 +96,10 @@ impl World {
     }
 
     /// An engine for one life of a process.
-    pub(crate) fn engine(&self, store: Arc<dyn Store>, wrap: Option<&Wrap>) -> Engine {
+    pub(crate) fn engine(&self, store: Arc<dyn Store>, tamper: &Tamper) -> Engine {
         let mut activities = ActivityRegistry::new();
         dssflow_activities::register_all(&mut activities).expect("names are unique");
-        if let Some(wrap) = wrap {
+        if let Some(wrap) = &tamper.code {
             activities.wrap(|name, code| wrap(name, code));
         }
         activities.add_fn(GIVEN, |_ctx, value: Value| async move { Ok(value) }).expect("a name of ours");
@@ -77,7 +109,7 @@ impl World {
             .activities(activities)
             .functions(functions)
             .resource(self.clients.clone())
-            .resource(self.host.clone())
+            .resource(tamper.host.as_ref().unwrap_or(&self.host).clone())
             .resource(self.clients.secretsmanager().clone())
             .resource(self.clients.ssm().clone())
             .build()

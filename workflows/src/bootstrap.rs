@@ -21,6 +21,7 @@ mod smoke;
 
 use dssflow_activities::aws::{identity, instance, network};
 use dssflow_activities::host::facts;
+use dssflow_activities::wildcard::matches;
 use dssflow_engine::graph::{Graph, Step};
 use dssflow_engine::id::{StepName, WorkflowName};
 use dssflow_engine::run::resolve::FunctionRegistry;
@@ -214,25 +215,6 @@ fn mark(site: &Site, steps: &mut [Step]) -> Result<(), SiteErrors> {
         }
     }
     if problems.is_empty() { Ok(()) } else { Err(SiteErrors { source_name: site.name.clone(), problems }) }
-}
-
-/// Whether `name` fits `pattern`, in which `*` stands for any text.
-pub(crate) fn matches(pattern: &str, name: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let first = parts.next().unwrap_or_default();
-    let Some(mut rest) = name.strip_prefix(first) else { return false };
-    if !pattern.contains('*') {
-        return rest.is_empty();
-    }
-    let mut parts: Vec<&str> = parts.collect();
-    let last = parts.pop().unwrap_or_default();
-    for part in parts {
-        match rest.find(part) {
-            Some(at) => rest = &rest[at + part.len()..],
-            None => return false,
-        }
-    }
-    rest.ends_with(last)
 }
 
 /// Adds the functions that bindings of this crate's graphs name.

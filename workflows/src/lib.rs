@@ -14,6 +14,7 @@
 
 pub mod bootstrap;
 mod expected;
+pub mod glue_resync;
 pub mod image;
 pub mod init;
 pub mod permissions;
@@ -25,12 +26,14 @@ pub mod teardown;
 use dssflow_engine::graph::Graph;
 use dssflow_engine::id::WorkflowName;
 use dssflow_engine::run::RunOptions;
+use dssflow_engine::run::resolve::FunctionRegistry;
 
-pub use bootstrap::{bootstrap, costs, register_functions, required_account, summary, wired_not_exercised};
+pub use bootstrap::{bootstrap, costs, required_account, summary, wired_not_exercised};
 pub use expected::expected_duration;
+pub use glue_resync::{ResyncSpec, glue_resync};
 pub use image::{ImageSpec, image};
 pub use init::{InstanceFacts, SubnetFacts, init_template};
-pub use preflight::preflight;
+pub use preflight::{RESYNC_CHECKS, preflight, preflight_resync};
 pub use security::security_notes;
 pub use site::{Site, SiteErrors, SiteProblem, parse, schema};
 pub use teardown::{Teardown, teardown};
@@ -50,4 +53,10 @@ pub struct Workflow {
     pub input: serde_json::Value,
     /// How a run of it behaves.
     pub options: RunOptions,
+}
+
+/// Adds the functions that bindings of the graphs name.
+pub fn register_functions(functions: &mut FunctionRegistry) {
+    bootstrap::register_functions(functions);
+    glue_resync::register_functions(functions);
 }

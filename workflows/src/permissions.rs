@@ -12,6 +12,7 @@ mod connection;
 mod documents;
 mod own;
 mod policy;
+mod resync;
 mod service_user;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +24,7 @@ use serde::Serialize;
 pub use documents::{Document, MAX_ATTACHED_POLICIES, Theme, documents};
 pub use own::{calls, needs_of};
 pub use policy::{MANAGED_POLICY_LIMIT, policy, size};
+pub use resync::resync_needs;
 
 use crate::site::{Credentials, Site};
 
@@ -106,27 +108,28 @@ pub fn policies(site: &Site) -> Vec<(Principal, Vec<Document>)> {
 /// Names ARNs of a site.
 #[derive(Debug, Clone, Copy)]
 struct Arns<'a> {
-    site: &'a Site,
+    region: &'a str,
+    account: &'a str,
 }
 
 impl<'a> Arns<'a> {
     fn of(site: &'a Site) -> Self {
-        Self { site }
+        Self { region: &site.region, account: &site.expected_account }
     }
 
     fn partition(self) -> &'static str {
-        partition(&self.site.region)
+        partition(self.region)
     }
 
     /// An ARN with region and account.
     fn regional(self, service: &str, resource: &str) -> String {
-        let (region, account) = (&self.site.region, &self.site.expected_account);
+        let (region, account) = (self.region, self.account);
         format!("arn:{}:{service}:{region}:{account}:{resource}", self.partition())
     }
 
     /// An ARN of IAM, which knows no region.
     fn iam(self, resource: &str) -> String {
-        format!("arn:{}:iam::{}:{resource}", self.partition(), self.site.expected_account)
+        format!("arn:{}:iam::{}:{resource}", self.partition(), self.account)
     }
 
     /// An ARN of S3, which knows neither.

@@ -9,6 +9,7 @@ use dssflow_engine::graph::Graph;
 
 use crate::bootstrap::{MIN_DISK_GB, MIN_MEMORY_GB};
 use crate::expected::expected_duration;
+use crate::glue_resync::ResyncSpec;
 use crate::permissions::{self, Permission, Principal};
 use crate::site::{ApiKey, ClusterMode, Connection, Site, Tool, Transport};
 
@@ -52,6 +53,38 @@ pub fn preflight(site: &Site, graph: &Graph, store: Option<String>) -> Spec {
         eksctl: pinned(&site.host.tools.eksctl),
         authenticator: pinned(&site.host.tools.aws_iam_authenticator),
         connections: site.connections.iter().map(connection).collect(),
+    }
+}
+
+/// The checks that come before a resync: who calls, with which rights and secrets. The rest is about what a bootstrap
+/// makes.
+pub const RESYNC_CHECKS: [&str; 5] = ["P01", "P02", "P03", "P08", "S01"];
+
+/// What [`RESYNC_CHECKS`] compare the world with before a resync.
+pub fn preflight_resync(spec: &ResyncSpec) -> Spec {
+    let needs = permissions::resync_needs(spec).into_iter().map(|p| Need {
+        actions: p.actions,
+        resources: p.resources,
+        context: Vec::new(),
+        condition: None,
+        why: p.why,
+        who: Who::Operator,
+    });
+    Spec {
+        site: spec.name.clone(),
+        region: spec.region.clone(),
+        expected_account: spec.expected_account.clone(),
+        typical: std::time::Duration::from_mins(10),
+        credentials_set: spec.aws.credentials.clone(),
+        credentials: spec
+            .credentials
+            .keys()
+            .filter_map(|name| Some((name.clone(), spec.credential_source(name)?)))
+            .collect(),
+        secrets: vec![("dss.api_key".to_owned(), spec.dss.api_key.clone())],
+        needs: needs.collect(),
+        dry_runs: false,
+        ..Spec::default()
     }
 }
 

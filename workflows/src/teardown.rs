@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dssflow_activities::aws::{identity, site_sweep};
+use dssflow_activities::wildcard::matches;
 use dssflow_engine::activity::{ActivityRegistry, RegistryError};
 use dssflow_engine::graph::{Binding, Graph, GraphError, Step, Timeouts};
 use dssflow_engine::id::{ActivityName, RunId, StepName, WorkflowName};
@@ -18,7 +19,6 @@ use dssflow_engine::takeover;
 use serde_json::Value;
 
 use crate::Workflow;
-use crate::bootstrap::matches;
 use crate::site::Site;
 
 /// The workflow's name.

@@ -138,6 +138,9 @@ impl Activity for AccessEntry {
         let policy_arn = input.policy(clients.region());
         match entry_owner(ctx, &clients, input).await? {
             None => {
+                // Recorded before the call: an entry without the policy is none for the probe, and an undo would look no
+                // more.
+                ctx.record_resource(KIND, &input.principal_arn).await?;
                 let call = clients
                     .eks()
                     .create_access_entry()
@@ -146,7 +149,6 @@ impl Activity for AccessEntry {
                     .client_request_token(ctx.token("create-access-entry").as_str())
                     .set_tags(Some(tags::map(&ctx.marks())));
                 call.send().await.map_err(|e| classify("eks:CreateAccessEntry", e))?;
-                ctx.record_resource(KIND, &input.principal_arn).await?;
             }
             Some(Owner::ThisRun) => {}
             // Recorded before the call: a lost answer must not leave a policy nobody knows of.

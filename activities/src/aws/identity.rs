@@ -18,6 +18,8 @@ use crate::clients::AwsClients;
 
 /// The registered name.
 pub const NAME: &str = "aws.sts.identity";
+/// The registered name of the check alone.
+pub const ACCOUNT: &str = "aws.sts.account";
 pub use super::sweep::SWEEP_LIMIT;
 const ACTION: &str = "sts:GetCallerIdentity";
 
@@ -177,6 +179,35 @@ impl Activity for StsIdentity {
             }
             None => format!("find out the account and principal in {}", input.region),
         }
+    }
+}
+
+/// Finds out who calls, for runs that own nothing: the same check without the final sweep.
+///
+/// # Idempotency
+/// Reads only.
+///
+/// # Compensation
+/// None.
+///
+/// Page: <https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html>
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StsAccount;
+
+impl Activity for StsAccount {
+    type Input = IdentityInput;
+    type Output = Identity;
+
+    fn effect(&self) -> Effect {
+        Effect::Read
+    }
+
+    async fn execute(&self, ctx: &ActivityContext, input: &IdentityInput) -> ActivityResult<Identity> {
+        StsIdentity.execute(ctx, input).await
+    }
+
+    fn describe(&self, input: &IdentityInput) -> String {
+        StsIdentity.describe(input)
     }
 }
 

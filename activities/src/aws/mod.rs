@@ -45,6 +45,7 @@ use dssflow_engine::activity::{ActivityRegistry, RegistryError};
 /// When a name is taken.
 pub fn register(registry: &mut ActivityRegistry) -> Result<(), RegistryError> {
     registry.add(identity::NAME, identity::StsIdentity)?;
+    registry.add(identity::ACCOUNT, identity::StsAccount)?;
     registry.add(site_sweep::NAME, site_sweep::SiteSweep)?;
     registry.add(machine_image::NAME, machine_image::MachineImage)?;
     registry.add(key_pair::NAME, key_pair::KeyPair)?;

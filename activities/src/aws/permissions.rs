@@ -257,18 +257,24 @@ const OPERATIONS: &[(&str, &[Need])] = &[
     ("eks:ListAccessEntries", &[need("eks:ListAccessEntries", On::Cluster)]),
     ("eks:ListAssociatedAccessPolicies", &[need("eks:ListAssociatedAccessPolicies", On::AccessEntries)]),
     ("eks:ListClusters", &[need("eks:ListClusters", On::All)]),
+    ("glue:BatchCreatePartition", &[need("glue:BatchCreatePartition", On::Databases)]),
+    ("glue:BatchDeletePartition", &[need("glue:BatchDeletePartition", On::Databases)]),
+    ("glue:BatchUpdatePartition", &[need("glue:BatchUpdatePartition", On::Databases)]),
     (
         "glue:CreateDatabase",
         &[need("glue:CreateDatabase", On::Databases), need("glue:TagResource", On::Databases)],
     ),
+    ("glue:CreateTable", &[need("glue:CreateTable", On::Databases)]),
     // Glue's databases know no condition on tags; the ownership is proven by the activity before it deletes.
     ("glue:DeleteDatabase", &[need("glue:DeleteDatabase", On::Databases)]),
-    // Nor do tables: the smoke test deletes one only while it points into its own project.
+    // Nor do tables: the smoke test deletes one only while it points into its own project, a resync only with marks.
     ("glue:DeleteTable", &[need("glue:DeleteTable", On::Databases)]),
     ("glue:GetDatabase", &[need("glue:GetDatabase", On::Databases)]),
     ("glue:GetDatabases", &[need("glue:GetDatabases", On::All)]),
+    ("glue:GetPartitions", &[need("glue:GetPartitions", On::Databases)]),
     ("glue:GetTable", &[need("glue:GetTable", On::Databases)]),
     ("glue:GetTables", &[need("glue:GetTables", On::Databases)]),
+    ("glue:UpdateTable", &[need("glue:UpdateTable", On::Databases)]),
     ("iam:AttachRolePolicy", &[if_ours("iam:AttachRolePolicy", On::OwnRoles)]),
     ("iam:CreateRole", &[need("iam:CreateRole", On::OwnRoles), need("iam:TagRole", On::OwnRoles)]),
     (
@@ -330,6 +336,9 @@ const BLOCKED: &str = "when something hangs on what is deleted";
 const LEFT: &str = "when DSS leaves something of a smoke test's dataset behind";
 const TAKEN_BACK: &str = "when a smoke test is taken back";
 const NO_JOIN: &str = "when nodes do not join";
+const PARTITIONED: &str = "when a dataset has partitions";
+const DIRECT: &str = "when dssflow itself mends";
+const ORPHANED: &str = "when a table's dataset is gone";
 const WATCH_CLUSTER: &[&str] = &["eks:DescribeCluster"];
 
 /// The calls of every activity that makes any.
@@ -414,6 +423,33 @@ const ACTIVITIES: &[Calls] = &[
             ("iam:GetRole", "when the account has other roles of dssflow"),
         ],
     ),
+    calls(super::identity::ACCOUNT, &["sts:GetCallerIdentity"], &[]),
+    calls(crate::glue::inventory::NAME, &[], &[("glue:GetTables", "when no dataset is named")]),
+    calls(
+        crate::glue::page::COMPARE,
+        &["glue:GetTable"],
+        &[("glue:GetPartitions", PARTITIONED), ("s3:ListObjectsV2", PARTITIONED)],
+    ),
+    calls(
+        crate::glue::page::SYNC,
+        &["glue:GetTable"],
+        &[("glue:GetPartitions", PARTITIONED), ("s3:ListObjectsV2", PARTITIONED)],
+    ),
+    calls(
+        crate::glue::page::SYNC_DIRECT,
+        &["glue:GetTable"],
+        &[
+            ("glue:BatchCreatePartition", DIRECT),
+            ("glue:BatchDeletePartition", "when the resync may prune"),
+            ("glue:BatchUpdatePartition", DIRECT),
+            ("glue:CreateTable", DIRECT),
+            ("glue:DeleteTable", "when the resync may prune"),
+            ("glue:GetPartitions", PARTITIONED),
+            ("glue:UpdateTable", DIRECT),
+            ("s3:ListObjectsV2", PARTITIONED),
+        ],
+    ),
+    calls(crate::glue::prune::NAME, &[], &[("glue:GetTable", ORPHANED), ("glue:DeleteTable", ORPHANED)]),
     calls(super::push_needed::NAME, &["ecr:BatchGetImage"], &[]),
     calls(super::images::NAME, &["ecr:DescribeImages"], &[]),
     calls(
@@ -590,9 +626,10 @@ mod tests {
     /// `"service:Operation"` wherever it stands in the sources, with the file.
     fn named_in_sources() -> BTreeSet<(String, String)> {
         let mut found = BTreeSet::new();
-        let mut rooms: Vec<_> = ["src/aws", "src/docker", "src/dss/smoke", "src/host", "src/preflight"]
-            .map(|r| Path::new(env!("CARGO_MANIFEST_DIR")).join(r))
-            .to_vec();
+        let mut rooms: Vec<_> =
+            ["src/aws", "src/docker", "src/dss/smoke", "src/glue", "src/host", "src/preflight"]
+                .map(|r| Path::new(env!("CARGO_MANIFEST_DIR")).join(r))
+                .to_vec();
         while let Some(dir) = rooms.pop() {
             let Ok(entries) = std::fs::read_dir(dir) else { continue };
             for entry in entries {
@@ -677,6 +714,9 @@ mod tests {
             .filter(|n| n.only != Some(Only::Marked))
             .map(|n| n.action)
             .collect();
-        assert_eq!(free, ["glue:DeleteDatabase", "glue:DeleteTable", "s3:DeleteObject"]);
+        assert_eq!(
+            free,
+            ["glue:BatchDeletePartition", "glue:DeleteDatabase", "glue:DeleteTable", "s3:DeleteObject"]
+        );
     }
 }

@@ -219,10 +219,11 @@ impl Activity for Repositories {
                 made.push(there);
                 continue;
             }
+            // Recorded before the call: without all of them there is none for the probe, and an undo would look no more.
+            ctx.record_resource(KIND, name).await?;
             let call =
                 clients.ecr().create_repository().repository_name(name).set_tags(Some(tags::ecr(&marks)));
             let answer = call.send().await.map_err(|e| classify("ecr:CreateRepository", e))?;
-            ctx.record_resource(KIND, name).await?;
             ctx.heartbeat(name);
             made.push(
                 answer

@@ -315,7 +315,12 @@ impl Activity for Role {
         }
         let role = match find(&clients, name).await? {
             Some(role) if tags::owner_of_iam(&ctx.marks(), role.tags()) != Owner::Foreign => output(&role),
-            _ => {
+            found => {
+                // Recorded before the call: a role without its policies is none for the probe, and an undo would look no
+                // more.
+                if found.is_none() {
+                    ctx.record_resource(KIND, name).await?;
+                }
                 let call = clients
                     .iam()
                     .create_role()
@@ -324,7 +329,6 @@ impl Activity for Role {
                     .description("made by dssflow for an EKS cluster")
                     .set_tags(Some(tags::iam(&ctx.marks())));
                 let answer = call.send().await.map_err(|e| classify(ACTION, e))?;
-                ctx.record_resource(KIND, name).await?;
                 output(answer.role().ok_or_else(|| incomplete(ACTION, "Role"))?)
             }
         };

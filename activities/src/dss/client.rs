@@ -176,6 +176,24 @@ impl DssClient {
         self.send(Method::DELETE, path, Call { query, ..Call::default() }).await.map_err(Trouble::into_error)
     }
 
+    /// Deletes an object that was there a moment ago, as `is_there` tells. If another attempt was faster it is gone,
+    /// whatever DSS says to the second deletion.
+    pub(crate) async fn delete_known(
+        &self,
+        path: &[&str],
+        query: &[(&str, &str)],
+        is_there: impl Future<Output = ActivityResult<bool>> + Send,
+    ) -> ActivityResult<Value> {
+        let refused = match self.delete(path, query).await {
+            Ok(reply) => return Ok(reply),
+            Err(error) => error,
+        };
+        match is_there.await {
+            Ok(false) => Ok(Value::Null),
+            Ok(true) | Err(_) => Err(refused),
+        }
+    }
+
     /// Uploads one file as the multipart field `file`.
     pub(crate) async fn upload(
         &self,

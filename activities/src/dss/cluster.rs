@@ -4,7 +4,8 @@
 //! too. The id is DSS's, made from the name; the EKS cluster will be called by it.
 //!
 //! # Idempotency
-//! The name is looked up in the list first, because nothing keeps DSS from taking a second of the same name.
+//! The name is looked up in the list first and once more behind, because nothing keeps DSS from taking a second of the
+//! same name: of two attempts at once the later one takes its definition back.
 //! # Compensation
 //! Deleted when its tags name this run. Deleting does not stop: the start is undone before.
 //!
@@ -134,7 +135,7 @@ impl Activity for ClusterDefinition {
             "name": input.name, "type": CREATE_TYPE, "architecture": "KUBERNETES",
             "params": {"config": input.config(ctx)}
         });
-        let id = clusters::define(ctx, &client, &body).await?;
+        let id = clusters::define(ctx, &client, &input.name, &body).await?;
         Ok(ClusterOutput { id })
     }
 
@@ -210,15 +211,20 @@ pub(crate) async fn remove(ctx: &ActivityContext, client: &DssClient, name: &str
         if definition.owner(&ctx.marks()) != Owner::ThisRun {
             continue;
         }
-        let state = clusters::settled(ctx, client, &definition.id).await?;
+        let id = definition.id.as_str();
+        let state = match clusters::settled(ctx, client, id).await {
+            // Another attempt was faster.
+            Err(_) if clusters::by_id(client, id).await?.is_none() => continue,
+            state => state?,
+        };
         if state == ClusterState::Running {
             return Err(ActivityError::terminal(
                 "ClusterRuns",
-                format!("cluster {} runs: deleting its definition would leave it running", definition.id),
+                format!("cluster {id} runs: deleting its definition would leave it running"),
             )
             .help("stop the cluster in DSS, then `dssflow rollback RUN --retry`"));
         }
-        client.delete(&["admin", "clusters", &definition.id], &[]).await?;
+        clusters::delete(client, id).await?;
         undo = Undo::Undone;
     }
     Ok(undo)

@@ -52,6 +52,21 @@ pub struct ClusterAttachOutput {
 /// The activity.
 pub(crate) struct ClusterAttach;
 
+/// Stops the definition, which leaves EKS alone.
+async fn detach(ctx: &ActivityContext, client: &DssClient, id: &str) -> ActivityResult<()> {
+    if clusters::settled(ctx, client, id).await? != ClusterState::Running {
+        return Ok(());
+    }
+    let query = [("terminate", "False"), ("forceStop", "True")];
+    match clusters::long_call(ctx, client, id, "stop", &query).await? {
+        LongCall::Done => Ok(()),
+        LongCall::Failed(error) | LongCall::Lost(error) => match clusters::settled(ctx, client, id).await? {
+            ClusterState::Running => Err(error),
+            _ => Ok(()),
+        },
+    }
+}
+
 impl Activity for ClusterAttach {
     type Input = ClusterAttachInput;
     type Output = ClusterAttachOutput;
@@ -79,7 +94,7 @@ impl Activity for ClusterAttach {
                     "clusterId": input.eks_cluster, "clusterTags": tags(ctx)
                 }}
             });
-            clusters::define(ctx, &client, &body).await?
+            clusters::define(ctx, &client, &input.name, &body).await?
         };
         if clusters::settled(ctx, &client, &id).await? == ClusterState::None {
             match clusters::long_call(ctx, &client, &id, "start", &[]).await? {
@@ -149,17 +164,10 @@ impl Activity for ClusterAttach {
             if definition.owner(&ctx.marks()) != Owner::ThisRun {
                 continue;
             }
-            if clusters::settled(ctx, &client, &definition.id).await? == ClusterState::Running {
-                let query = [("terminate", "False"), ("forceStop", "True")];
-                match clusters::long_call(ctx, &client, &definition.id, "stop", &query).await? {
-                    LongCall::Done => {}
-                    LongCall::Failed(error) => return Err(error),
-                    LongCall::Lost(error) => {
-                        if clusters::settled(ctx, &client, &definition.id).await? == ClusterState::Running {
-                            return Err(error);
-                        }
-                    }
-                }
+            match detach(ctx, &client, &definition.id).await {
+                // Another attempt was faster.
+                Err(_) if clusters::by_id(&client, &definition.id).await?.is_none() => {}
+                detached => detached?,
             }
         }
         remove(ctx, &client, &input.name).await

@@ -55,7 +55,11 @@ pub(crate) async fn named(client: &DssClient, name: &str) -> ActivityResult<Vec<
         if item["name"] == name
             && let Some(id) = item["id"].as_str()
         {
-            found.push(read(client, id).await?);
+            match read(client, id).await {
+                // It went between the list and the look.
+                Err(_) if !is_listed(client, id).await? => {}
+                definition => found.push(definition?),
+            }
         }
     }
     Ok(found)
@@ -63,29 +67,52 @@ pub(crate) async fn named(client: &DssClient, name: &str) -> ActivityResult<Vec<
 
 /// The definition with this id, looked up in the list.
 pub(crate) async fn by_id(client: &DssClient, id: &str) -> ActivityResult<Option<Definition>> {
-    let list = client.get(&["admin", "clusters", ""]).await?;
-    if list.as_array().is_some_and(|items| items.iter().any(|item| item["id"] == id)) {
-        return read(client, id).await.map(Some);
+    if !is_listed(client, id).await? {
+        return Ok(None);
     }
-    Ok(None)
+    match read(client, id).await {
+        Err(_) if !is_listed(client, id).await? => Ok(None),
+        definition => definition.map(Some),
+    }
+}
+
+async fn is_listed(client: &DssClient, id: &str) -> ActivityResult<bool> {
+    let list = client.get(&["admin", "clusters", ""]).await?;
+    Ok(list.as_array().is_some_and(|items| items.iter().any(|item| item["id"] == id)))
+}
+
+/// Deletes a definition.
+pub(crate) async fn delete(client: &DssClient, id: &str) -> ActivityResult<()> {
+    let path = ["admin", "clusters", id];
+    client.delete_known(&path, &[], is_listed(client, id)).await.map(drop)
 }
 
 async fn read(client: &DssClient, id: &str) -> ActivityResult<Definition> {
     Ok(Definition { id: id.to_owned(), settings: client.get(&["admin", "clusters", id]).await? })
 }
 
-/// Creates a definition and gives its id.
+/// Creates a definition and gives its id. An attempt that finds afterwards that another one of this step has made an
+/// earlier one takes its own back and gives that.
 pub(crate) async fn define(
     ctx: &ActivityContext,
     client: &DssClient,
+    name: &str,
     body: &Value,
 ) -> ActivityResult<String> {
     let reply = client.post(&["admin", "clusters", ""], Some(body)).await?;
     let id = reply["id"]
         .as_str()
         .ok_or_else(|| ActivityError::retryable("ClusterId", "DSS gave no id for the new cluster"))?;
-    ctx.record_resource(DEFINITION, id).await?;
-    Ok(id.to_owned())
+    let marks = ctx.marks();
+    let ours = named(client, name).await?.into_iter().filter(|it| it.owner(&marks) == Owner::ThisRun);
+    // DSS makes the second of a name by a number behind it. All attempts must agree on which one is the first.
+    let first = ours.map(|it| it.id).min_by(|a, b| (a.len(), a).cmp(&(b.len(), b)));
+    let first = first.unwrap_or_else(|| id.to_owned());
+    if first != id {
+        delete(client, id).await?;
+    }
+    ctx.record_resource(DEFINITION, &first).await?;
+    Ok(first)
 }
 
 /// The state DSS shows.

@@ -353,7 +353,8 @@ impl Wanted<'_> {
         if let Some(user) = dataset_on(client, name).await? {
             return Ok(Undo::Kept { reason: format!("connection {name} is used by dataset {user}") });
         }
-        client.delete(&["admin", "connections", name], &[]).await?;
+        let is_there = async { place.read(client).await.map(|it| it.is_some()) };
+        client.delete_known(&["admin", "connections", name], &[], is_there).await?;
         if place.read(client).await?.is_some() {
             return Err(ActivityError::retryable(
                 "ConnectionStays",

@@ -51,46 +51,47 @@ impl Place {
 
     /// The document, or `None` when the object it belongs to does not exist.
     pub(crate) async fn read(&self, client: &DssClient) -> ActivityResult<Option<Value>> {
-        match self {
-            Self::GeneralSettings => client.get(&["admin", "general-settings"]).await.map(Some),
-            Self::Plugin(id) => {
-                let plugins = client.get(&["plugins", ""]).await?;
-                if !lists(&plugins, "id", id) {
-                    return Ok(None);
-                }
-                client.get(&["plugins", id, "settings"]).await.map(Some)
-            }
-            Self::Project(key) => {
-                let projects = client.get(&["projects", ""]).await?;
-                if !lists(&projects, "projectKey", key) {
-                    return Ok(None);
-                }
-                client.get(&["projects", key, "settings"]).await.map(Some)
-            }
+        if !self.is_listed(client).await? {
+            return Ok(None);
+        }
+        match self.get(client).await {
+            // It went between the list and the look.
+            Err(_) if !self.is_listed(client).await? => Ok(None),
+            document => document.map(Some),
+        }
+    }
+
+    /// Whether the object is in the list of its kind; a missing one cannot be told by the answer of every DSS.
+    async fn is_listed(&self, client: &DssClient) -> ActivityResult<bool> {
+        let project = async |key: &str| {
+            client.get(&["projects", ""]).await.map(|projects| lists(&projects, "projectKey", key))
+        };
+        Ok(match self {
+            Self::GeneralSettings => true,
+            Self::Plugin(id) => lists(&client.get(&["plugins", ""]).await?, "id", id),
+            Self::Project(key) => project(key).await?,
             Self::Dataset(key, name) => {
-                let projects = client.get(&["projects", ""]).await?;
-                if !lists(&projects, "projectKey", key) {
-                    return Ok(None);
-                }
                 let datasets = ["projects", key, "datasets", ""];
-                if !lists(&client.get_with(&datasets, &[("foreign", "False")]).await?, "name", name) {
-                    return Ok(None);
-                }
-                client.get(&["projects", key, "datasets", name]).await.map(Some)
+                project(key).await?
+                    && lists(&client.get_with(&datasets, &[("foreign", "False")]).await?, "name", name)
             }
             Self::Recipe(key, name) => {
-                if !lists(&client.get(&["projects", key, "recipes", ""]).await?, "name", name) {
-                    return Ok(None);
-                }
-                client.get(&["projects", key, "recipes", name]).await.map(Some)
+                lists(&client.get(&["projects", key, "recipes", ""]).await?, "name", name)
             }
             Self::Connection(name) => {
-                let connections = client.get(&["admin", "connections", ""]).await?;
-                if connections.get(name).is_none() {
-                    return Ok(None);
-                }
-                client.get(&["admin", "connections", name]).await.map(Some)
+                client.get(&["admin", "connections", ""]).await?.get(name.as_str()).is_some()
             }
+        })
+    }
+
+    async fn get(&self, client: &DssClient) -> ActivityResult<Value> {
+        match self {
+            Self::GeneralSettings => client.get(&["admin", "general-settings"]).await,
+            Self::Plugin(id) => client.get(&["plugins", id, "settings"]).await,
+            Self::Project(key) => client.get(&["projects", key, "settings"]).await,
+            Self::Dataset(key, name) => client.get(&["projects", key, "datasets", name]).await,
+            Self::Recipe(key, name) => client.get(&["projects", key, "recipes", name]).await,
+            Self::Connection(name) => client.get(&["admin", "connections", name]).await,
         }
     }
 

@@ -116,7 +116,9 @@ impl Activity for Groups {
             let ours = find(&list, &group.name)
                 .is_some_and(|found| mark::owner_of(found, &ctx.marks()) == Owner::ThisRun);
             if ours {
-                client.delete(&["admin", "groups", &group.name], &[]).await?;
+                let is_there =
+                    async { existing(&client).await.map(|list| find(&list, &group.name).is_some()) };
+                client.delete_known(&["admin", "groups", &group.name], &[], is_there).await?;
                 undo = Undo::Undone;
             }
         }

@@ -14,7 +14,7 @@ mod document;
 mod kubectl;
 mod mark;
 mod redaction;
-mod reply;
+pub(crate) mod reply;
 mod task;
 mod tree;
 

@@ -183,7 +183,7 @@ impl Activity for PluginCodeEnv {
         }
         if recorded.before.contains_key("env") && env_exists(&client, &name).await? {
             let path = ["admin", "code-envs", "PYTHON", &name];
-            let delete = client.delete(&path, &[("wait", "True")]);
+            let delete = client.delete_known(&path, &[("wait", "True")], env_exists(&client, &name));
             client.task(ctx, "deletion of the plugin's code environment", delete).await?;
             undo = Undo::Undone;
         }

@@ -47,13 +47,21 @@ pub(crate) struct Project;
 
 /// Whether the project exists, and the text that may carry our mark.
 async fn find(client: &DssClient, key: &str) -> ActivityResult<Option<String>> {
-    let list = client.get(&["projects", ""]).await?;
-    if !list.as_array().is_some_and(|projects| projects.iter().any(|project| project["projectKey"] == key)) {
+    if !is_listed(client, key).await? {
         return Ok(None);
     }
-    let metadata = client.get(&["projects", key, "metadata"]).await?;
+    let metadata = match client.get(&["projects", key, "metadata"]).await {
+        // It went between the list and the look.
+        Err(_) if !is_listed(client, key).await? => return Ok(None),
+        metadata => metadata?,
+    };
     let texts = ["description", "shortDesc"].map(|field| metadata[field].as_str().unwrap_or_default());
     Ok(Some(texts.into_iter().find(|text| text.contains("dssflow:")).unwrap_or_default().to_owned()))
+}
+
+async fn is_listed(client: &DssClient, key: &str) -> ActivityResult<bool> {
+    let list = client.get(&["projects", ""]).await?;
+    Ok(list.as_array().is_some_and(|projects| projects.iter().any(|project| project["projectKey"] == key)))
 }
 
 impl Activity for Project {
@@ -104,8 +112,12 @@ impl Activity for Project {
         if mark::owner(&text, &ctx.marks()) != Owner::ThisRun {
             return Ok(Undo::NothingToDo);
         }
-        let datasets =
-            client.get_with(&["projects", &input.key, "datasets", ""], &[("foreign", "False")]).await?;
+        let datasets = ["projects", &input.key, "datasets", ""];
+        let datasets = match client.get_with(&datasets, &[("foreign", "False")]).await {
+            // Another attempt was faster.
+            Err(_) if !is_listed(&client, &input.key).await? => return Ok(Undo::Undone),
+            datasets => datasets?,
+        };
         let count = datasets.as_array().map_or(0, Vec::len);
         if count > 0 {
             return Ok(Undo::Kept { reason: format!("project {} holds {count} datasets", input.key) });
@@ -116,7 +128,9 @@ impl Activity for Project {
             ("clearJobAndScenarioLogs", "True"),
             ("wait", "True"),
         ];
-        client.task(ctx, "project deletion", client.delete(&["projects", &input.key], &query)).await?;
+        let path = ["projects", input.key.as_str()];
+        let delete = client.delete_known(&path, &query, is_listed(&client, &input.key));
+        client.task(ctx, "project deletion", delete).await?;
         Ok(Undo::Undone)
     }
 

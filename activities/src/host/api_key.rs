@@ -52,6 +52,7 @@ pub struct ApiKeyOutput {
 pub struct ApiKey;
 
 const KEY: &str = "dss:api-key";
+const LABEL: &str = "dss:api-key-label";
 const FINGERPRINT: &str = "dss:api-key-fingerprint";
 
 /// A key as `dsscli api-keys-list` shows it.
@@ -174,6 +175,8 @@ impl Activity for ApiKey {
             "--output",
             "json",
         ];
+        // Recorded before the call: a key whose secret was lost is none for the probe, and an undo would look no more.
+        ctx.record_resource(LABEL, &input.label).await?;
         let output = host.run(dsscli(input, &user, &words)).await?;
         let made: Vec<Created> = serde_json::from_slice(&output.stdout).map_err(|_| {
             ActivityError::retryable("DsscliOutput", "dsscli api-key-create did not print the new key")
@@ -185,7 +188,14 @@ impl Activity for ApiKey {
             ));
         };
         let secret = Secret::new(created.key.as_str());
+        // Who may still record it is the one whose key counts.
         ctx.record_resource(KEY, &created.id).await?;
+        // An attempt that was given up may have made one meanwhile, whose secret nobody will read.
+        for key in listed(&*host, &user, input).await? {
+            if key.id != created.id && owner(&marks, &key.description) == Owner::ThisRun {
+                delete(&*host, &user, input, &key.id).await?;
+            }
+        }
         ctx.record_resource(FINGERPRINT, secret.fingerprint()).await?;
         let reference = input.sink.write_in(ctx, &secret).await?;
         let output = ApiKeyOutput { id: created.id.clone(), reference, fingerprint: secret.fingerprint() };

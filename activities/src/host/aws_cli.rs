@@ -46,6 +46,7 @@ const INSTALL_DIR: &str = "/usr/local/aws-cli";
 const BIN_DIR: &str = "/usr/local/bin";
 const LINKS: [&str; 2] = ["/usr/local/bin/aws", "/usr/local/bin/aws_completer"];
 const PATH: &str = "host:path";
+const SCRATCH: &str = "host:scratch";
 
 async fn version(host: &dyn Host) -> ActivityResult<Option<String>> {
     let output = host.exec(root(["aws", "--version"])).await?;
@@ -80,6 +81,8 @@ impl Activity for AwsCli {
                 }
             }
             let scratch = scratch("awscli");
+            // What is not recorded when an attempt is cut off is not taken back.
+            ctx.record_resource(SCRATCH, &scratch).await?;
             host.make_dir(&user, &scratch, "0700", None).await?;
             let (file, unpacked) = (format!("{scratch}/awscli.zip"), format!("{scratch}/awscli"));
             let wanted =
@@ -129,8 +132,7 @@ impl Activity for AwsCli {
                 undo = Undo::Undone;
             }
         }
-        // An attempt that was cut off in the download had recorded nothing yet.
-        if !paths.is_empty() || host.exists(&HostUser::Root, &scratch("awscli")).await? {
+        if recorded.ids(SCRATCH).next().is_some() {
             clear(&*host).await?;
         }
         marker::remove(ctx, &*host, input).await?;

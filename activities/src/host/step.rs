@@ -29,7 +29,7 @@ pub(super) fn scratch(tool: &str) -> String {
 /// The injected host, its commands under the lock of this step: one at a time, also when an attempt that was cut off has
 /// left one running there.
 pub(super) fn host(ctx: &ActivityContext) -> ActivityResult<Arc<dyn Host>> {
-    Ok(Arc::new(StepHost { host: beside(ctx)?, lock: lock(ctx) }))
+    Ok(Arc::new(StepHost { host: beside(ctx)?, lock: lock(ctx), ctx: ctx.clone() }))
 }
 
 /// The injected host as it is, for a look while another command of the step runs.
@@ -46,17 +46,21 @@ fn lock(ctx: &ActivityContext) -> String {
     format!("{step}.{}", &hex::encode(hash)[..16])
 }
 
-/// A host on which every command has the lock of one step.
+/// A host on which every command has the lock of one step, and none is started for a run that is another's by now.
 #[derive(Debug)]
 struct StepHost {
     host: Arc<dyn Host>,
     lock: String,
+    ctx: ActivityContext,
 }
 
 impl Host for StepHost {
     fn exec(&self, mut command: HostCommand) -> BoxFuture<'_, Result<HostOutput, HostError>> {
         command.lock.get_or_insert_with(|| self.lock.clone());
-        self.host.exec(command)
+        Box::pin(async move {
+            self.ctx.fence().map_err(HostError::Fenced)?;
+            self.host.exec(command).await
+        })
     }
 
     fn describe(&self) -> String {

@@ -93,6 +93,7 @@ pub struct ToolOutput {
 pub struct Tool;
 
 const FILE: &str = "host:file";
+const SCRATCH: &str = "host:scratch";
 
 fn path_of(input: &ToolInput) -> ActivityResult<String> {
     let path = format!("{}/{}", input.directory.trim_end_matches('/'), input.tool.name());
@@ -148,6 +149,8 @@ impl Activity for Tool {
         if reported(&*host, input.tool).await?.as_deref() != Some(&input.version) {
             let name = input.tool.name();
             let scratch = scratch(name);
+            // What is not recorded when an attempt is cut off is not taken back.
+            ctx.record_resource(SCRATCH, &scratch).await?;
             host.make_dir(&user, &scratch, "0700", None).await?;
             let archive = step::has_extension(&input.url, "gz") || step::has_extension(&input.url, "tgz");
             let file = format!("{scratch}/{name}{}", if archive { ".tar.gz" } else { "" });
@@ -212,8 +215,7 @@ impl Activity for Tool {
                 undo = Undo::Undone;
             }
         }
-        // An attempt that was cut off in the download had recorded nothing yet.
-        if !ids.is_empty() || host.exists(&HostUser::Root, &scratch(input.tool.name())).await? {
+        if recorded.ids(SCRATCH).next().is_some() {
             clear(&*host, input.tool.name()).await?;
         }
         marker::remove(ctx, &*host, input).await?;

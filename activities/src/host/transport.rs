@@ -249,6 +249,9 @@ pub enum HostError {
         /// What is wrong.
         why: String,
     },
+    /// The run may be another process's by now; the command did not start.
+    #[error("the command did not start: {}", .0.message)]
+    Fenced(ActivityError),
     /// The host has no address yet; the command did not start.
     #[error("{command} did not start: the address of the host is not known yet")]
     NoAddress {
@@ -305,6 +308,7 @@ impl From<HostError> for ActivityError {
             message = format!("{message}: {source}");
         }
         match error {
+            HostError::Fenced(error) => error,
             HostError::BadCommand { .. } => Self::terminal("HostCommandRefused", message).no_effect(),
             HostError::Spawn { .. } => Self::terminal("HostProgramMissing", message).no_effect(),
             HostError::NoAddress { .. } => Self::terminal("HostAddressUnknown", message)

@@ -40,6 +40,12 @@ pub(crate) struct PlanArgs {
         conflicts_with_all = ["out", "detailed_exitcode", "output"]
     )]
     pub(crate) iam_policy: Option<String>,
+    /// glue-resync: only this dataset, as PROJECT.name, with * (may be repeated)
+    #[arg(long, value_name = "DATASET")]
+    pub(crate) dataset: Vec<String>,
+    /// glue-resync: only datasets on this S3 connection of DSS, with * (may be repeated)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) connection: Vec<String>,
     /// How it is printed
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
     pub(crate) output: ViewFormat,

@@ -24,6 +24,7 @@ const FILE: &str = "image.yaml";
 
 /// Starts or goes on, then follows.
 pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandResult {
+    args.must_select_nothing()?;
     if args.sandbox {
         return Err(CommandError::new(Code::Usage, "images are built by the Docker of this machine")
             .why("the sandbox has none")

@@ -23,7 +23,10 @@ const METADATA: &str = "http://169.254.169.254";
 pub(crate) async fn run(ui: &Ui, args: &InitArgs) -> CommandResult {
     let workflow = catalog::find(&args.workflow)?.name;
     if workflow == dssflow_workflows::image::NAME {
-        return images(ui, args);
+        return example(ui, args, catalog::EXAMPLE_IMAGES, "put in your own registry and images");
+    }
+    if workflow == dssflow_workflows::glue_resync::NAME {
+        return example(ui, args, catalog::EXAMPLE_RESYNC, "put in your own account, DSS and connections");
     }
     let mut facts = InstanceFacts::default();
     // What was found in time counts; the rest is left open in the file.
@@ -46,14 +49,14 @@ pub(crate) async fn run(ui: &Ui, args: &InitArgs) -> CommandResult {
     Ok(Exit::Ok)
 }
 
-/// A file of images has nothing that could be looked up.
-fn images(ui: &Ui, args: &InitArgs) -> CommandResult {
+/// A file in which nothing can be looked up.
+fn example(ui: &Ui, args: &InitArgs, text: &str, what: &str) -> CommandResult {
     if args.output == Path::new("-") {
-        ui.out(catalog::EXAMPLE_IMAGES.trim_end());
+        ui.out(text.trim_end());
         return Ok(Exit::Ok);
     }
-    write(&args.output, catalog::EXAMPLE_IMAGES, args.force)?;
-    ui.note(&format!("{}: an example; put in your own registry and images", args.output.display()));
+    write(&args.output, text, args.force)?;
+    ui.note(&format!("{}: an example; {what}", args.output.display()));
     ui.note(&format!("then: dssflow run {} -f {}", args.workflow, args.output.display()));
     Ok(Exit::Ok)
 }

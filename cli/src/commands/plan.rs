@@ -26,8 +26,15 @@ use crate::world::{self, World};
 
 /// Plans, prints, saves.
 pub(crate) async fn run(ui: &Ui, settings: &Settings, args: PlanArgs) -> CommandResult {
-    match catalog::find(&args.workflow)?.made_of {
-        MadeOf::Site => {}
+    let made_of = catalog::find(&args.workflow)?.made_of;
+    if made_of == MadeOf::Resync {
+        return Box::pin(super::resync::plan(ui, settings, args)).await;
+    }
+    if !args.dataset.is_empty() || !args.connection.is_empty() {
+        return Err(CommandError::new(Code::Usage, "--dataset and --connection are for glue-resync"));
+    }
+    match made_of {
+        MadeOf::Site | MadeOf::Resync => {}
         MadeOf::SiteAndRuns => return Box::pin(super::teardown_plan::run(ui, settings, args)).await,
         MadeOf::Images => {
             return Err(CommandError::new(

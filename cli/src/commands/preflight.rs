@@ -7,34 +7,31 @@ use serde_json::json;
 
 use crate::args::{PreflightArgs, ReportFormat};
 use crate::catalog::{self, MadeOf};
-use crate::commands::run::{choose_site, sandbox_behind};
+use crate::commands::ground::Ground;
+use crate::commands::run::choose_site;
 use crate::config::Settings;
 use crate::error::{Code, CommandError, CommandResult, Exit};
 use crate::suggest;
 use crate::ui::{Style, Ui, one_line};
 use crate::world;
+use dssflow_workflows::RESYNC_CHECKS;
 
 /// The check whose failure means that nothing could be asked.
 const CREDENTIALS: &str = "P01";
-/// The check that says when credentials end.
-const EXPIRY: &str = "P03";
-
 /// Looks, then prints.
 pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &PreflightArgs) -> CommandResult {
-    if catalog::find(&args.workflow)?.made_of != MadeOf::Site {
+    let made_of = catalog::find(&args.workflow)?.made_of;
+    if made_of == MadeOf::Resync {
+        return Box::pin(resync(ui, settings, args)).await;
+    }
+    if made_of != MadeOf::Site {
         let error = CommandError::new(Code::Usage, format!("nothing is looked at before {}", args.workflow));
         return Err(error.hint(format!("`{} preflight bootstrap` looks at a site", settings.command())));
     }
     let only = chosen(&args.only)?;
-    let (site, sandbox) = choose_site(ui, settings, args.file.as_deref(), &args.set, args.sandbox).await?;
+    let chosen = choose_site(ui, settings, args.file.as_deref(), &args.set, args.sandbox).await?;
+    let Ground { site, sandbox } = Ground::of(settings, chosen, None).await?;
     let workflow = catalog::build(&args.workflow, &site)?;
-    let sandbox = match sandbox {
-        Some(sandbox) => Some(sandbox),
-        None => sandbox_behind(settings, &site).await?,
-    };
-    if let Some(sandbox) = &sandbox {
-        world::must_be_inside(&site, sandbox)?;
-    }
     let world = world::connect(&site, sandbox).await?;
     // Without a store, or while somebody owns it, what is ours is told by the site's name.
     let store = dssflow_store::id_offline(&settings.store).map(|id| id.to_string());
@@ -44,6 +41,28 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &PreflightArgs) -> C
     match args.output {
         ReportFormat::Table => ui.out(&table(ui, &report, begun.elapsed())),
         ReportFormat::Json => ui.json(&value(&args.workflow, &site.name, &report), true),
+    }
+    Ok(exit(&report))
+}
+
+/// The same before a resync: fewer checks.
+async fn resync(ui: &Ui, settings: &Settings, args: &PreflightArgs) -> CommandResult {
+    let mut only = chosen(&args.only)?;
+    if let Some(other) = only.iter().find(|id| !RESYNC_CHECKS.contains(&id.as_str())) {
+        let error = CommandError::new(Code::Usage, format!("check {other} is not about a resync"));
+        return Err(error.hint(format!("these are: {}", RESYNC_CHECKS.join(", "))));
+    }
+    if only.is_empty() {
+        only = RESYNC_CHECKS.iter().map(|id| (*id).to_owned()).collect();
+    }
+    let (spec, sandbox) =
+        super::resync::choose(ui, settings, args.file.as_deref(), &args.set, args.sandbox).await?;
+    let world = world::connect_resync(&spec, sandbox).await?;
+    let begun = Instant::now();
+    let report = Box::pin(preflight::run(&world.look_resync(&spec), &only)).await;
+    match args.output {
+        ReportFormat::Table => ui.out(&table(ui, &report, begun.elapsed())),
+        ReportFormat::Json => ui.json(&value(&args.workflow, &spec.name, &report), true),
     }
     Ok(exit(&report))
 }
@@ -142,8 +161,7 @@ fn lines_of(finding: &Finding) -> Vec<String> {
 /// # Errors
 /// Every error of the report.
 pub(crate) fn judge(ui: &Ui, report: &Report) -> CommandResult<()> {
-    // When credentials end is said beside the confirmation, and while the run goes on.
-    for finding in report.of(Severity::Warning).filter(|f| f.id != EXPIRY) {
+    for finding in report.of(Severity::Warning) {
         let what = format!("{} {}: {}", finding.id, one_line(&finding.subject), one_line(&finding.evidence));
         ui.note(&format!(
             "{}: {what}\n  help: {}",

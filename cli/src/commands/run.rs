@@ -33,7 +33,9 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandR
         MadeOf::Site => {}
         MadeOf::SiteAndRuns => return Box::pin(super::teardown::run(ui, settings, args)).await,
         MadeOf::Images => return Box::pin(super::image::run(ui, settings, args)).await,
+        MadeOf::Resync => return Box::pin(super::resync::run(ui, settings, args)).await,
     }
+    args.must_select_nothing()?;
     let id = chosen_id(args.id.as_deref())?;
     let plan = args.plan.as_deref().map(SavedPlan::read).transpose()?;
     let chosen = match (&plan, &args.file) {
@@ -111,7 +113,7 @@ pub(crate) async fn choose_site(
     Ok((catalog::read_site(file, set)?, sandbox))
 }
 
-async fn sandbox_if(ui: &Ui, settings: &Settings, wanted: bool) -> CommandResult<Option<Sandbox>> {
+pub(super) async fn sandbox_if(ui: &Ui, settings: &Settings, wanted: bool) -> CommandResult<Option<Sandbox>> {
     if wanted { start_sandbox(ui, settings).await.map(Some) } else { Ok(None) }
 }
 
@@ -215,6 +217,7 @@ pub(super) async fn attach(
     let recorded = match session.spec_of(run).await? {
         Spec::Site(site) => serde_json::to_value(&site),
         Spec::Images(images) => serde_json::to_value(&images),
+        Spec::Resync(spec) => serde_json::to_value(&spec),
     };
     if recorded.ok().as_ref() != Some(&workflow.input) {
         return Err(CommandError::new(

@@ -18,6 +18,7 @@ use crate::args::{
 use crate::commands::{copies, prune};
 use crate::config::Settings;
 use crate::describe;
+use crate::drift_report;
 use crate::drive::{exit_of, version_line};
 use crate::error::{Code, CommandError, CommandResult, Exit};
 use crate::moment;
@@ -39,7 +40,7 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, command: RunsCommand) -> C
     let access = Access::open(&settings.store).await?;
     let result = match &command {
         RunsCommand::Ls(_) | RunsCommand::Import(_) | RunsCommand::Prune(_) => Ok(Exit::Ok),
-        RunsCommand::Get(args) => get(ui, &access, args).await,
+        RunsCommand::Get(args) => get(ui, settings, &access, args).await,
         RunsCommand::Events(args) => events(ui, &access, args).await,
         RunsCommand::Watch(args) => watch(ui, settings, &access, args).await,
         RunsCommand::Graph(args) => graph(ui, &access, args).await,
@@ -204,13 +205,17 @@ fn summaries(runs: &[RunSummary], driven: &[RunId], wide: bool) -> String {
     table(&heading, &rows)
 }
 
-async fn get(ui: &Ui, access: &Access, args: &GetArgs) -> CommandResult {
+async fn get(ui: &Ui, settings: &Settings, access: &Access, args: &GetArgs) -> CommandResult {
     let run = access.resolve(&args.run.run).await?;
     let view = access.view(&run).await?;
     match args.output {
         ListFormat::Table | ListFormat::Wide => {
             let undo = Undo::of(&access.events(&run, 0).await?);
             ui.out(&picture(&view, &undo, args.output == ListFormat::Wide));
+            let report = drift_report::of_run(ui, settings, &view);
+            if !report.is_empty() {
+                ui.out(&format!("\n{}", report.join("\n")));
+            }
         }
         ListFormat::Json => ui.json(&view, true),
         ListFormat::Jsonl => ui.json(&view, false),

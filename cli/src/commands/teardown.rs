@@ -25,6 +25,7 @@ const MAX_TOLD: usize = 200;
 
 /// Takes back, or goes on with a teardown that is not finished.
 pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandResult {
+    args.must_select_nothing()?;
     if args.plan.is_some() {
         return Err(CommandError::new(
             Code::Usage,

@@ -26,6 +26,7 @@ pub(crate) fn run(ui: &Ui, command: WorkflowsCommand) -> CommandResult {
         WorkflowsCommand::Schema { workflow } => {
             let schema = match catalog::find(&workflow)?.name {
                 dssflow_workflows::image::NAME => dssflow_workflows::image::schema(),
+                dssflow_workflows::glue_resync::NAME => dssflow_workflows::glue_resync::schema(),
                 _ => dssflow_workflows::schema(),
             };
             ui.json(&schema, true);
@@ -37,6 +38,14 @@ pub(crate) fn run(ui: &Ui, command: WorkflowsCommand) -> CommandResult {
                     None => catalog::example_images()?,
                 };
                 draw(ui, output, &dssflow_workflows::image(&spec).graph, None);
+                return Ok(Exit::Ok);
+            }
+            if catalog::find(&workflow)?.name == dssflow_workflows::glue_resync::NAME {
+                let spec = match file {
+                    Some(file) => catalog::read_resync(&file, &set)?,
+                    None => catalog::example_resync()?,
+                };
+                draw(ui, output, &dssflow_workflows::glue_resync(&spec).graph, None);
                 return Ok(Exit::Ok);
             }
             let site = match file {

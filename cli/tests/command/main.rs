@@ -215,7 +215,7 @@ fn every_code_can_be_explained() {
 #[test]
 fn workflows_can_be_listed_drawn_and_described() {
     let home = Home::new();
-    assert_eq!(home.run(&["workflows", "ls", "-o", "name"]).out, "bootstrap\nteardown\nimage\n");
+    assert_eq!(home.run(&["workflows", "ls", "-o", "name"]).out, "bootstrap\nteardown\nglue-resync\nimage\n");
     let schema: serde_json::Value =
         serde_json::from_str(&home.run(&["workflows", "schema", "bootstrap"]).out).unwrap();
     assert_eq!(schema["type"], "object");
@@ -223,6 +223,32 @@ fn workflows_can_be_listed_drawn_and_described() {
     assert!(graph.out.starts_with("layer 1\n") && graph.out.contains("identity"), "{}", graph.out);
     let sdk = home.run(&["workflows", "graph", "bootstrap", "--set", "cluster.mode=sdk", "-o", "dot"]);
     assert_eq!(sdk.exit, 0, "{sdk:?}");
+}
+
+#[test]
+fn a_resync_has_a_small_file_of_its_own() {
+    let home = Home::new();
+    assert!(home.run(&["workflows", "schema", "glue-resync"]).out.contains("dssflow glue-resync"));
+    assert_eq!(home.run(&["init", "glue-resync", "-o", "site.yaml"]).exit, 0);
+    let graph = home.run(&["workflows", "graph", "glue-resync", "-f", "site.yaml"]);
+    assert!(graph.out.contains("inventory") && graph.out.contains("verdict"), "{graph:?}");
+    let policy = |set: &str| home.run(&["plan", "glue-resync", "--iam-policy", "dssflow", "--set", set]).out;
+    let reads = policy("glue_resync.mode=dss");
+    assert!(reads.contains("glue:GetPartitions") && !reads.contains("glue:UpdateTable"), "{reads}");
+    let writes = policy("glue_resync.mode=direct");
+    assert!(writes.contains("glue:UpdateTable") && !writes.contains("Delete"), "{writes}");
+    let deletes = policy("glue_resync={mode: direct, prune: true}");
+    assert!(deletes.contains("glue:DeleteTable"), "{deletes}");
+    for (args, says) in [
+        (&["run", "glue-resync", "--dataset", "orders"][..], "PROJECT.name"),
+        (&["run", "glue-resync", "--set", "glue_resync.include=all"], "mode: direct"),
+        (&["run", "glue-resync", "--plan", "x"], "no saved plan"),
+        (&["plan", "glue-resync", "--out", "x"], "not saved"),
+        (&["run", "bootstrap", "--dry-run"], "--dry-run is for glue-resync"),
+    ] {
+        let refused = home.run(args);
+        assert!(refused.exit == 64 && refused.err.contains(says), "{args:?}: {refused:?}");
+    }
 }
 
 #[test]

@@ -17,6 +17,10 @@ pub trait ErasedActivity: Send + Sync {
     fn effect(&self) -> Effect;
     /// See [`Activity::HAS_PROBE`].
     fn has_probe(&self) -> bool;
+    /// See [`Activity::OWNS`].
+    fn owns(&self) -> bool {
+        true
+    }
     /// See [`Activity::execute`].
     fn execute<'a>(
         &'a self,
@@ -122,6 +126,10 @@ impl<A: Activity> ErasedActivity for Erased<A> {
 
     fn has_probe(&self) -> bool {
         A::HAS_PROBE
+    }
+
+    fn owns(&self) -> bool {
+        A::OWNS
     }
 
     fn execute<'a>(

@@ -25,6 +25,9 @@ pub enum RegistryError {
         "activity {0} creates or updates something but has no probe; implement `probe` and set `HAS_PROBE`"
     )]
     ProbeMissing(ActivityName),
+    /// What a Create or Update did is the run's to take back.
+    #[error("activity {0} creates or updates something and says that it owns nothing")]
+    OwnsNothing(ActivityName),
     /// The name breaks a rule.
     #[error(transparent)]
     Name(#[from] crate::id::InvalidName),
@@ -51,11 +54,14 @@ impl ActivityRegistry {
     /// Adds an activity under `name`.
     ///
     /// # Errors
-    /// When the name is taken or not allowed, or a Create or Update has no probe.
+    /// When the name is taken or not allowed, or a Create or Update has no probe or owns nothing.
     pub fn add<A: Activity>(&mut self, name: &str, activity: A) -> Result<(), RegistryError> {
         let name = ActivityName::new(name)?;
         if activity.effect().needs_probe() && !A::HAS_PROBE {
             return Err(RegistryError::ProbeMissing(name));
+        }
+        if activity.effect().needs_probe() && !A::OWNS {
+            return Err(RegistryError::OwnsNothing(name));
         }
         if self.by_name.contains_key(&name) {
             return Err(RegistryError::Duplicate(name));
@@ -273,6 +279,26 @@ mod tests {
     fn a_create_without_a_probe_is_refused() {
         let mut registry = ActivityRegistry::new();
         assert!(matches!(registry.add("x", NoProbe), Err(RegistryError::ProbeMissing(_))));
+    }
+
+    struct OwnsNothing;
+    impl Activity for OwnsNothing {
+        type Input = ();
+        type Output = ();
+        const HAS_PROBE: bool = true;
+        const OWNS: bool = false;
+        fn effect(&self) -> Effect {
+            Effect::Create
+        }
+        async fn execute(&self, _: &ActivityContext, (): &()) -> ActivityResult<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_create_that_owns_nothing_is_refused() {
+        let mut registry = ActivityRegistry::new();
+        assert!(matches!(registry.add("x", OwnsNothing), Err(RegistryError::OwnsNothing(_))));
     }
 
     struct Silent;

@@ -12,6 +12,7 @@
 //! have done its work. Left out are
 //!
 //! - steps that never started, and activities whose effect is [`Read`](crate::activity::Effect::Read);
+//! - activities that [own nothing](crate::activity::Activity::OWNS): they bring what is others' into the state those want;
 //! - steps whose attempts surely did nothing and recorded nothing;
 //! - what was adopted, unless this run recorded something of its own about it;
 //! - steps that a [fork](crate::Engine::fork) took over, or that an operator completed before they ever started: this run

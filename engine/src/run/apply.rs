@@ -132,6 +132,7 @@ fn new_step(missing: u32) -> StepState {
         intent: false,
         effect: Effect::Idempotent,
         probed: false,
+        owns_nothing: false,
         replacing: false,
         unproven: false,
         adopt: false,

@@ -17,6 +17,7 @@ use crate::run::state::{Ledger, RunState, StepState, UndoRole};
 fn participates(s: &StepState) -> bool {
     s.intent
         && s.effect != Effect::Read
+        && !s.owns_nothing
         && match s.ledger {
             Ledger::Untouched => false,
             Ledger::NoEffect => s.replacing || s.has_records(),

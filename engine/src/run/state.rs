@@ -76,6 +76,8 @@ pub struct StepState {
     pub effect: Effect,
     /// Whether the activity can be probed, as recorded by the last attempt.
     pub probed: bool,
+    /// Whether what the activity does is nobody's to take back, as recorded by the last attempt.
+    pub owns_nothing: bool,
     /// Set when a probe found something of ours broken: the next execution replaces it.
     pub replacing: bool,
     /// Set when an attempt ended with an unknown outcome that no probe can clear up: a later attempt that surely did
@@ -146,7 +148,7 @@ impl StepState {
 
     /// Whether something of this run may be out there because of the step.
     pub fn may_have_effect(&self) -> bool {
-        if !self.intent || self.effect == Effect::Read {
+        if !self.intent || self.effect == Effect::Read || self.owns_nothing {
             return false;
         }
         match self.ledger {

@@ -83,6 +83,7 @@ impl Bench {
             generation,
             effect: Effect::Create,
             probed: true,
+            owns_nothing: false,
             input: None,
             deadline: None,
         };
@@ -252,6 +253,26 @@ fn rollback_reaches_through_steps_without_effect() {
     assert_eq!(bench.next(), ["Compensate b"]);
     bench.undo("b");
     assert_eq!(bench.next(), ["Compensate a"]);
+}
+
+#[test]
+fn what_owns_nothing_is_not_taken_back_and_keeps_no_run() {
+    let mut bench =
+        Bench::new(vec![step("a", &[]), step("w", &["a"]), step("b", &["w"])], RunOptions::default());
+    bench.done("a");
+    assert!(bench.state.is_live());
+    for n in ["w", "b"] {
+        bench.done(n);
+    }
+    for s in &mut bench.state.steps {
+        s.owns_nothing = true;
+    }
+    assert!(!bench.state.is_live(), "it may be removed");
+    bench.state.steps[0].owns_nothing = false;
+    bench.feed(EventKind::RollbackStarted { keep: vec![], to: None, request: Request::default() }).unwrap();
+    assert_eq!(bench.next(), ["Compensate a"]);
+    bench.undo("a");
+    assert_eq!(bench.next(), ["Finish(RolledBack)"]);
 }
 
 #[test]

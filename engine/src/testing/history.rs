@@ -443,6 +443,7 @@ impl HistoryBuilder {
             generation: generation + u32::from(changed),
             effect,
             probed,
+            owns_nothing: false,
             input,
             deadline: None,
         });

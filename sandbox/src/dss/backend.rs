@@ -118,6 +118,39 @@ pub struct DatasetSpec {
     pub access_key: String,
 }
 
+/// A dataset as DSS tells a metastore of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MetastoreTable {
+    /// Database.
+    pub database: String,
+    /// Table.
+    pub table: String,
+    /// Bucket.
+    pub bucket: String,
+    /// Path in the bucket, without a slash at either end.
+    pub path: String,
+    /// Column names and their types, in Hive's words.
+    pub columns: Vec<(String, String)>,
+    /// Partition keys.
+    pub keys: Vec<String>,
+    /// How files lie in partitions, as DSS writes it; empty without partitions.
+    pub pattern: String,
+    /// Period of the time dimension: how many of year, month, day and hour; 0 without one.
+    pub time_units: usize,
+    /// The key that is the time dimension.
+    pub time_key: String,
+    /// Java classes: input format, output format, SerDe.
+    pub classes: [String; 3],
+    /// What the SerDe is told.
+    pub serde_parameters: BTreeMap<String, String>,
+    /// Parameters of the table.
+    pub parameters: BTreeMap<String, String>,
+    /// Whether partitions that are no longer there are taken out.
+    pub removes: bool,
+    /// Access key of the connection whose credentials DSS uses for the metastore; empty with a role.
+    pub access_key: String,
+}
+
 /// What the EKS plugin does by running `eksctl` and `kubectl`.
 pub trait ClusterBackend: Send + Sync {
     /// Creates the stacks, the cluster and its nodes. Slow; the caller spawns it, so it goes on when the HTTP
@@ -140,8 +173,12 @@ pub trait ImageBackend: Send + Sync {
 
 /// What a job does to the data.
 pub trait DataBackend: Send + Sync {
-    /// Writes so many rows, and the table when the dataset is synchronised.
+    /// Writes so many rows.
     fn write(&self, spec: DatasetSpec, rows: u64) -> BoxFuture<'_, Result<(), String>>;
+    /// The partitions that lie in S3, each with its values.
+    fn partitions(&self, table: MetastoreTable) -> BoxFuture<'_, Result<Vec<Vec<String>>, String>>;
+    /// Makes the metastore's table of a dataset what the dataset is.
+    fn synchronize(&self, table: MetastoreTable) -> BoxFuture<'_, Result<(), String>>;
     /// Removes the files and the table.
     fn drop_data(&self, spec: DatasetSpec) -> BoxFuture<'_, Result<(), String>>;
 }

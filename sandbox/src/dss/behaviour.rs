@@ -43,6 +43,10 @@ pub struct Behaviour {
     pub missing_status: Option<u16>,
     /// What becomes of a pod that asks for DSS.
     pub pods: Pods,
+    /// What the synchronisation of a dataset does with the metastore.
+    pub metastore_sync: MetastoreSync,
+    /// Parameters that DSS writes to tables; `{project}` and `{dataset}` stand for the dataset's.
+    pub metastore_parameters: BTreeMap<String, String>,
     /// Other spellings of what nobody could verify: name to what this DSS writes. See `spelling`.
     pub spellings: BTreeMap<String, String>,
 }
@@ -64,6 +68,8 @@ impl Default for Behaviour {
             duplicates: Duplicates::Refused400,
             missing_status: None,
             pods: Pods::Reach,
+            metastore_sync: MetastoreSync::Full,
+            metastore_parameters: BTreeMap::new(),
             spellings: BTreeMap::new(),
         }
     }
@@ -135,6 +141,18 @@ pub enum Pods {
     NoCurl,
     /// It does not start.
     Pending,
+}
+
+/// What the synchronisation of a dataset does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MetastoreSync {
+    /// The table and its partitions are as the dataset is.
+    Full,
+    /// Partitions that are no longer there stay.
+    AddsOnly,
+    /// It answers, and nothing happens.
+    Nothing,
 }
 
 /// What becomes of creating what is there.

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use super::backend::{
-    BoxFuture, ClusterBackend, ClusterInfo, ClusterSpec, DataBackend, DatasetSpec, ImageBackend, NodeInfo,
-    QueryBackend, QueryResult, QuerySpec,
+    BoxFuture, ClusterBackend, ClusterInfo, ClusterSpec, DataBackend, DatasetSpec, ImageBackend,
+    MetastoreTable, NodeInfo, QueryBackend, QueryResult, QuerySpec,
 };
 use super::{FakeDss, FakeDssOptions};
 use crate::faults::FaultEngine;
@@ -192,11 +192,19 @@ impl DataBackend for MemoryCloud {
     fn write(&self, spec: DatasetSpec, rows: u64) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async move {
             let mut seen = self.lock();
-            let place = format!("{}/{}", spec.bucket, spec.path);
-            if let Some((database, table)) = spec.table {
-                seen.tables.insert(format!("{database}.{table}"), place.clone());
-            }
-            seen.data.insert(place, rows);
+            seen.data.insert(format!("{}/{}", spec.bucket, spec.path), rows);
+            Ok(())
+        })
+    }
+
+    fn partitions(&self, _table: MetastoreTable) -> BoxFuture<'_, Result<Vec<Vec<String>>, String>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn synchronize(&self, table: MetastoreTable) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move {
+            let place = format!("{}/{}", table.bucket, table.path);
+            self.lock().tables.insert(format!("{}.{}", table.database, table.table), place);
             Ok(())
         })
     }

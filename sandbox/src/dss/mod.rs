@@ -17,6 +17,7 @@ pub mod unverified;
 mod admin;
 mod clusters;
 mod connections;
+mod datasets;
 mod general;
 mod people;
 mod plugins;

@@ -1,5 +1,5 @@
-//! Projects, their settings, datasets, scenarios and macros: as much as automation touches. Recipes and jobs are in
-//! `recipes`.
+//! Projects, their settings, variables, scenarios and macros: as much as automation touches. Datasets are in `datasets`,
+//! recipes and jobs in `recipes`.
 
 use std::collections::BTreeMap;
 
@@ -34,6 +34,7 @@ impl FakeDss {
                 "exposedObjects": {"objects": []}
             }),
             metadata: json!({"label": body["name"], "description": description, "shortDesc": description, "tags": tags, "customFields": {}, "checklists": {"checklists": []}}),
+            variables: json!({"standard": {}, "local": {}}),
             datasets: BTreeMap::new(),
             recipes: BTreeMap::new(),
             scenarios: BTreeMap::new(),
@@ -87,52 +88,22 @@ impl FakeDss {
             }
             ("POST", ["datasets", "managed"]) => self.managed_dataset(call, key),
             ("DELETE", ["datasets", name]) => self.dataset_delete(call, key, name).await,
+            ("POST", ["datasets", name, "actions", "synchronizeHiveMetastore"]) => {
+                self.synchronize(key, name).await?;
+                Ok(Reply::Empty)
+            }
+            ("GET", ["datasets", name, "partitions"]) => self.partitions(key, name).await,
             (_, ["datasets", rest @ ..]) => self.datasets(call, key, rest),
+            ("GET", ["variables"]) => ok(self.read(|state| state.projects[key].variables.clone())),
+            ("PUT", ["variables"]) => {
+                let body = call.json()?;
+                self.edit(key, |project| project.variables = body)?;
+                Ok(Reply::Empty)
+            }
             (_, ["recipes", rest @ ..]) => self.recipes(call, key, rest),
             (_, ["jobs", rest @ ..]) => self.jobs(call, key, rest),
             (_, ["scenarios", rest @ ..]) => self.scenarios(call, key, rest),
             (_, ["runnables", kind, rest @ ..]) => self.runnables(call, kind, rest),
-            _ => Err(unknown_route(call)),
-        }
-    }
-
-    fn datasets(&self, call: &Call, key: &str, rest: &[&str]) -> Answer {
-        let missing = |name: &str| Refusal::missing(format!("Dataset does not exist: {key}.{name}"));
-        match (call.method.as_str(), rest) {
-            ("GET", []) => {
-                let list: Vec<Value> =
-                    self.read(|state| state.projects[key].datasets.values().cloned().collect());
-                ok(json!(list))
-            }
-            ("POST", []) => {
-                let body = call.json()?;
-                let name = Call::text(&body, "name")?;
-                let mut dataset = body;
-                dataset["projectKey"] = json!(key);
-                if dataset.get("schema").is_none() {
-                    dataset["schema"] = json!({"columns": [], "userModified": false});
-                }
-                self.edit(key, |project| project.datasets.insert(name.clone(), dataset))?;
-                ok(json!({"msg": format!("Created dataset {name}")}))
-            }
-            ("GET", [name]) => ok(self
-                .read(|state| state.projects[key].datasets.get(*name).cloned())
-                .ok_or_else(|| missing(name))?),
-            ("PUT", [name]) => {
-                let body = call.json()?;
-                self.edit(key, |project| project.datasets.get_mut(*name).map(|dataset| *dataset = body))?
-                    .ok_or_else(|| missing(name))?;
-                ok(json!({"msg": format!("Updated dataset {name}")}))
-            }
-            ("POST", [name, "actions", "synchronizeHiveMetastore" | "updateFromHive"]) => {
-                let synced = self.edit(key, |project| {
-                    let dataset = project.datasets.get_mut(*name)?;
-                    dataset["lastMetastoreSync"] = json!(true);
-                    Some(())
-                })?;
-                synced.ok_or_else(|| missing(name))?;
-                Ok(Reply::Empty)
-            }
             _ => Err(unknown_route(call)),
         }
     }

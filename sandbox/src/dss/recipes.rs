@@ -308,6 +308,7 @@ impl FakeDss {
                     dataset["schema"]["columns"] = json!(columns);
                 }
             });
+            self.synchronize(key, &output).await.map_err(|refusal| refusal.text())?;
         }
         Ok(())
     }

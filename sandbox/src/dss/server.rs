@@ -57,6 +57,7 @@ impl FakeDss {
                 return struck(Action::Reset).await;
             }
             Some(Action::Delay { ms }) => tokio::time::sleep(Duration::from_millis(ms)).await,
+            Some(Action::Hold) => self.faults().released().await,
             Some(action) => return struck(action).await,
             None => {}
         }
@@ -72,6 +73,7 @@ impl FakeDss {
         };
         match self.faults().check(Target::Dss, &op, Phase::After) {
             Some(Action::Delay { ms }) => tokio::time::sleep(Duration::from_millis(ms)).await,
+            Some(Action::Hold) => self.faults().released().await,
             None => {}
             Some(action) => return struck(action).await,
         }
@@ -220,9 +222,11 @@ async fn struck(action: Action) -> Response {
             }
             response
         }
-        Action::Delay { .. } | Action::State { .. } | Action::Stale { .. } | Action::Late { .. } => {
-            Response::new(Body::empty())
-        }
+        Action::Delay { .. }
+        | Action::Hold
+        | Action::State { .. }
+        | Action::Stale { .. }
+        | Action::Late { .. } => Response::new(Body::empty()),
     }
 }
 

@@ -70,6 +70,8 @@ pub(super) struct Project {
     pub(super) summary: Value,
     pub(super) settings: Value,
     pub(super) metadata: Value,
+    #[serde(default)]
+    pub(super) variables: Value,
     pub(super) datasets: BTreeMap<String, Value>,
     #[serde(default)]
     pub(super) recipes: BTreeMap<String, Value>,

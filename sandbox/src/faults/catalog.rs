@@ -87,7 +87,7 @@ const S3: [&str; 18] = [
 ];
 
 /// What is used of the others, to suggest what was meant.
-const USED: [&str; 58] = [
+const USED: [&str; 64] = [
     "athena:GetQueryExecution",
     "athena:GetQueryResults",
     "athena:GetWorkGroup",
@@ -123,12 +123,18 @@ const USED: [&str; 58] = [
     "ecr:GetAuthorizationToken",
     "ecr:ListTagsForResource",
     "ecr:PutImage",
+    "glue:BatchCreatePartition",
+    "glue:BatchDeletePartition",
+    "glue:BatchUpdatePartition",
     "glue:CreateDatabase",
+    "glue:CreateTable",
     "glue:DeleteDatabase",
     "glue:GetDatabase",
+    "glue:GetPartitions",
     "glue:GetTable",
     "glue:GetTables",
     "glue:UpdateDatabase",
+    "glue:UpdateTable",
     "iam:AttachRolePolicy",
     "iam:CreateRole",
     "iam:CreateServiceLinkedRole",

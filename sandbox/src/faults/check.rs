@@ -92,7 +92,7 @@ fn of_action(fault: &Fault) -> Option<String> {
         {
             Some("the call changes nothing, so nothing can be stale or late".to_owned())
         }
-        (Action::Throttle { .. } | Action::Late { .. }, Target::Host) => {
+        (Action::Throttle { .. } | Action::Late { .. } | Action::Hold, Target::Host) => {
             Some("no command of a host answers so; use `error`, `reset`, `hang` or `delay`".to_owned())
         }
         (Action::Error { status, .. }, Target::Aws | Target::Dss) if !(400..600).contains(status) => {
@@ -222,6 +222,7 @@ mod tests {
             Fault::new(Target::Aws, "ec2:RunInstances", state("ACTIVE")),
             Fault::new(Target::Aws, "cloudformation:DeleteStack", state("DELETE_FAILED")),
             Fault::new(Target::Aws, "s3:GetBucketTagging", Action::Hang),
+            Fault::new(Target::Dss, "POST /projects", Action::Hold).after(),
             Fault::new(Target::Aws, "ec2:DescribeVolumes", Action::Hang),
             Fault::new(Target::Aws, "*:Delete*", Action::Hang).only(Only::Changes),
             Fault::new(Target::Aws, "glue:CreateDatabase", Action::Stale { reads: 2 }),
@@ -258,6 +259,7 @@ mod tests {
             (Fault::new(Target::Dss, "GET /adnim/clusters", Action::Reset), "no route"),
             (Fault::new(Target::Dss, "POST /projects", Action::Stale { reads: 1 }), "in AWS only"),
             (Fault::new(Target::Host, "dnf*", Action::Throttle { retry_after_s: None }), "no command"),
+            (Fault::new(Target::Host, "dnf*", Action::Hold), "no command"),
             (Fault::new(Target::Host, "dnf*", Action::Reset).only(Only::Changes), "leave `only` out"),
         ] {
             let found = problems(std::slice::from_ref(&fault));

@@ -196,6 +196,13 @@ impl Proxy {
                 tokio::time::sleep(Duration::from_millis(ms)).await;
                 None
             }
+            Action::Hold => {
+                tokio::select! {
+                    () = self.inner.faults.released() => {}
+                    () = tokio::time::sleep(HANG) => {}
+                }
+                None
+            }
             Action::State { .. } | Action::Stale { .. } | Action::Late { .. } => None,
             Action::Throttle { retry_after_s } => {
                 let reply = Reply::throttled(&call.service, retry_after_s);
@@ -245,7 +252,7 @@ impl Proxy {
         let mut overlay = self.inner.overlay.lock().await;
         let name = call.name();
         // The path names the cluster that a request to EKS is about; the body does not.
-        let fingerprint = [request.uri.path().as_bytes(), b"\n", &request.body].concat();
+        let fingerprint = [request.uri.path().as_bytes(), b"\n", &tokens::compared(&request.body)].concat();
         if let Some(token) = &call.token {
             match overlay.seen(&name, token, &fingerprint) {
                 Seen::New => {}

@@ -1,7 +1,7 @@
 //! What services make of client tokens: lengths they refuse, and the refusal of a token that comes again with another
 //! request.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::recognise::Call;
 use super::reply::Reply;
@@ -24,6 +24,17 @@ pub(super) fn refused(call: &Call) -> Option<Reply> {
             if token.len() < 32 { "greater than or equal to 32" } else { "less than or equal to 128" }
         ))),
         _ => None,
+    }
+}
+
+/// What of a request is compared when its token comes again: the parameters, not the order in which a client wrote them.
+pub(super) fn compared(body: &[u8]) -> Vec<u8> {
+    match serde_json::from_slice::<Value>(body) {
+        Ok(mut parameters) => {
+            parameters.sort_all_objects();
+            parameters.to_string().into_bytes()
+        }
+        Err(_) => body.to_vec(),
     }
 }
 
@@ -57,6 +68,14 @@ fn athena(message: &str) -> Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_order_of_parameters_does_not_matter() {
+        let one = compared(br#"{"name":"a","tags":{"x":"1","y":"2"}}"#);
+        assert_eq!(one, compared(br#"{"tags":{"y":"2","x":"1"},"name":"a"}"#));
+        assert_ne!(one, compared(br#"{"name":"a","tags":{"x":"1","y":"3"}}"#));
+        assert_eq!(compared(b"Action=RunInstances"), b"Action=RunInstances");
+    }
 
     #[test]
     fn tokens_have_the_lengths_that_services_take() {

@@ -72,7 +72,7 @@ pub(super) fn needed(site: &Site) -> Vec<Permission> {
 fn eksctl(arns: Arns<'_>, on: impl Fn(Vec<String>, Vec<String>, &str) -> Permission) -> Vec<Permission> {
     let all = || vec!["*".to_owned()];
     let why = "make and manage EKS clusters by eksctl";
-    let public = format!("arn:{}:ssm:{}::parameter/aws/*", arns.partition(), arns.site.region);
+    let public = format!("arn:{}:ssm:{}::parameter/aws/*", arns.partition(), arns.region);
     let mut linked = on(
         actions("iam", &["CreateServiceLinkedRole"]),
         vec![arns.iam("role/aws-service-role/*")],

@@ -54,7 +54,7 @@ text_formats! {
 }
 
 /// A TCP port above the privileged ones.
-pub(super) fn port(_: &mut SchemaGenerator) -> Schema {
+pub(crate) fn port(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "integer", "minimum": 1, "maximum": 65526 })
 }
 

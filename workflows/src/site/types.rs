@@ -6,6 +6,7 @@ mod data;
 mod dss;
 mod host;
 mod launch;
+mod resync;
 
 use std::collections::BTreeMap;
 
@@ -18,6 +19,7 @@ pub use data::*;
 pub use dss::*;
 pub use host::*;
 pub use launch::*;
+pub use resync::*;
 
 use super::formats;
 
@@ -78,6 +80,9 @@ pub struct Site {
     /// What is tried out once everything stands.
     #[serde(default, skip_serializing_if = "Verify::is_nothing")]
     pub verify: Verify,
+    /// How the workflow `glue-resync` compares and mends; the bootstrap does not look at it.
+    #[serde(default, skip_serializing_if = "GlueResync::is_default")]
+    pub glue_resync: GlueResync,
     /// JSON merged into what dssflow sends to DSS, for settings whose spelling your DSS version decides.
     #[serde(default)]
     pub overlays: Overlays,

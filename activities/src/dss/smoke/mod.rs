@@ -96,7 +96,8 @@ async fn remove_recipe(client: &DssClient, key: &str, name: &str) -> ActivityRes
     if !names(client, key, "recipes").await?.iter().any(|known| known == name) {
         return Ok(false);
     }
-    client.delete(&["projects", key, "recipes", name], &[]).await?;
+    let is_there = async { Ok(names(client, key, "recipes").await?.iter().any(|known| known == name)) };
+    client.delete_known(&["projects", key, "recipes", name], &[], is_there).await?;
     Ok(true)
 }
 
@@ -115,7 +116,9 @@ async fn remove_dataset(
     let there = settings.is_some();
     let location = settings.map(|settings| Location::of(key, name, &settings)).or(known);
     if there {
-        client.delete(&["projects", key, "datasets", name], &[("dropData", "True")]).await?;
+        let path = ["projects", key, "datasets", name];
+        let is_there = async { place.read(client).await.map(|it| it.is_some()) };
+        client.delete_known(&path, &[("dropData", "True")], is_there).await?;
     }
     let Some(location) = location else { return Ok(there) };
     let table = remove_table(aws, key, &location).await?;

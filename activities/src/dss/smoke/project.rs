@@ -77,9 +77,9 @@ pub(super) async fn remove_project(
         ("clearJobAndScenarioLogs", "True"),
         ("wait", "True"),
     ];
-    client
-        .task(ctx, "deletion of the smoke test's project", client.delete(&["projects", key], &query))
-        .await?;
+    let path = ["projects", key];
+    let delete = client.delete_known(&path, &query, project_exists(client, key));
+    client.task(ctx, "deletion of the smoke test's project", delete).await?;
     if project_exists(client, key).await? {
         return Err(ActivityError::retryable("ProjectStays", format!("project {key} is still listed")));
     }

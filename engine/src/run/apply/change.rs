@@ -36,7 +36,9 @@ pub(super) fn change(state: &mut RunState, event: &Event) {
         EventKind::RunImported { store, backup, .. } => {
             restore::imported(state, Imported { store: store.clone(), backup: *backup }, at);
         }
-        EventKind::AttemptStarted { attempt, phase, generation, effect, probed, input, .. } => {
+        EventKind::AttemptStarted {
+            attempt, phase, generation, effect, probed, owns_nothing, input, ..
+        } => {
             let ix = ix.expect("has a step");
             unschedule(state, ix);
             let active = state.active_ms(at);
@@ -49,6 +51,7 @@ pub(super) fn change(state: &mut RunState, event: &Event) {
             }
             s.effect = *effect;
             s.probed = *probed;
+            s.owns_nothing = *owns_nothing;
             if let Some(input) = input {
                 let old = s.input.replace(Arc::new(input.clone()));
                 // What was made with it may still be there, under names that only the old input tells.

@@ -228,6 +228,7 @@ impl Sim {
             generation: s.generation + u32::from(changed),
             effect,
             probed,
+            owns_nothing: false,
             input,
             deadline: None,
         });

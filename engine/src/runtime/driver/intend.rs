@@ -198,6 +198,7 @@ impl Driver {
             generation: s.generation + u32::from(changed),
             effect: activity.effect(),
             probed: activity.has_probe(),
+            owns_nothing: !activity.owns(),
             input,
             deadline,
         })?;
