@@ -6,68 +6,28 @@
 
 #![expect(clippy::print_stdout, reason = "a test program without a harness prints its own lines")]
 
+mod by_hand;
+
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::Arc;
 
 use dssflow_activities::aws::{
     access_entry, addon, athena_query, bucket, cluster, default_sg, eksctl, glue_database, identity, images,
     instance, key_pair, launch, launch_template, machine_image, network, node_group, repositories, role,
     service_linked_role, sweep, versions,
 };
-use dssflow_activities::clients::{AwsClients, ClientsConfig, StaticCredentials};
+use dssflow_activities::clients::AwsClients;
 use dssflow_engine::activity::{
-    Activity, ActivityContext, ActivityResult, ContextInner, ErrorClass, Marks, Owner, Probe, Recorded,
-    Recorder, Resource, Resources, Undo,
+    Activity, ActivityContext, ErrorClass, Marks, Owner, Probe, Recorded, Resources, Undo,
 };
-use dssflow_engine::id::{RunId, StepName, StoreId};
-use dssflow_engine::runtime::clock::SystemClock;
-use dssflow_engine::time::BoxFuture;
-use dssflow_sandbox::{Action, Fault, SandboxOptions, Target, World, set_faults};
-use serde_json::Value;
-use tokio_util::sync::CancellationToken;
+use dssflow_sandbox::{Action, Fault, Target, World, set_faults};
+
+use by_hand::{Attempt, Cases, Ledger, Sandbox};
 
 fn main() -> ExitCode {
-    let mut args = std::env::args_os().skip(1);
-    if args.next().is_some_and(|first| first == "__sandbox") {
-        return dssflow_sandbox::main(args.collect());
-    }
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime starts")
-        .block_on(all());
-    ExitCode::SUCCESS
-}
-
-/// The ledger of one step, in memory.
-#[derive(Default)]
-struct Ledger(Mutex<Recorded>);
-
-impl Ledger {
-    fn recorded(&self) -> Recorded {
-        self.0.lock().expect("no case panics while it records").clone()
-    }
-}
-
-impl Recorder for Ledger {
-    fn resource(&self, resource: Resource) -> BoxFuture<'_, ActivityResult<()>> {
-        self.0.lock().expect("no case panics while it records").resources.push(resource);
-        Box::pin(async { Ok(()) })
-    }
-
-    fn before(&self, values: BTreeMap<String, Value>) -> BoxFuture<'_, ActivityResult<()>> {
-        let mut recorded = self.0.lock().expect("no case panics while it records");
-        for (key, value) in values {
-            recorded.before.entry(key).or_insert(value);
-        }
-        Box::pin(async { Ok(()) })
-    }
-
-    fn heartbeat(&self, _: Value) {}
+    by_hand::main(all)
 }
 
 struct Lab {
@@ -82,27 +42,9 @@ impl Lab {
     }
 
     fn ctx_at(&self, generation: u32, store: u8, run: &str, step: &str) -> (ActivityContext, Arc<Ledger>) {
-        let ledger = Arc::new(Ledger::default());
         let mut resources = Resources::default();
         resources.insert(self.clients.clone());
-        let inner = ContextInner {
-            store: StoreId::generate([store; 16]),
-            site: "lab".into(),
-            run: RunId::new(run).expect("a run id"),
-            step: StepName::new(step).expect("a step name"),
-            attempt: 1,
-            generation,
-            deadline: None,
-            last_heartbeat: None,
-            cancel: CancellationToken::new(),
-            stop: Default::default(),
-            fence: None,
-            recorder: Arc::<Ledger>::clone(&ledger),
-            resources,
-            clock: Arc::new(SystemClock),
-            kept: vec![StepName::new("kept").expect("a step name")],
-        };
-        (ActivityContext::new(inner), ledger)
+        Attempt { store, run, step, generation, kept: &["kept"], ..Attempt::default() }.context(resources)
     }
 
     /// Takes a Create from nothing to there; gives its output, context and ledger.
@@ -157,47 +99,26 @@ impl Lab {
     }
 }
 
-async fn all() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let exe = std::env::current_exe().expect("this program has a path");
-    let mut options = SandboxOptions::new(dir.path().join("sandbox"), exe);
-    options.latency = 0.0;
-    options.idle = Duration::from_mins(10);
-    let world =
-        dssflow_sandbox::up(&options, &|line: &str| println!("{line}")).await.expect("the sandbox starts");
-    let mut spec = ClientsConfig::new(world.region.clone());
-    spec.endpoint_url = Some(world.aws_endpoint.clone());
-    spec.imds_endpoint = Some(world.imds_endpoint.clone());
-    spec.credentials =
-        Some(StaticCredentials::new(world.access_key_id.clone(), world.secret_access_key.clone()));
-    let clients = AwsClients::connect(&spec).await;
+async fn all(sandbox: Sandbox) -> Cases {
+    let Sandbox { world, clients } = sandbox;
     let lab = Arc::new(Lab { world, clients });
-    let mut failed = Vec::new();
-    case(&mut failed, "identity", who_we_are(Arc::clone(&lab))).await;
-    case(&mut failed, "instance", the_instance(Arc::clone(&lab))).await;
-    case(&mut failed, "default security group", the_default_group(Arc::clone(&lab))).await;
-    case(&mut failed, "network", the_network(Arc::clone(&lab))).await;
-    case(&mut failed, "launch", the_launch(Arc::clone(&lab))).await;
-    case(&mut failed, "versions", the_versions(Arc::clone(&lab))).await;
-    case(&mut failed, "repositories", the_repositories(Arc::clone(&lab))).await;
-    case(&mut failed, "glue database", the_database(Arc::clone(&lab))).await;
-    case(&mut failed, "buckets and queries", buckets_and_queries(Arc::clone(&lab))).await;
-    case(&mut failed, "roles", the_roles(Arc::clone(&lab))).await;
-    case(&mut failed, "cluster", the_cluster(Arc::clone(&lab))).await;
-    case(&mut failed, "a failed cluster", a_failed_cluster(Arc::clone(&lab))).await;
-    case(&mut failed, "eksctl", leftover_stacks(Arc::clone(&lab))).await;
-    case(&mut failed, "faults", lost_and_refused(Arc::clone(&lab))).await;
-    case(&mut failed, "sweep", nothing_left(Arc::clone(&lab))).await;
-    dssflow_sandbox::down(&options.dir).await.expect("the sandbox ends");
-    assert!(failed.is_empty(), "failed: {failed:?}");
-}
-
-/// Runs a case; one that panics has told why, and the others still run.
-async fn case(failed: &mut Vec<String>, name: &str, work: impl Future<Output = ()> + Send + 'static) {
-    let started = std::time::Instant::now();
-    let ended = tokio::spawn(work).await;
-    println!("{} {name} ({} ms)", if ended.is_ok() { "ok" } else { "FAILED" }, started.elapsed().as_millis());
-    failed.extend(ended.err().map(|_| name.to_owned()));
+    let mut cases = Cases::default();
+    cases.case("identity", who_we_are(Arc::clone(&lab))).await;
+    cases.case("instance", the_instance(Arc::clone(&lab))).await;
+    cases.case("default security group", the_default_group(Arc::clone(&lab))).await;
+    cases.case("network", the_network(Arc::clone(&lab))).await;
+    cases.case("launch", the_launch(Arc::clone(&lab))).await;
+    cases.case("versions", the_versions(Arc::clone(&lab))).await;
+    cases.case("repositories", the_repositories(Arc::clone(&lab))).await;
+    cases.case("glue database", the_database(Arc::clone(&lab))).await;
+    cases.case("buckets and queries", buckets_and_queries(Arc::clone(&lab))).await;
+    cases.case("roles", the_roles(Arc::clone(&lab))).await;
+    cases.case("cluster", the_cluster(Arc::clone(&lab))).await;
+    cases.case("a failed cluster", a_failed_cluster(Arc::clone(&lab))).await;
+    cases.case("eksctl", leftover_stacks(Arc::clone(&lab))).await;
+    cases.case("faults", lost_and_refused(Arc::clone(&lab))).await;
+    cases.case("sweep", nothing_left(Arc::clone(&lab))).await;
+    cases
 }
 
 async fn who_we_are(lab: Arc<Lab>) {

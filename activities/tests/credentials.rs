@@ -6,10 +6,10 @@
 
 #![expect(clippy::print_stdout, reason = "a test program without a harness prints its own lines")]
 
-use std::collections::BTreeMap;
+mod by_hand;
+
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::Arc;
 
 use dssflow_activities::aws::identity::identify;
 use dssflow_activities::aws::metadata_options::{self, MetadataOptions, MetadataOptionsInput};
@@ -18,49 +18,14 @@ use dssflow_activities::host::credentials_private::{CredentialsPrivate, Credenti
 use dssflow_activities::host::{HostHandle, HostUser, LocalHost};
 use dssflow_activities::secret::{Secret, SecretClients, SecretRef, SecretSink, resolve, resolve_in};
 use dssflow_engine::activity::{
-    Activity, ActivityContext, ActivityResult, ContextInner, ErrorClass, Owner, Probe, Recorded, Recorder,
-    Resource, Resources, Undo,
+    Activity, ActivityContext, ErrorClass, Owner, Probe, Recorded, Resources, Undo,
 };
-use dssflow_engine::id::{RunId, StepName, StoreId};
-use dssflow_engine::runtime::clock::SystemClock;
-use dssflow_engine::time::BoxFuture;
-use dssflow_sandbox::{SandboxOptions, World};
-use serde_json::Value;
-use tokio_util::sync::CancellationToken;
+use dssflow_sandbox::World;
+
+use by_hand::{Attempt, Cases, Ledger, Sandbox};
 
 fn main() -> ExitCode {
-    let mut args = std::env::args_os().skip(1);
-    if args.next().is_some_and(|first| first == "__sandbox") {
-        return dssflow_sandbox::main(args.collect());
-    }
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime starts")
-        .block_on(all());
-    ExitCode::SUCCESS
-}
-
-/// The ledger of one step, in memory.
-#[derive(Default)]
-struct Ledger(Mutex<Recorded>);
-
-impl Recorder for Ledger {
-    fn resource(&self, resource: Resource) -> BoxFuture<'_, ActivityResult<()>> {
-        self.0.lock().expect("no case panics while it records").resources.push(resource);
-        Box::pin(async { Ok(()) })
-    }
-
-    fn before(&self, values: BTreeMap<String, Value>) -> BoxFuture<'_, ActivityResult<()>> {
-        let mut recorded = self.0.lock().expect("no case panics while it records");
-        for (key, value) in values {
-            recorded.before.entry(key).or_insert(value);
-        }
-        Box::pin(async { Ok(()) })
-    }
-
-    fn heartbeat(&self, _: Value) {}
+    by_hand::main(all)
 }
 
 struct Lab {
@@ -72,30 +37,12 @@ struct Lab {
 impl Lab {
     /// A context of an attempt, with its ledger.
     fn ctx(&self, attempt: u32) -> (ActivityContext, Arc<Ledger>) {
-        let ledger = Arc::new(Ledger::default());
         let mut resources = Resources::default();
         resources.insert(self.clients.clone());
         resources.insert(self.clients.secretsmanager().clone());
         resources.insert(self.clients.ssm().clone());
         resources.insert(HostHandle(Arc::new(LocalHost::new(self.world.host_wrapper.clone()))));
-        let inner = ContextInner {
-            store: StoreId::generate([1; 16]),
-            site: "lab".into(),
-            run: RunId::new("run-1").expect("a run id"),
-            step: StepName::new("step").expect("a step name"),
-            attempt,
-            generation: 1,
-            deadline: None,
-            last_heartbeat: None,
-            cancel: CancellationToken::new(),
-            stop: Default::default(),
-            fence: None,
-            recorder: Arc::<Ledger>::clone(&ledger),
-            resources,
-            clock: Arc::new(SystemClock),
-            kept: Vec::new(),
-        };
-        (ActivityContext::new(inner), ledger)
+        Attempt { attempt, ..Attempt::default() }.context(resources)
     }
 
     fn secrets(&self) -> SecretClients<'_> {
@@ -121,39 +68,18 @@ impl Lab {
     }
 }
 
-async fn all() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let exe = std::env::current_exe().expect("this program has a path");
-    let mut options = SandboxOptions::new(dir.path().join("sandbox"), exe);
-    options.latency = 0.0;
-    options.idle = Duration::from_mins(10);
-    let world =
-        dssflow_sandbox::up(&options, &|line: &str| println!("{line}")).await.expect("the sandbox starts");
-    let mut spec = ClientsConfig::new(world.region.clone());
-    spec.endpoint_url = Some(world.aws_endpoint.clone());
-    spec.imds_endpoint = Some(world.imds_endpoint.clone());
-    spec.credentials =
-        Some(StaticCredentials::new(world.access_key_id.clone(), world.secret_access_key.clone()));
-    let clients = AwsClients::connect(&spec).await;
-    let lab = Arc::new(Lab { world, spec, clients });
-    let mut failed = Vec::new();
-    case(&mut failed, "sinks and references", sinks_and_references(Arc::clone(&lab))).await;
-    case(&mut failed, "a rotation between attempts", a_rotation(Arc::clone(&lab))).await;
-    case(&mut failed, "unusable references", unusable(Arc::clone(&lab))).await;
-    case(&mut failed, "sources", sources(Arc::clone(&lab))).await;
-    case(&mut failed, "a session that ended", an_ended_session(Arc::clone(&lab))).await;
-    case(&mut failed, "metadata options", the_metadata_options(Arc::clone(&lab))).await;
-    case(&mut failed, "private files", private_files(Arc::clone(&lab))).await;
-    dssflow_sandbox::down(&options.dir).await.expect("the sandbox ends");
-    assert!(failed.is_empty(), "failed: {failed:?}");
-}
-
-/// Runs a case; one that panics has told why, and the others still run.
-async fn case(failed: &mut Vec<String>, name: &str, work: impl Future<Output = ()> + Send + 'static) {
-    let started = std::time::Instant::now();
-    let ended = tokio::spawn(work).await;
-    println!("{} {name} ({} ms)", if ended.is_ok() { "ok" } else { "FAILED" }, started.elapsed().as_millis());
-    failed.extend(ended.err().map(|_| name.to_owned()));
+async fn all(sandbox: Sandbox) -> Cases {
+    let Sandbox { world, clients } = sandbox;
+    let lab = Arc::new(Lab { world, spec: clients.spec().clone(), clients });
+    let mut cases = Cases::default();
+    cases.case("sinks and references", sinks_and_references(Arc::clone(&lab))).await;
+    cases.case("a rotation between attempts", a_rotation(Arc::clone(&lab))).await;
+    cases.case("unusable references", unusable(Arc::clone(&lab))).await;
+    cases.case("sources", sources(Arc::clone(&lab))).await;
+    cases.case("a session that ended", an_ended_session(Arc::clone(&lab))).await;
+    cases.case("metadata options", the_metadata_options(Arc::clone(&lab))).await;
+    cases.case("private files", private_files(Arc::clone(&lab))).await;
+    cases
 }
 
 fn sinks() -> [SecretSink; 2] {
@@ -276,7 +202,7 @@ async fn an_ended_session(lab: Arc<Lab>) {
 async fn the_metadata_options(lab: Arc<Lab>) {
     let input = MetadataOptionsInput { instance_id: lab.world.instance_id.clone() };
     let (ctx, ledger) = lab.ctx(1);
-    let recorded = || ledger.0.lock().expect("no case panics while it records").clone();
+    let recorded = || ledger.recorded();
     assert_eq!(MetadataOptions.probe(&ctx, &input).await, Ok(Probe::Absent));
     let made = MetadataOptions.execute(&ctx, &input).await.expect("closed");
     assert_eq!((made.http_tokens.as_str(), made.hop_limit), ("required", 1));
@@ -289,7 +215,7 @@ async fn the_metadata_options(lab: Arc<Lab>) {
     // Once more writes nothing, and another run's undo takes nothing back.
     let (other, others) = lab.ctx(1);
     MetadataOptions.execute(&other, &input).await.expect("closed already");
-    assert!(others.0.lock().expect("whole").before.is_empty());
+    assert!(others.recorded().before.is_empty());
     assert_eq!(MetadataOptions.compensate(&other, &input, &Recorded::default()).await, Ok(Undo::NothingToDo));
     assert_eq!(MetadataOptions.compensate(&ctx, &input, &recorded()).await, Ok(Undo::Undone));
     assert_eq!(MetadataOptions.probe(&ctx, &input).await, Ok(Probe::Absent));

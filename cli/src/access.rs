@@ -99,12 +99,17 @@ impl Access {
         }
     }
 
+    /// The runs that somebody drives now.
+    pub(crate) async fn driven(&self) -> CommandResult<Vec<RunId>> {
+        match self {
+            Self::Store(_) => Ok(Vec::new()),
+            Self::Owner(client) => Ok(client.owner().await?.live),
+        }
+    }
+
     /// Whether the run is being driven by somebody now.
     pub(crate) async fn is_driven(&self, run: &RunId) -> CommandResult<bool> {
-        match self {
-            Self::Store(_) => Ok(false),
-            Self::Owner(client) => Ok(client.owner().await?.live.contains(run)),
-        }
+        Ok(self.driven().await?.contains(run))
     }
 
     /// What keeps the run's steps from starting: locks, semaphores, rates and slots are known to who drives it only.

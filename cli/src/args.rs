@@ -18,7 +18,9 @@ pub(crate) use operate::{
     TerminateArgs, UnpauseArgs,
 };
 
-pub(crate) use plan::{DriftArgs, PlanArgs, ResourcesCommand, ResourcesLsArgs, ResourcesRunArgs};
+pub(crate) use plan::{
+    DriftArgs, PlanArgs, ResourcesAdoptArgs, ResourcesCommand, ResourcesLsArgs, ResourcesRunArgs,
+};
 pub(crate) use preflight::{PreflightArgs, ReportFormat};
 pub(crate) use store::{
     BackupArgs, ExportArgs, ImportArgs, PruneArgs, RestoreArgs, RunExportArgs, StoreCommand,

@@ -1,5 +1,6 @@
 //! From the parsed command line to the command: one file each.
 
+mod adopt;
 mod again;
 mod capture;
 mod compact;
@@ -7,6 +8,7 @@ pub(crate) mod copies;
 mod decide;
 mod drift;
 mod explain;
+mod ground;
 mod image;
 mod init;
 mod pause;
@@ -24,6 +26,7 @@ mod sandbox;
 mod store;
 mod target;
 mod teardown;
+mod teardown_plan;
 mod version;
 mod why;
 mod workflows;

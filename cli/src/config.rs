@@ -86,12 +86,33 @@ pub(crate) fn user() -> String {
         .into_iter()
         .filter_map(|name| std::env::var(name).ok())
         .find(|name| !name.is_empty())
-        .unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
+        .unwrap_or_else(|| {
+            let uid = rustix::process::getuid().as_raw();
+            // Services and containers have no such variables.
+            let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+            account(&accounts, uid).map_or_else(|| format!("uid {uid}"), str::to_owned)
+        })
+}
+
+/// The name of the account with this number.
+fn account(accounts: &str, uid: u32) -> Option<&str> {
+    accounts.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next().filter(|name| !name.is_empty())?;
+        (fields.nth(1)?.parse() == Ok(uid)).then_some(name)
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn accounts_are_found_by_their_number() {
+        let accounts = "root:x:0:0:root:/root:/bin/sh\n# a note\nops:x:1001:1001::/home/ops:/bin/bash\n";
+        assert_eq!((account(accounts, 1001), account(accounts, 0)), (Some("ops"), Some("root")));
+        assert_eq!(account(accounts, 7), None);
+    }
 
     #[test]
     fn commands_in_hints_name_the_store_that_was_named() {

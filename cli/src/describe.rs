@@ -289,6 +289,7 @@ pub(crate) fn event(event: &Event) -> String {
         EventKind::StepsReset { steps, again, request } => {
             let what = match again {
                 Again::Retry => "to be tried at once".to_owned(),
+                Again::Adopt => "to be tried at once, and may take what is not ours".to_owned(),
                 Again::Rerun if steps.len() > 1 => {
                     format!("to be done again with {} after it", steps.len() - 1)
                 }

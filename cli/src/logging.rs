@@ -11,9 +11,9 @@ use crate::error::{Code, CommandError, CommandResult};
 /// # Errors
 /// When `level` is neither a level nor a list of `target=level`.
 pub(crate) fn start(level: &str) -> CommandResult<()> {
-    // Every place that was looked in for credentials and had none is a warning there; the command's own error says
-    // it once.
-    let quiet = if level == "warn" { "warn,aws_config=error" } else { level };
+    // Every place that was looked in for credentials and had none is a warning there, and each write that the disk
+    // refuses is an error of sled's; the command's own error says it once.
+    let quiet = if level == "warn" { "warn,aws_config=error,sled=off" } else { level };
     let filter = EnvFilter::try_new(quiet).map_err(|e| {
         CommandError::new(Code::Usage, format!("{level:?} is no log level: {e}"))
             .hint("--log takes error, warn, info, debug, trace, or a list as dssflow_engine=debug,warn")

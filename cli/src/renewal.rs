@@ -1,4 +1,5 @@
-//! Credentials that end: told before a run when they end too early, and waited for while a run is paused for them.
+//! Credentials that end: waited for while a run is paused for them. That they end too early is told before a run by
+//! preflight (P03).
 //!
 //! The command asks who it is, over and over. When the same user or role of the same account answers, the run goes on as
 //! if somebody had typed `resume`. Nothing else is called meanwhile, and nobody else is accepted.
@@ -11,7 +12,6 @@ use dssflow_activities::clients::AwsClients;
 use dssflow_engine::event::PauseKind;
 use dssflow_engine::run::view::RunView;
 use dssflow_engine::run::{RunStatus, StepStatus};
-use dssflow_engine::time::Timestamp;
 
 use crate::describe;
 use crate::error::{Code, CommandError, CommandResult};
@@ -158,45 +158,5 @@ fn is_over(status: StepStatus) -> bool {
         | StepStatus::Cancelled
         | StepStatus::Compensating
         | StepStatus::CompensationFailed => false,
-    }
-}
-
-/// What is told before a run that its credentials may not last for; `None` when they do, or nobody can tell.
-pub(crate) async fn too_short(clients: &AwsClients, expected: Duration, now: Timestamp) -> Option<String> {
-    let ending = clients.credentials_ending().await.ok()??;
-    if ending.renewed {
-        return None;
-    }
-    let since = ending.at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let end = Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
-    warn(end, expected, now)
-}
-
-/// Pure part of [`too_short`].
-fn warn(end: Timestamp, expected: Duration, now: Timestamp) -> Option<String> {
-    let left = end.since(now);
-    (left < expected).then(|| {
-        format!(
-            "the credentials end at {}, in {}; the run usually takes {}: it will pause then, and go on by itself when they \
-             are renewed",
-            describe::when(end),
-            describe::duration(left),
-            describe::duration(expected)
-        )
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn credentials_that_last_are_not_spoken_of() {
-        let minutes = |n: u64| Duration::from_secs(60 * n);
-        let now = Timestamp::from_millis(1_700_000_000_000);
-        let end = Timestamp::from_millis(1_700_000_000_000 + 30 * 60_000);
-        assert_eq!(warn(end, minutes(29), now), None);
-        let text = warn(end, minutes(45), now).expect("too short");
-        assert!(text.contains("30 min") && text.contains("45 min"), "{text}");
     }
 }

@@ -110,6 +110,24 @@ pub(crate) fn in_the_way(site: &str, down: &RunView, command: &str) -> CommandEr
         .hint(format!("what keeps it: {command} why {}", down.run))
 }
 
+/// Whether the teardown holds on to things, or took them back, in the world of this label.
+fn is_in(down: &RunView, sandbox: Option<&str>) -> bool {
+    down.labels.get(SANDBOX_LABEL).map(String::as_str) == sandbox && counts(down)
+}
+
+/// The teardown of a site that is not done; only looks.
+///
+/// # Errors
+/// When runs cannot be read.
+pub(crate) async fn under_way(
+    store: &Arc<SledStore>,
+    site: &str,
+    sandbox: Option<&str>,
+) -> CommandResult<Option<RunView>> {
+    let all = of_site(&Access::Store(Arc::clone(store)), site).await?;
+    Ok(all.into_iter().find(|down| is_in(down, sandbox) && !is_done(down)))
+}
+
 /// Closes the books of all teardowns of a site that are done, and gives one that is not. `sandbox` is the label of the
 /// world: what is in another one is another site.
 ///
@@ -123,7 +141,7 @@ pub(crate) async fn tidy(
     let access = Access::Store(Arc::clone(store));
     let mut unfinished = None;
     for down in of_site(&access, site).await? {
-        if down.labels.get(SANDBOX_LABEL).map(String::as_str) != sandbox || !counts(&down) {
+        if !is_in(&down, sandbox) {
             continue;
         }
         if is_done(&down) {

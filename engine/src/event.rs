@@ -117,6 +117,9 @@ pub enum Again {
     Retry,
     /// Steps are done again, whatever they were.
     Rerun,
+    /// A step that found something which is not ours in its place is tried at once, and may take that from now on: it is
+    /// then used as it is and never taken back.
+    Adopt,
 }
 
 /// The step of another run that started a run.

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use dssflow_engine::activity::{Effect, Owner, Probe, Recorded, Undo};
-use dssflow_engine::event::{CancelMode, EventKind, Request};
+use dssflow_engine::activity::{Effect, Marks, Owner, Probe, Recorded, Undo};
+use dssflow_engine::event::{Again, CancelMode, EventKind, Request};
 use dssflow_engine::graph::Timeouts;
 use dssflow_engine::id::{ActivityName, StepName, StoreId, WorkflowName};
 use dssflow_engine::retry::RetryPolicy;
-use dssflow_engine::run::{OnTrouble, RunOptions, RunStatus, StepStatus};
+use dssflow_engine::run::{OnTrouble, RunOptions, RunStatus, StepStatus, Verb};
 use dssflow_engine::runtime::clock::TokioClock;
 use dssflow_engine::store::memory::MemoryStore;
 use dssflow_engine::time::Timestamp;
@@ -106,9 +106,14 @@ async fn a_hung_attempt_is_ended_by_its_timeout_and_attempts_run_out() {
 }
 
 /// A thing in a world of one name, with an owner.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct World {
-    things: std::sync::Mutex<BTreeMap<String, dssflow_engine::activity::Marks>>,
+    things: Arc<std::sync::Mutex<BTreeMap<String, Marks>>>,
+}
+
+/// Marks of another store.
+fn foreign() -> Marks {
+    Marks { store: "other".into(), site: String::new(), run: "x".into(), step: "x".into(), generation: 1 }
 }
 
 struct Make;
@@ -169,15 +174,8 @@ fn maker(world: World) -> Engine {
 
 #[tokio::test(start_paused = true)]
 async fn a_terminal_error_rolls_back_when_told_to_and_foreign_things_stay() {
-    let foreign = dssflow_engine::activity::Marks {
-        store: "other".into(),
-        site: String::new(),
-        run: "x".into(),
-        step: "x".into(),
-        generation: 1,
-    };
     let world = World::default();
-    world.things.lock().unwrap().insert("theirs".into(), foreign);
+    world.things.lock().unwrap().insert("theirs".into(), foreign());
     let engine = maker(world);
     let mut adopted = step("b", "make", json!("theirs"));
     adopted.adopt = true;
@@ -198,15 +196,8 @@ async fn a_terminal_error_rolls_back_when_told_to_and_foreign_things_stay() {
 
 #[tokio::test(start_paused = true)]
 async fn a_foreign_thing_pauses_the_run_and_resume_looks_again() {
-    let foreign = dssflow_engine::activity::Marks {
-        store: "other".into(),
-        site: String::new(),
-        run: "x".into(),
-        step: "x".into(),
-        generation: 1,
-    };
     let world = World::default();
-    world.things.lock().unwrap().insert("a".into(), foreign);
+    world.things.lock().unwrap().insert("a".into(), foreign());
     let engine = maker(world);
     let handle = engine.start(run_of(vec![step("a", "make", json!("a"))])).await.unwrap();
     let view = handle.wait().await.unwrap();
@@ -216,6 +207,39 @@ async fn a_foreign_thing_pauses_the_run_and_resume_looks_again() {
     resources.insert(World::default());
     let resumed = engine.with_resources(resources).resume(handle.id(), Request::by("test")).await.unwrap();
     assert_eq!(resumed.wait().await.unwrap().status, RunStatus::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_foreign_thing_that_somebody_lets_a_step_take_is_used_and_never_taken_back() {
+    let world = World::default();
+    world.things.lock().unwrap().insert("a".into(), foreign());
+    let engine = maker(world.clone());
+    let mut after = step("b", "make", json!("b"));
+    after.after = vec![StepName::new("a").unwrap()];
+    let handle = engine.start(run_of(vec![step("a", "make", json!("a")), after])).await.unwrap();
+    assert_eq!(handle.wait().await.unwrap().status, RunStatus::Paused);
+    let (run, name) = (handle.id(), |n: &str| StepName::new(n).unwrap());
+
+    // Only where something foreign is in the way.
+    let refused = engine.note(run, Verb::Adopt { step: name("b") }, Request::by("ann")).await;
+    assert!(refused.unwrap_err().to_string().contains("nothing that is not ours"));
+    let why = Request { by: "ann".into(), reason: "it is the team's".into() };
+    engine.note(run, Verb::Adopt { step: name("a") }, why.clone()).await.unwrap();
+    // What was allowed outlives the process: the fold of the history knows it.
+    let view = engine.resume(run, Request::by("ann")).await.unwrap().wait().await.unwrap();
+    assert_eq!(view.status, RunStatus::Succeeded, "{view:?}");
+    assert_eq!((status(&view, "a"), status(&view, "b")), (StepStatus::Adopted, StepStatus::Succeeded));
+    let history = engine.history(run, 0).await.unwrap();
+    let asked = history.iter().find_map(|event| match &event.kind {
+        EventKind::StepsReset { again: Again::Adopt, request, .. } => Some(request.clone()),
+        _ => None,
+    });
+    assert_eq!(asked, Some(why));
+
+    let view = engine.rollback(run, vec![], Request::by("ann")).await.unwrap().wait().await.unwrap();
+    assert_eq!(view.status, RunStatus::RolledBack);
+    assert_eq!((status(&view, "a"), status(&view, "b")), (StepStatus::Adopted, StepStatus::Compensated));
+    assert_eq!(*world.things.lock().unwrap(), BTreeMap::from([("a".to_owned(), foreign())]));
 }
 
 #[tokio::test(start_paused = true)]

@@ -158,6 +158,14 @@ impl OpenError {
                 io::ErrorKind::PermissionDenied => {
                     format!("give this user the right to read and write {}", path.display())
                 }
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    "make room on that disk and type it again; nothing acknowledged is lost".to_owned()
+                }
+                io::ErrorKind::ReadOnlyFilesystem => {
+                    "a store is written to even when it is only looked at: mount the disk writable, or copy the \
+                     directory to one that is and name the copy with --store"
+                        .to_owned()
+                }
                 _ => "check that the disk is mounted, writable and not full".to_owned(),
             },
         }

@@ -276,7 +276,7 @@ impl SledStore {
 
         let trouble = |trouble: Trouble| match trouble {
             Trouble::Damage(what) => OpenError::damaged(&place.root, what),
-            Trouble::Io(source) => OpenError::Io { doing: "read", path: dir.clone(), source },
+            Trouble::Io(source) => OpenError::Io { doing: "open", path: dir.clone(), source },
         };
         let db = tree::open(&dir, cache_bytes).map_err(trouble)?;
         let opened = Opened::new(db, dir.clone(), lock);

@@ -76,13 +76,23 @@ impl std::fmt::Display for Trouble {
 impl From<sled::Error> for Trouble {
     fn from(error: sled::Error) -> Self {
         match error {
-            sled::Error::Io(error) => Self::Io(error),
+            sled::Error::Io(error) => Self::Io(plain(error)),
             sled::Error::Corruption { at: Some(at), .. } => {
                 Self::Damage(format!("sled cannot read its log at {at:?}"))
             }
             sled::Error::Corruption { at: None, .. } => Self::Damage("sled cannot read its files".to_owned()),
             other => Self::Damage(format!("sled: {other}")),
         }
+    }
+}
+
+/// sled hands on an error of the system as the text of its debug form; the number in it makes it the error that it was.
+fn plain(error: io::Error) -> io::Error {
+    let text = error.to_string();
+    let code = text.strip_prefix("Os { code: ").and_then(|rest| rest.split(',').next());
+    match code.and_then(|code| code.parse().ok()) {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => error,
     }
 }
 
@@ -210,6 +220,17 @@ mod tests {
     use std::fs::{File, FileTimes};
 
     use super::*;
+
+    #[test]
+    fn an_error_of_the_system_that_sled_wrapped_is_that_error_again() {
+        let wrapped = "Os { code: 28, kind: StorageFull, message: \"No space left on device\" }";
+        let told = plain(io::Error::new(io::ErrorKind::StorageFull, wrapped));
+        assert_eq!(
+            (told.raw_os_error(), told.to_string().as_str()),
+            (Some(28), "No space left on device (os error 28)")
+        );
+        assert_eq!(plain(io::Error::other("something else")).to_string(), "something else");
+    }
 
     #[test]
     fn a_file_in_a_directory_that_must_be_empty_is_seen_whenever_it_comes() {

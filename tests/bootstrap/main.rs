@@ -9,6 +9,7 @@ mod kills;
 mod launch;
 mod paths;
 mod preflight;
+mod readme;
 mod rights;
 mod smoke;
 mod support;

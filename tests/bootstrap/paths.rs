@@ -1,7 +1,7 @@
 //! The straight path in both cluster modes, and back.
 
 use crate::support::{Home, differences, kept_by_rule};
-use crate::{calls, rights};
+use crate::{calls, readme, rights};
 
 const MODES: [&str; 2] = ["dss-plugin", "sdk"];
 
@@ -9,7 +9,10 @@ fn there_and_back(mode: &str) {
     let home = Home::with_sandbox();
     let set = format!("cluster.mode={mode}");
     let before = home.snapshot();
-    home.run(&["run", "bootstrap", "--sandbox", "--set", &set]).expect(0).says("succeeded");
+    let ran = home.run(&["run", "bootstrap", "--sandbox", "--set", &set]).expect(0).says("succeeded");
+    if mode == MODES[0] {
+        readme::shows_what_is_printed(&home, &ran.stdout);
+    }
     let built = home.snapshot();
     holds_what_the_document_asks_for(&built, mode);
 

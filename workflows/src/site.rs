@@ -17,6 +17,8 @@ use std::sync::LazyLock;
 use dssflow_activities::credentials::CredentialSource;
 use serde::de::DeserializeOwned;
 
+use crate::bootstrap::matches;
+
 pub(crate) use shape::{FILL_IN, nearest};
 pub use types::*;
 
@@ -188,6 +190,11 @@ pub fn schema() -> serde_json::Value {
 }
 
 impl Site {
+    /// Whether the step of this name may take what it finds and no run of the site made.
+    pub fn adopts(&self, step: &str) -> bool {
+        self.adopt.iter().any(|pattern| matches(pattern, step))
+    }
+
     /// The image registry's host.
     pub fn registry(&self) -> String {
         let default = || format!("{}.dkr.ecr.{}.{}", self.expected_account, self.region, self.dns_suffix());

@@ -14,13 +14,12 @@ use bollard::query_parameters::BuildImageOptions;
 use dssflow_engine::activity::{
     Activity, ActivityContext, ActivityError, ActivityResult, Effect, Owner, Probe, Recorded, Undo,
 };
-use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::context::Context;
-use super::daemon::{CALL_TIMEOUT, Daemon, INPUT_HASH, LocalImage, classify, labels};
+use super::daemon::{CALL_TIMEOUT, Daemon, INPUT_HASH, LocalImage, classify, labels, next_answer};
 use super::reference::{check_image, check_repository, check_tag};
 use super::registry::{RegistryLogin, auth_config};
 use super::trouble;
@@ -32,8 +31,6 @@ pub const KIND: &str = "docker:image";
 
 /// How long the daemon may take to begin its answer to a build: it takes the whole context in first.
 const BUILD_TIMEOUT: Duration = Duration::from_mins(15);
-/// How often a silent build says that it lives.
-const BEAT: Duration = Duration::from_secs(15);
 /// How many lines of what a build printed go into its error, and how many bytes.
 const TAIL_LINES: usize = 20;
 const TAIL_BYTES: usize = 4096;
@@ -315,16 +312,7 @@ async fn build(
         tokio::pin!(answers);
         let mut progress = Progress::new(context.bytes());
         loop {
-            let answer = tokio::select! {
-                answer = answers.next() => answer,
-                beat = ctx.sleep(BEAT) => {
-                    beat?;
-                    ctx.heartbeat(&progress.beat);
-                    continue;
-                }
-                () = ctx.cancelled() => return Err(ActivityError::cancelled()),
-            };
-            match answer {
+            match next_answer(ctx, &mut answers, &progress.beat).await? {
                 None => break progress.id,
                 Some(Ok(line)) => {
                     if progress.take(line) {

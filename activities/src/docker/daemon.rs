@@ -15,7 +15,8 @@ use bollard::Docker;
 use bollard::errors::Error;
 use bollard::models::ImageInspect;
 use bollard::query_parameters::{ListImagesOptions, RemoveImageOptions, TagImageOptions};
-use dssflow_engine::activity::{ActivityError, ActivityResult, Marks, Owner};
+use dssflow_engine::activity::{ActivityContext, ActivityError, ActivityResult, Marks, Owner};
+use futures::{Stream, StreamExt};
 use reqwest::header::{HeaderName, HeaderValue};
 use serde::Serialize;
 use zeroize::Zeroizing;
@@ -24,11 +25,34 @@ use zeroize::Zeroizing;
 pub const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 /// How long the daemon may take to begin an answer to a look or a small change.
 pub const CALL_TIMEOUT: Duration = Duration::from_mins(1);
+/// How often a silent build or push says that it lives.
+const BEAT: Duration = Duration::from_secs(15);
 /// The label that carries the hash of what an image was built from.
 pub const INPUT_HASH: &str = "dssflow.inputhash";
 /// The label that carries the ownership marks, as a JSON object. One for all: the classic builder makes a container for
 /// each label.
 pub const MARKS: &str = "dssflow.marks";
+
+/// The next answer of a build or a push; as long as none comes, `beat` says that it lives.
+///
+/// # Errors
+/// When the attempt is cancelled.
+pub(super) async fn next_answer<S: Stream + Unpin>(
+    ctx: &ActivityContext,
+    answers: &mut S,
+    beat: &impl Serialize,
+) -> ActivityResult<Option<S::Item>> {
+    loop {
+        tokio::select! {
+            answer = answers.next() => return Ok(answer),
+            slept = ctx.sleep(BEAT) => {
+                slept?;
+                ctx.heartbeat(beat);
+            }
+            () = ctx.cancelled() => return Err(ActivityError::cancelled()),
+        }
+    }
+}
 
 /// A connection to the daemon; makes its connections call by call.
 #[derive(Debug, Clone)]

@@ -13,10 +13,9 @@ use bollard::query_parameters::PushImageOptions;
 use dssflow_engine::activity::{
     Activity, ActivityContext, ActivityError, ActivityResult, Effect, Owner, Probe, Recorded, Undo,
 };
-use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 
-use super::daemon::{AuthHeader, CALL_TIMEOUT, Daemon, LocalImage, classify};
+use super::daemon::{AuthHeader, CALL_TIMEOUT, Daemon, LocalImage, classify, next_answer};
 use super::reference::{check_image, check_repository, check_tag, registry_host};
 use super::registry::{Deleted, Login, Manifest, Registry};
 use super::trouble;
@@ -27,9 +26,6 @@ pub const NAME: &str = "docker.push-image";
 pub const KIND: &str = "registry:image";
 /// The kind under which it is recorded what is about to be pushed, as `REGISTRY/REPOSITORY:TAG@IMAGE-ID`.
 pub const INTENT: &str = "registry:tag";
-
-/// How often a silent push says that it lives.
-const BEAT: Duration = Duration::from_secs(15);
 
 /// What [`PushImage`] takes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -391,16 +387,7 @@ async fn send(
     tokio::pin!(answers);
     let mut progress = Progress::default();
     loop {
-        let answer = tokio::select! {
-            answer = answers.next() => answer,
-            beat = ctx.sleep(BEAT) => {
-                beat?;
-                ctx.heartbeat(&progress.beat);
-                continue;
-            }
-            () = ctx.cancelled() => return Err(ActivityError::cancelled()),
-        };
-        match answer {
+        match next_answer(ctx, &mut answers, &progress.beat).await? {
             None => return Ok(progress.digest),
             Some(Ok(line)) => {
                 progress.take(line);

@@ -11,15 +11,11 @@
 //!
 //! Page: <https://doc.dataiku.com/dss/latest/connecting/sql/athena.html>
 
-use std::time::Duration;
-
-use dssflow_engine::activity::{Activity, ActivityContext, ActivityResult, Effect, Probe, Recorded, Undo};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::client::{DssClient, DssTarget};
-use super::connection::{Wanted, audience};
-use super::document::SETTLE;
+use super::client::DssTarget;
+use super::connection::{Connection, ConnectionInput, Wanted, audience};
 use super::tree::overlaid;
 
 /// The registered name.
@@ -58,15 +54,8 @@ pub struct AthenaConnectionInput {
     pub overlay: Option<Value>,
 }
 
-/// What the activity gives.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AthenaConnectionOutput {
-    /// Name of the connection.
-    pub name: String,
-}
-
 /// The activity.
-pub(crate) struct AthenaConnection;
+pub(crate) type AthenaConnection = Connection<AthenaConnectionInput>;
 
 impl AthenaConnectionInput {
     fn keys(&self) -> Value {
@@ -89,69 +78,18 @@ impl AthenaConnectionInput {
         let keys = overlaid(keys, Some(&audience(&self.usable_by, &[])));
         overlaid(keys, self.overlay.as_ref())
     }
+}
 
-    pub(crate) fn wanted(&self) -> Wanted<'_> {
+impl ConnectionInput for AthenaConnectionInput {
+    fn target(&self) -> &DssTarget {
+        &self.target
+    }
+
+    fn wanted(&self) -> Wanted<'_> {
         Wanted { name: &self.name, kind: "Athena", keys: self.keys(), credentials: None }
     }
 
-    fn output(&self) -> AthenaConnectionOutput {
-        AthenaConnectionOutput { name: self.name.clone() }
-    }
-}
-
-impl Activity for AthenaConnection {
-    type Input = AthenaConnectionInput;
-    type Output = AthenaConnectionOutput;
-    const HAS_PROBE: bool = true;
-
-    fn effect(&self) -> Effect {
-        Effect::Create
-    }
-
-    async fn execute(
-        &self,
-        ctx: &ActivityContext,
-        input: &AthenaConnectionInput,
-    ) -> ActivityResult<AthenaConnectionOutput> {
-        let client = DssClient::connect(ctx, &input.target).await?;
-        input.wanted().create(ctx, &client).await?;
-        Ok(input.output())
-    }
-
-    async fn probe(
-        &self,
-        ctx: &ActivityContext,
-        input: &AthenaConnectionInput,
-    ) -> ActivityResult<Probe<AthenaConnectionOutput>> {
-        let client = DssClient::connect(ctx, &input.target).await?;
-        input.wanted().probe(ctx, &client, input.output()).await
-    }
-
-    async fn verify(
-        &self,
-        ctx: &ActivityContext,
-        input: &AthenaConnectionInput,
-        _output: &AthenaConnectionOutput,
-    ) -> ActivityResult<()> {
-        let client = DssClient::connect(ctx, &input.target).await?;
-        input.wanted().verify(&client).await
-    }
-
-    async fn compensate(
-        &self,
-        ctx: &ActivityContext,
-        input: &AthenaConnectionInput,
-        recorded: &Recorded,
-    ) -> ActivityResult<Undo> {
-        let client = DssClient::connect(ctx, &input.target).await?;
-        input.wanted().remove(ctx, &client, recorded).await
-    }
-
-    fn describe(&self, input: &AthenaConnectionInput) -> String {
-        format!("Athena connection {} with the credentials of {}", input.name, input.s3_connection)
-    }
-
-    fn settle(&self) -> Duration {
-        SETTLE
+    fn describe(&self) -> String {
+        format!("Athena connection {} with the credentials of {}", self.name, self.s3_connection)
     }
 }

@@ -18,6 +18,7 @@ use super::athena_link::{self, AthenaLinkInput};
 use super::client::DssClient;
 use super::cluster::{self, ClusterInput};
 use super::clusters;
+use super::connection::ConnectionInput as _;
 use super::container_config::{self, ContainerConfigInput};
 use super::document::{DocumentInput as _, Place};
 use super::metastore::{self, MetastoreInput};

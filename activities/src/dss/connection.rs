@@ -7,15 +7,18 @@
 //! so another API key makes it unknown, and the same secrets are written once more.
 
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
+use std::time::Duration;
 
 use dssflow_engine::activity::{
-    ActivityContext, ActivityError, ActivityResult, Owner, Probe, Recorded, Undo,
+    Activity, ActivityContext, ActivityError, ActivityResult, Effect, Owner, Probe, Recorded, Undo,
 };
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::client::DssClient;
-use super::document::{Place, dropped_keys};
+use super::client::{DssClient, DssTarget};
+use super::document::{Place, SETTLE, dropped_keys};
 use super::mark;
 use super::tree::{self, Change};
 use crate::secret::{Secret, SecretRef, resolve_in};
@@ -26,6 +29,80 @@ pub(crate) const RESOURCE: &str = "dss:connection";
 const SEAL: &str = "dssflow:secret";
 /// What is recorded as changed when the secrets of a connection that was there were replaced.
 const REPLACED: &str = "params/secretKey";
+
+/// What a connection is made from.
+pub(super) trait ConnectionInput: Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// Which DSS.
+    fn target(&self) -> &DssTarget;
+
+    /// The connection as it is to be.
+    fn wanted(&self) -> Wanted<'_>;
+
+    /// One line for people.
+    fn describe(&self) -> String;
+}
+
+/// What making a connection gives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionOutput {
+    /// Name of the connection.
+    pub name: String,
+}
+
+/// The activity that makes a connection of one kind.
+pub(crate) struct Connection<I>(PhantomData<fn(I)>);
+
+impl<I> Connection<I> {
+    pub(super) fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<I: ConnectionInput> Activity for Connection<I> {
+    type Input = I;
+    type Output = ConnectionOutput;
+    const HAS_PROBE: bool = true;
+
+    fn effect(&self) -> Effect {
+        Effect::Create
+    }
+
+    async fn execute(&self, ctx: &ActivityContext, input: &I) -> ActivityResult<ConnectionOutput> {
+        let client = DssClient::connect(ctx, input.target()).await?;
+        let wanted = input.wanted();
+        wanted.create(ctx, &client).await?;
+        Ok(ConnectionOutput { name: wanted.name.to_owned() })
+    }
+
+    async fn probe(&self, ctx: &ActivityContext, input: &I) -> ActivityResult<Probe<ConnectionOutput>> {
+        let client = DssClient::connect(ctx, input.target()).await?;
+        let wanted = input.wanted();
+        wanted.probe(ctx, &client, ConnectionOutput { name: wanted.name.to_owned() }).await
+    }
+
+    async fn verify(&self, ctx: &ActivityContext, input: &I, _: &ConnectionOutput) -> ActivityResult<()> {
+        let client = DssClient::connect(ctx, input.target()).await?;
+        input.wanted().verify(&client).await
+    }
+
+    async fn compensate(
+        &self,
+        ctx: &ActivityContext,
+        input: &I,
+        recorded: &Recorded,
+    ) -> ActivityResult<Undo> {
+        let client = DssClient::connect(ctx, input.target()).await?;
+        input.wanted().remove(ctx, &client, recorded).await
+    }
+
+    fn describe(&self, input: &I) -> String {
+        input.describe()
+    }
+
+    fn settle(&self) -> Duration {
+        SETTLE
+    }
+}
 
 /// Whose credentials an S3 connection uses. Others cannot serve Athena and Glue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,6 +11,7 @@
 mod clusters;
 mod connection;
 mod document;
+mod kubectl;
 mod mark;
 mod redaction;
 pub(crate) mod reply;
@@ -35,6 +36,7 @@ pub mod nodes_check;
 pub mod plugin;
 pub mod plugin_code_env;
 pub mod plugin_presets;
+pub mod pods_check;
 pub mod project;
 pub mod project_settings;
 pub mod push_images;
@@ -48,7 +50,7 @@ use dssflow_engine::activity::{ActivityRegistry, RegistryError};
 
 pub use client::DssTarget;
 pub use clusters::ClusterState;
-pub use connection::S3Credentials;
+pub use connection::{ConnectionOutput, S3Credentials};
 
 /// Registers the activities of this module.
 ///
@@ -62,8 +64,8 @@ pub fn register(registry: &mut ActivityRegistry) -> Result<(), RegistryError> {
     registry.add(container_config::NAME, container_config::ContainerConfig::new())?;
     registry.add(spark_config::NAME, spark_config::SparkConfigActivity::new())?;
     registry.add(push_images::NAME, push_images::PushImages)?;
-    registry.add(s3_connection::NAME, s3_connection::S3Connection)?;
-    registry.add(athena_connection::NAME, athena_connection::AthenaConnection)?;
+    registry.add(s3_connection::NAME, s3_connection::S3Connection::new())?;
+    registry.add(athena_connection::NAME, athena_connection::AthenaConnection::new())?;
     registry.add(athena_link::NAME, athena_link::AthenaLink::new())?;
     registry.add(connection_test::NAME, connection_test::ConnectionTest)?;
     registry.add(sql_check::NAME, sql_check::SqlCheck)?;
@@ -78,5 +80,6 @@ pub fn register(registry: &mut ActivityRegistry) -> Result<(), RegistryError> {
     registry.add(project::NAME, project::Project)?;
     registry.add(project_settings::NAME, project_settings::ProjectSettings::new())?;
     registry.add(nodes_check::NAME, nodes_check::NodesCheck)?;
+    registry.add(pods_check::NAME, pods_check::PodsCheck)?;
     smoke::register(registry)
 }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::client::{DssClient, DssTarget};
+use super::kubectl::Kubectl;
 
 /// The registered name.
 pub const NAME: &str = "dss.nodes-check";
@@ -80,24 +81,17 @@ impl Activity for NodesCheck {
     ) -> ActivityResult<NodesCheckOutput> {
         let client = DssClient::connect(ctx, &input.target).await?;
         let until = ctx.now() + LIMIT;
-        let path = ["admin", "clusters", &input.cluster_id, "k8s", "actions", "run-kubectl"];
-        let body = json!({"args": "get nodes -o json"});
+        let kubectl = Kubectl::on(&client, &input.cluster_id);
         loop {
-            let reply = client.post(&path, Some(&body)).await.map_err(ActivityError::no_effect)?;
-            let found = if reply["returnValue"] == 0 {
-                count(reply["output"].as_str().unwrap_or_default())
-            } else {
-                None
-            };
+            let answer = kubectl.run(&["get", "nodes", "-o", "json"]).await?;
+            let found = answer.as_deref().ok().and_then(count);
             match found {
                 Some(found) if found.ready >= input.expected => return Ok(found),
                 found if ctx.now() >= until => {
                     let seen = found.map_or_else(
-                        || {
-                            format!(
-                                "kubectl failed: {}",
-                                reply["error"].as_str().unwrap_or("no reason given")
-                            )
+                        || match &answer {
+                            Ok(_) => "kubectl lists no nodes".to_owned(),
+                            Err(complaint) => format!("kubectl failed: {complaint}"),
                         },
                         |found| {
                             format!(

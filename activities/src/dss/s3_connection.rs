@@ -9,15 +9,11 @@
 //!
 //! Page: <https://doc.dataiku.com/dss/latest/connecting/s3.html>
 
-use std::time::Duration;
-
-use dssflow_engine::activity::{Activity, ActivityContext, ActivityResult, Effect, Probe, Recorded, Undo};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::client::{DssClient, DssTarget};
-use super::connection::{S3Credentials, Wanted, audience};
-use super::document::SETTLE;
+use super::client::DssTarget;
+use super::connection::{Connection, ConnectionInput, S3Credentials, Wanted, audience};
 use super::tree::overlaid;
 
 /// The registered name.
@@ -53,19 +49,12 @@ pub struct S3ConnectionInput {
     pub overlay: Option<Value>,
 }
 
-/// What the activity gives.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct S3ConnectionOutput {
-    /// Name of the connection.
-    pub name: String,
-}
-
 fn default_path() -> String {
     "/dataiku".to_owned()
 }
 
 /// The activity.
-pub(crate) struct S3Connection;
+pub(crate) type S3Connection = Connection<S3ConnectionInput>;
 
 impl S3ConnectionInput {
     fn keys(&self) -> Value {
@@ -83,69 +72,18 @@ impl S3ConnectionInput {
         keys = overlaid(keys, Some(&audience(&self.usable_by, &self.readable_by)));
         overlaid(keys, self.overlay.as_ref())
     }
+}
 
-    pub(crate) fn wanted(&self) -> Wanted<'_> {
+impl ConnectionInput for S3ConnectionInput {
+    fn target(&self) -> &DssTarget {
+        &self.target
+    }
+
+    fn wanted(&self) -> Wanted<'_> {
         Wanted { name: &self.name, kind: "EC2", keys: self.keys(), credentials: Some(&self.credentials) }
     }
 
-    fn output(&self) -> S3ConnectionOutput {
-        S3ConnectionOutput { name: self.name.clone() }
-    }
-}
-
-impl Activity for S3Connection {
-    type Input = S3ConnectionInput;
-    type Output = S3ConnectionOutput;
-    const HAS_PROBE: bool = true;
-
-    fn effect(&self) -> Effect {
-        Effect::Create
-    }
-
-    async fn execute(
-        &self,
-        ctx: &ActivityContext,
-        input: &S3ConnectionInput,
-    ) -> ActivityResult<S3ConnectionOutput> {
-        let client = DssClient::connect(ctx, &input.target).await?;
-        input.wanted().create(ctx, &client).await?;
-        Ok(input.output())
-    }
-
-    async fn probe(
-        &self,
-        ctx: &ActivityContext,
-        input: &S3ConnectionInput,
-    ) -> ActivityResult<Probe<S3ConnectionOutput>> {
-        let client = DssClient::connect(ctx, &input.target).await?;
-        input.wanted().probe(ctx, &client, input.output()).await
-    }
-
-    async fn verify(
-        &self,
-        ctx: &ActivityContext,
-        input: &S3ConnectionInput,
-        _output: &S3ConnectionOutput,
-    ) -> ActivityResult<()> {
-        let client = DssClient::connect(ctx, &input.target).await?;
-        input.wanted().verify(&client).await
-    }
-
-    async fn compensate(
-        &self,
-        ctx: &ActivityContext,
-        input: &S3ConnectionInput,
-        recorded: &Recorded,
-    ) -> ActivityResult<Undo> {
-        let client = DssClient::connect(ctx, &input.target).await?;
-        input.wanted().remove(ctx, &client, recorded).await
-    }
-
-    fn describe(&self, input: &S3ConnectionInput) -> String {
-        format!("S3 connection {} on bucket {}", input.name, input.bucket)
-    }
-
-    fn settle(&self) -> Duration {
-        SETTLE
+    fn describe(&self) -> String {
+        format!("S3 connection {} on bucket {}", self.name, self.bucket)
     }
 }

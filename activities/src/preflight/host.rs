@@ -1,7 +1,7 @@
 //! The host, before anything is changed on it: root without a password, the machine, free ports, podman. H01, H02,
 //! H03, H04.
 
-use dssflow_engine::activity::{ActivityError, ActivityResult, ErrorClass};
+use dssflow_engine::activity::{ActivityError, ErrorClass};
 
 use super::Notes;
 use super::look::Look;
@@ -12,15 +12,6 @@ use crate::host::{Host, HostCommand, HostUser};
 const DSS_PORTS: u16 = 10;
 /// The state `LISTEN` in `/proc/net/tcp`.
 const LISTEN: &str = "0A";
-
-/// Runs nothing as root: it must work without a question.
-///
-/// # Errors
-/// When root cannot be had, or the host not reached.
-pub(super) async fn become_root(host: &dyn Host) -> ActivityResult<()> {
-    host.run(HostCommand::new(HostUser::Root, ["true"])).await?;
-    Ok(())
-}
 
 /// The host, when commands can run on it as root; else it says why not.
 async fn host<'a>(look: &'a Look, notes: &mut Notes) -> Option<&'a dyn Host> {
@@ -193,16 +184,12 @@ mod tests {
 
     #[test]
     fn h01_a_password_for_sudo_is_told_before_the_run() {
-        let refused = HostError::Failed {
-            command: "true".into(),
-            status: 1,
-            complaint: "sudo: a password is required".into(),
-        };
-        let error = ActivityError::from(refused);
+        let error = ActivityError::needs_human("SudoRefused", "sudo: a password is required")
+            .help("give the login user sudo without a password");
         let told = found(|n| judge_sudo("this machine", &error, n)).unwrap();
         assert_eq!(told.severity, Severity::Error);
         assert!(
-            told.evidence.contains("a password is required") && told.fix.contains("passwordless sudo"),
+            told.evidence.contains("a password is required") && told.fix.contains("without a password"),
             "{told:?}"
         );
         let lost = HostError::Connection {

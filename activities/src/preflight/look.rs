@@ -15,7 +15,7 @@ use crate::aws::instance::{InstanceFacts, InstanceInput, instance_facts};
 use crate::aws::network::{Subnet, find_subnets};
 use crate::aws::versions::{OfferedVersion, offered};
 use crate::clients::{AwsClients, ClientsConfig, CredentialSource};
-use crate::host::{Host, HostHandle};
+use crate::host::{Host, HostHandle, sudo_ok};
 
 /// An answer that checks share.
 pub(super) type Asked<'a, T> = Result<&'a T, &'a ActivityError>;
@@ -148,7 +148,7 @@ impl Look {
 
     /// Whether commands can be run as root on the host; the checks of the host need that.
     pub(super) async fn root(&self) -> Asked<'_, ()> {
-        once(&self.root, || async { super::host::become_root(&*self.host.0).await }).await
+        once(&self.root, || async { sudo_ok(&*self.host.0).await }).await
     }
 
     /// Whose credentials the set of that name is; `None` when the site has no such set.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dssflow_engine::activity::{ErrorClass, Owner, Probe, Recorded, Undo};
 use dssflow_sandbox::dss::backend::ClusterSpec;
-use dssflow_sandbox::dss::behaviour::{Behaviour, StartReply};
+use dssflow_sandbox::dss::behaviour::{Behaviour, Pods, StartReply};
 use dssflow_sandbox::faults::{Action, Fault, Target};
 use serde_json::{Value, json};
 
@@ -103,6 +103,62 @@ async fn a_failed_start_says_why_and_may_be_tried_again() {
     assert!(error.message.contains("as scripted") && error.help.is_some(), "{error:?}");
     let (name, input, ledger) = lab.steps.last().unwrap();
     lab.attempt(name, input, ledger).await.unwrap();
+}
+
+/// A pod that asks for DSS at `address`, on a running cluster that is otherwise left as it is.
+async fn pods_reach(lab: &mut Lab, id: &Value, address: &str, pods: Pods) -> Result<Value, (String, String)> {
+    lab.dss.behave(Behaviour { pods, ..Behaviour::default() }).unwrap();
+    let before = lab.dss.snapshot();
+    let input =
+        json!({"cluster_id": id, "image": "r/dku-exec-base:dss-14", "address": address, "port": 11200});
+    let (input, ledger) = (lab.input(input), Arc::default());
+    let answer =
+        lab.activity("dss.pods-check").execute(&lab.context("dss.pods-check", &ledger), &input).await;
+    assert_eq!(lab.dss.snapshot(), before, "a pod was left behind");
+    answer.map_err(|error| (error.code, format!("{} {}", error.message, error.help.unwrap_or_default())))
+}
+
+#[tokio::test]
+async fn p32_a_pod_tells_whether_it_reaches_dss_and_is_gone_afterwards() {
+    let mut lab = Lab::open(14).await;
+    let id = lab.define().await;
+    lab.step("dss.cluster-start", json!({"id": id})).await.unwrap();
+    let reached = pods_reach(&mut lab, &id, "10.0.0.9", Pods::Reach).await.unwrap();
+    assert_eq!(reached["reach"], "reached", "{reached}");
+    for (pods, address, told) in [
+        (Pods::Unresolved, "dss.internal", "DKU_BACKEND_EXT_HOST"),
+        (Pods::Refused, "10.0.0.9", "nothing listens"),
+        (Pods::TimesOut, "10.0.0.9", "security groups"),
+        // What P32 is about: a name that is the pod itself.
+        (Pods::Reach, "localhost", "localhost"),
+    ] {
+        let (code, text) = pods_reach(&mut lab, &id, address, pods).await.unwrap_err();
+        assert!(code == "PodsCannotReachDss" && text.contains(told), "{pods:?}: {text}");
+    }
+    for pods in [Pods::NoCurl, Pods::Pending] {
+        let told = pods_reach(&mut lab, &id, "10.0.0.9", pods).await.unwrap();
+        assert_eq!(told["reach"], "untold", "{pods:?}: {told}");
+    }
+}
+
+#[tokio::test]
+async fn p32_a_pod_that_a_lost_attempt_started_is_waited_for() {
+    let mut lab = Lab::open(14).await;
+    let id = lab.define().await;
+    lab.step("dss.cluster-start", json!({"id": id})).await.unwrap();
+    // The first reply to `run` is lost after the pod was made, so the attempt fails; the next one finds the pod.
+    lab.dss.behave(Behaviour::default()).unwrap();
+    let before = lab.dss.snapshot();
+    let kubectl = "POST /admin/clusters/*/k8s/actions/run-kubectl";
+    lab.faults.set(vec![Fault::new(Target::Dss, kubectl, Action::Reset).after().skip(1).times(1)]);
+    let input = json!({"cluster_id": id, "image": "r/i:t", "address": "10.0.0.9", "port": 11200});
+    let (input, ledger, activity) = (lab.input(input), Arc::default(), lab.activity("dss.pods-check"));
+    let lost = activity.execute(&lab.context("dss.pods-check", &ledger), &input).await.unwrap_err();
+    assert!(lost.class == ErrorClass::Retryable && lost.no_effect, "{lost:?}");
+    assert_ne!(lab.dss.snapshot(), before, "the pod is there");
+    let reached = activity.execute(&lab.context("dss.pods-check", &ledger), &input).await.unwrap();
+    assert_eq!(reached["reach"], "reached", "{reached}");
+    assert_eq!(lab.dss.snapshot(), before);
 }
 
 /// Waits until eksctl is at work.

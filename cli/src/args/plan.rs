@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{ListFormat, RunRef, ViewFormat};
+use super::operate::Reason;
+use super::{FollowOutput, ListFormat, RunRef, ViewFormat};
 
 #[derive(Debug, Args)]
 pub(crate) struct PlanArgs {
@@ -72,6 +73,34 @@ pub(crate) enum ResourcesCommand {
     #[command(after_help = "Exit codes: 0 nothing was found, 2 something was.\n\n\
                       Examples:\n  dssflow resources orphans bootstrap-lab")]
     Orphans(ResourcesRunArgs),
+    /// Let a run use what it found in the place of what a step makes and nobody of this site made
+    #[command(
+        after_help = "Only where the site file allows it (`adopt`). What is adopted is never changed back or deleted. The run goes on.\n\n\
+                      Examples:\n  dssflow resources adopt bootstrap-lab --reason 'the team uses it already'\n  dssflow resources adopt @latest --step ecr-repositories -f site.yaml --reason 'made by terraform'"
+    )]
+    Adopt(ResourcesAdoptArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ResourcesAdoptArgs {
+    /// The run: its id, an unambiguous beginning of it, or @latest
+    pub(crate) run: String,
+    /// The step whose thing is there already (may be repeated) [default: every step that something stands in the way of]
+    #[arg(long, value_name = "STEP")]
+    pub(crate) step: Vec<String>,
+    /// The site file, whose `adopt` must name the steps [default: site.yaml; of a run in the sandbox the one that came with it]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Set a value of the site file, as adopt=[ecr-repositories]; the value is YAML
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) reason: Reason,
+    #[command(flatten)]
+    pub(crate) output: FollowOutput,
 }
 
 #[derive(Debug, Args)]

@@ -7,12 +7,13 @@
 use std::collections::BTreeSet;
 
 use dssflow_engine::event::PauseKind;
-use dssflow_engine::id::{RunId, StepName};
+use dssflow_engine::id::StepName;
 use dssflow_engine::run::RunStatus;
 use dssflow_engine::run::Verb;
 use dssflow_engine::run::view::RunView;
 use dssflow_engine::{Engine, RunHandle};
 
+use super::ground::chosen_id;
 use super::target::{Target, explain, request, step_of};
 use crate::access::Access;
 use crate::args::{FollowFormat, ForkArgs, RerunArgs, RetryArgs};
@@ -64,8 +65,7 @@ pub(crate) async fn rerun(ui: &Ui, settings: &Settings, args: RerunArgs) -> Comm
 
 /// Starts a run that takes over from another.
 pub(crate) async fn fork(ui: &Ui, settings: &Settings, args: ForkArgs) -> CommandResult {
-    let id =
-        args.id.map(RunId::new).transpose().map_err(|e| CommandError::new(Code::Usage, e.to_string()))?;
+    let id = chosen_id(args.id.as_deref())?;
     let store = owner::open_to_drive(&settings.store, "dssflow fork", false).await?;
     let access = Access::Store(store);
     let found = match access.resolve(&args.run).await {
@@ -92,7 +92,7 @@ pub(crate) async fn fork(ui: &Ui, settings: &Settings, args: ForkArgs) -> Comman
 }
 
 /// Whether the run stands still only because of the step, so that retrying it means to go on.
-fn goes_on(view: &RunView, step: &StepName) -> bool {
+pub(super) fn goes_on(view: &RunView, step: &StepName) -> bool {
     match (&view.paused, view.status) {
         (Some(why), _) => why.kind != PauseKind::Requested && why.step.as_ref() == Some(step),
         (None, RunStatus::RollingBack | RunStatus::RollbackStuck) => false,
@@ -117,7 +117,7 @@ fn closure<'v>(view: &'v RunView, from: &StepName) -> Vec<&'v dssflow_engine::ru
 }
 
 /// Goes on with the run as `resume` does, the verb first.
-async fn drive(
+pub(super) async fn drive(
     ui: &Ui,
     settings: &Settings,
     target: Target,
@@ -127,7 +127,11 @@ async fn drive(
 ) -> CommandResult {
     let Target { access, view, .. } = target;
     access.close().await?;
-    let word = if matches!(verb, Verb::Retry { .. }) { "retry" } else { "rerun" };
+    let word = match verb {
+        Verb::Retry { .. } => "retry",
+        Verb::Adopt { .. } => "resources adopt",
+        _ => "rerun",
+    };
     let (session, site, world) = Session::of_run(ui, settings, word, &view).await?;
     ui.note(&format!("run {}, which is {}", view.run, describe::words(view.status.as_str())));
     world.hold(&view.run).await;

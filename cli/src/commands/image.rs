@@ -6,11 +6,11 @@ use std::path::Path;
 use dssflow_activities::docker::context::Context;
 use dssflow_activities::docker::daemon::{CALL_TIMEOUT, Daemon};
 use dssflow_engine::event::Request;
-use dssflow_engine::id::RunId;
 use dssflow_workflows::ImageSpec;
 
 use crate::args::RunArgs;
 use crate::catalog;
+use crate::commands::ground::chosen_id;
 use crate::commands::run::{attach, free_id, unfinished};
 use crate::config::{self, Settings};
 use crate::drive::{Aim, Session, Stream};
@@ -30,8 +30,7 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandR
             .why("the sandbox has none")
             .hint("run it without --sandbox; `kind: anonymous` or `basic` push to a registry of your own"));
     }
-    let id =
-        args.id.map(RunId::new).transpose().map_err(|e| CommandError::new(Code::Usage, e.to_string()))?;
+    let id = chosen_id(args.id.as_deref())?;
     let file = args.file.as_deref().unwrap_or(Path::new(FILE));
     let mut spec = catalog::read_images(file, &args.set)?;
     if let Some(parallelism) = args.parallelism {

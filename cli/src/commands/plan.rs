@@ -12,7 +12,8 @@ use dssflow_workflows::Workflow;
 
 use crate::args::{PlanArgs, ViewFormat};
 use crate::catalog::{self, MadeOf};
-use crate::commands::run::{choose_site, sandbox_behind};
+use crate::commands::ground::Ground;
+use crate::commands::run::choose_site;
 use crate::config::Settings;
 use crate::describe;
 use crate::drive::{engine_over, equip};
@@ -32,25 +33,23 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: PlanArgs) -> Command
     if !args.dataset.is_empty() || !args.connection.is_empty() {
         return Err(CommandError::new(Code::Usage, "--dataset and --connection are for glue-resync"));
     }
-    if made_of != MadeOf::Site {
-        return Err(CommandError::new(
-            Code::Usage,
-            format!("there are no plans of workflow {}", args.workflow),
-        )
-        .hint(format!("`{} plan bootstrap` plans a site", settings.command())));
+    match made_of {
+        MadeOf::Site | MadeOf::Resync => {}
+        MadeOf::SiteAndRuns => return Box::pin(super::teardown_plan::run(ui, settings, args)).await,
+        MadeOf::Images => {
+            return Err(CommandError::new(
+                Code::Usage,
+                format!("there are no plans of workflow {}", args.workflow),
+            )
+            .hint(format!("`{} plan bootstrap` plans a site", settings.command())));
+        }
     }
-    let (site, sandbox) = choose_site(ui, settings, args.file.as_deref(), &args.set, args.sandbox).await?;
+    let chosen = choose_site(ui, settings, args.file.as_deref(), &args.set, args.sandbox).await?;
     if let Some(who) = &args.iam_policy {
-        return iam_policy::print(ui, &site, who);
+        return iam_policy::print(ui, &chosen.0, who);
     }
+    let Ground { site, sandbox } = Ground::of(settings, chosen, None).await?;
     let workflow = catalog::build(&args.workflow, &site)?;
-    let sandbox = match sandbox {
-        Some(sandbox) => Some(sandbox),
-        None => sandbox_behind(settings, &site).await?,
-    };
-    if let Some(sandbox) = &sandbox {
-        world::must_be_inside(&site, sandbox)?;
-    }
     let revision =
         Revision::read(&settings.store, &format!("dssflow plan {}", args.workflow), &site.name).await?;
     let world = world::connect(&site, sandbox).await?;

@@ -7,7 +7,8 @@ use serde_json::json;
 
 use crate::args::{PreflightArgs, ReportFormat};
 use crate::catalog::{self, MadeOf};
-use crate::commands::run::{choose_site, sandbox_behind};
+use crate::commands::ground::Ground;
+use crate::commands::run::choose_site;
 use crate::config::Settings;
 use crate::error::{Code, CommandError, CommandResult, Exit};
 use crate::suggest;
@@ -17,9 +18,6 @@ use dssflow_workflows::RESYNC_CHECKS;
 
 /// The check whose failure means that nothing could be asked.
 const CREDENTIALS: &str = "P01";
-/// The check that says when credentials end.
-const EXPIRY: &str = "P03";
-
 /// Looks, then prints.
 pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &PreflightArgs) -> CommandResult {
     let made_of = catalog::find(&args.workflow)?.made_of;
@@ -31,15 +29,9 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &PreflightArgs) -> C
         return Err(error.hint(format!("`{} preflight bootstrap` looks at a site", settings.command())));
     }
     let only = chosen(&args.only)?;
-    let (site, sandbox) = choose_site(ui, settings, args.file.as_deref(), &args.set, args.sandbox).await?;
+    let chosen = choose_site(ui, settings, args.file.as_deref(), &args.set, args.sandbox).await?;
+    let Ground { site, sandbox } = Ground::of(settings, chosen, None).await?;
     let workflow = catalog::build(&args.workflow, &site)?;
-    let sandbox = match sandbox {
-        Some(sandbox) => Some(sandbox),
-        None => sandbox_behind(settings, &site).await?,
-    };
-    if let Some(sandbox) = &sandbox {
-        world::must_be_inside(&site, sandbox)?;
-    }
     let world = world::connect(&site, sandbox).await?;
     // Without a store, or while somebody owns it, what is ours is told by the site's name.
     let store = dssflow_store::id_offline(&settings.store).map(|id| id.to_string());
@@ -169,8 +161,7 @@ fn lines_of(finding: &Finding) -> Vec<String> {
 /// # Errors
 /// Every error of the report.
 pub(crate) fn judge(ui: &Ui, report: &Report) -> CommandResult<()> {
-    // When credentials end is said beside the confirmation, and while the run goes on.
-    for finding in report.of(Severity::Warning).filter(|f| f.id != EXPIRY) {
+    for finding in report.of(Severity::Warning) {
         let what = format!("{} {}: {}", finding.id, one_line(&finding.subject), one_line(&finding.evidence));
         ui.note(&format!(
             "{}: {what}\n  help: {}",

@@ -10,6 +10,7 @@ use dssflow_engine::runtime::{Finding, LookOptions};
 use dssflow_engine::store::{ListQuery, MAX_PAGE};
 use serde::Serialize;
 
+use super::adopt;
 use super::target::Target;
 use crate::access::Access;
 use crate::args::{ListFormat, ResourcesCommand, ResourcesLsArgs, ResourcesRunArgs, ViewFormat};
@@ -25,6 +26,7 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, command: ResourcesCommand)
         ResourcesCommand::Ls(args) => ls(ui, settings, &args).await,
         ResourcesCommand::Verify(args) => verify(ui, settings, &args).await,
         ResourcesCommand::Orphans(args) => orphans(ui, settings, &args).await,
+        ResourcesCommand::Adopt(args) => adopt::run(ui, settings, args).await,
     }
 }
 

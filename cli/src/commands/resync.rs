@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use dssflow_engine::event::Request;
-use dssflow_engine::id::{RunId, StoreId};
+use dssflow_engine::id::StoreId;
 use dssflow_engine::run::RunStatus;
 use dssflow_engine::store::{Store, memory::MemoryStore};
 use dssflow_sandbox::World as Sandbox;
@@ -15,6 +15,7 @@ use dssflow_workflows::{ResyncSpec, glue_resync};
 
 use crate::args::{PlanArgs, RunArgs, ViewFormat};
 use crate::catalog;
+use crate::commands::ground::chosen_id;
 use crate::commands::run::{attach, free_id, sandbox_if, unfinished};
 use crate::config::{self, Settings};
 use crate::describe;
@@ -33,8 +34,7 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandR
         return Err(CommandError::new(Code::Usage, "a resync runs no saved plan")
             .hint("it compares anew before each change; --dry-run shows what it would change"));
     }
-    let id =
-        args.id.map(RunId::new).transpose().map_err(|e| CommandError::new(Code::Usage, e.to_string()))?;
+    let id = chosen_id(args.id.as_deref())?;
     let (mut spec, sandbox) = choose(ui, settings, args.file.as_deref(), &args.set, args.sandbox).await?;
     spec.select(&args.select.dataset, &args.select.connection, args.select.dry_run)?;
     if let Some(parallelism) = args.parallelism {

@@ -10,6 +10,7 @@ use dssflow_engine::store::ListQuery;
 use dssflow_sandbox::{SandboxOptions, World as Sandbox};
 use dssflow_workflows::{Site, Workflow};
 
+use super::ground::{Ground, chosen_id};
 use crate::args::{FollowFormat, RunArgs};
 use crate::catalog::{self, MadeOf};
 use crate::config::{self, Settings};
@@ -22,7 +23,6 @@ use crate::spec::{About, Spec};
 use crate::takeovers;
 use crate::ui::{Ui, one_line};
 use crate::world::{self, SANDBOX_LABEL, World};
-use crate::{progress, renewal};
 
 /// How many ids are tried for a site's next run.
 const MAX_RUNS_OF_A_SITE: u32 = 100_000;
@@ -36,25 +36,15 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandR
         MadeOf::Resync => return Box::pin(super::resync::run(ui, settings, args)).await,
     }
     args.must_select_nothing()?;
-    let id =
-        args.id.map(RunId::new).transpose().map_err(|e| CommandError::new(Code::Usage, e.to_string()))?;
+    let id = chosen_id(args.id.as_deref())?;
     let plan = args.plan.as_deref().map(SavedPlan::read).transpose()?;
-    let (mut site, sandbox) = match (&plan, &args.file) {
+    let chosen = match (&plan, &args.file) {
         // A plan holds its site.
         (Some(plan), None) => (planned_site(plan)?, sandbox_if(ui, settings, args.sandbox).await?),
         (_, file) => choose_site(ui, settings, file.as_deref(), &args.set, args.sandbox).await?,
     };
-    if let Some(parallelism) = args.parallelism {
-        site.parallelism = parallelism;
-    }
+    let Ground { site, sandbox } = Ground::of(settings, chosen, args.parallelism).await?;
     let workflow = catalog::build(&args.workflow, &site)?;
-    let sandbox = match sandbox {
-        Some(sandbox) => Some(sandbox),
-        None => sandbox_behind(settings, &site).await?,
-    };
-    if let Some(sandbox) = &sandbox {
-        world::must_be_inside(&site, sandbox)?;
-    }
     let free = args.yes || sandbox.is_some();
     if !free && !ui.can_ask() {
         ui.confirm("This makes things in AWS that cost, and")?;
@@ -83,10 +73,6 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandR
     let store = session.engine().store().id().to_string();
     world.preflight(ui, &site, &workflow.graph, Some(store)).await?;
     banner(ui, &site, &identity.principal_arn, world.sandbox.as_ref(), settings);
-    let expected = dssflow_workflows::expected_duration(&workflow.graph);
-    if let Some(warning) = renewal::too_short(&world.clients, expected, progress::now()).await {
-        ui.note(&format!("warning: {warning}"));
-    }
     if !free {
         ui.confirm("Make this?")?;
     }

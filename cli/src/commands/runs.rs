@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use dssflow_engine::event::Event;
 use dssflow_engine::graph::render;
+use dssflow_engine::id::RunId;
 use dssflow_engine::run::RunStatus;
 use dssflow_engine::run::view::RunView;
 use dssflow_engine::store::{ListQuery, MAX_PAGE, RunSummary};
+use dssflow_workflows::teardown;
 
 use crate::access::Access;
 use crate::args::{
@@ -66,14 +68,15 @@ async fn ls(ui: &Ui, settings: &Settings, args: LsArgs) -> CommandResult {
         created_before: time("--until", &args.until)?,
         ..ListQuery::default()
     };
-    let runs = match Access::open(&settings.store).await {
+    let (runs, driven) = match Access::open(&settings.store).await {
         Ok(access) => {
             let runs = list(&access, &query, args.limit).await;
+            let driven = access.driven().await;
             access.close().await?;
-            runs?
+            (runs?, driven?)
         }
         // Nobody has run anything here yet.
-        Err(error) if error.code == Code::NoStore => Vec::new(),
+        Err(error) if error.code == Code::NoStore => (Vec::new(), Vec::new()),
         Err(error) => return Err(error),
     };
     match args.output {
@@ -87,7 +90,10 @@ async fn ls(ui: &Ui, settings: &Settings, args: LsArgs) -> CommandResult {
                     ),
                 );
             } else {
-                ui.out(&summaries(&runs, args.output == ListFormat::Wide));
+                ui.out(&summaries(&runs, &driven, args.output == ListFormat::Wide));
+                if runs.iter().any(|run| is_left(run, &driven)) {
+                    ui.note(&settings.address("`dssflow resume RUN` goes on with what nobody drives"));
+                }
             }
         }
         ListFormat::Json => ui.json(&runs, true),
@@ -142,7 +148,33 @@ pub(crate) fn status(text: &str) -> CommandResult<RunStatus> {
     })
 }
 
-fn summaries(runs: &[RunSummary], wide: bool) -> String {
+/// Whether the process that drove the run has ended before the run did.
+fn is_left(run: &RunSummary, driven: &[RunId]) -> bool {
+    let under_way = match run.status {
+        RunStatus::Pending | RunStatus::Running | RunStatus::Waiting | RunStatus::RollingBack => true,
+        RunStatus::Paused
+        | RunStatus::Succeeded
+        | RunStatus::Failed
+        | RunStatus::RolledBack
+        | RunStatus::RollbackStuck
+        | RunStatus::Cancelled
+        | RunStatus::TimedOut => false,
+    };
+    under_way && !driven.contains(&run.run)
+}
+
+/// The state of a run in a word, and a note on it.
+fn standing(run: &RunSummary, driven: &[RunId]) -> (String, String) {
+    let status = describe::words(run.status.as_str());
+    match run.status {
+        // It turns round by a step that fails by design.
+        RunStatus::RolledBack if run.workflow == teardown::NAME => ("torn down".to_owned(), String::new()),
+        _ if is_left(run, driven) => (status, "nobody drives it".to_owned()),
+        _ => (status, run.note.clone()),
+    }
+}
+
+fn summaries(runs: &[RunSummary], driven: &[RunId], wide: bool) -> String {
     let mut heading = vec!["RUN", "STATUS", "STEPS", "CREATED", "UPDATED", "NOTE"];
     if wide {
         heading.extend(["WORKFLOW", "SITE", "LIVE", "LABELS"]);
@@ -150,13 +182,14 @@ fn summaries(runs: &[RunSummary], wide: bool) -> String {
     let rows: Vec<Vec<String>> = runs
         .iter()
         .map(|run| {
+            let (status, note) = standing(run, driven);
             let mut row = vec![
                 run.run.to_string(),
-                describe::words(run.status.as_str()),
+                status,
                 format!("{}/{}", run.done, run.total),
                 describe::when(run.created),
                 describe::when(run.updated),
-                run.note.clone(),
+                note,
             ];
             if wide {
                 row.extend([

@@ -100,7 +100,7 @@ impl Target {
     }
 
     /// Whether somebody drives the run by it now.
-    async fn record(&self, verb: Verb, reason: &str) -> CommandResult<bool> {
+    pub(super) async fn record(&self, verb: Verb, reason: &str) -> CommandResult<bool> {
         let request = request(reason);
         match &self.access {
             Access::Owner(client) => Ok(client.act(&self.view.run, &Act { verb, request }).await?.driven),

@@ -2,13 +2,15 @@
 
 use dssflow_engine::StartRun;
 use dssflow_engine::event::Request;
-use dssflow_engine::id::RunId;
+use dssflow_engine::graph::GraphError;
+use dssflow_engine::id::{RunId, StepName};
 use dssflow_engine::run::view::{RunView, view};
 use dssflow_engine::run::{RunState, RunStatus};
 use dssflow_engine::store::{ListQuery, MAX_PAGE};
 use dssflow_workflows::{Teardown, teardown};
 
-use super::run::{choose_site, free_id, sandbox_behind};
+use super::ground::{Ground, chosen_id};
+use super::run::{choose_site, free_id};
 use super::{resume, rollback};
 use crate::args::{RollbackArgs, RunArgs};
 use crate::config::{self, Settings};
@@ -29,22 +31,11 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandR
             Code::Usage,
             "a teardown has no plan: what goes is what the store knows of",
         )
-        .hint(format!("`{} resources ls` lists it", settings.command())));
+        .hint(format!("`{} plan teardown` shows it", settings.command())));
     }
-    let id =
-        args.id.map(RunId::new).transpose().map_err(|e| CommandError::new(Code::Usage, e.to_string()))?;
-    let (mut site, sandbox) =
-        choose_site(ui, settings, args.file.as_deref(), &args.set, args.sandbox).await?;
-    if let Some(parallelism) = args.parallelism {
-        site.parallelism = parallelism;
-    }
-    let sandbox = match sandbox {
-        Some(sandbox) => Some(sandbox),
-        None => sandbox_behind(settings, &site).await?,
-    };
-    if let Some(sandbox) = &sandbox {
-        world::must_be_inside(&site, sandbox)?;
-    }
+    let id = chosen_id(args.id.as_deref())?;
+    let chosen = choose_site(ui, settings, args.file.as_deref(), &args.set, args.sandbox).await?;
+    let Ground { site, sandbox } = Ground::of(settings, chosen, args.parallelism).await?;
     let free = args.yes || sandbox.is_some();
     if !free && !ui.can_ask() {
         ui.confirm(&format!("This deletes what the runs of site {} made, and", site.name))?;
@@ -61,9 +52,7 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandR
         return go_on(ui, settings, &down, args.yes, args.output).await;
     }
     let runs = runs_of(&session, &site.name, label.as_deref()).await?;
-    let made = teardown(&site, &runs).map_err(|e| {
-        CommandError::new(Code::RunRefused, "together the runs of the site have too many steps").why(e)
-    })?;
+    let made = teardown(&site, &runs).map_err(too_many)?;
     let Some(made) = made else {
         session.close().await?;
         return Ok(nothing(ui, &site.name));
@@ -102,7 +91,8 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandR
     exit
 }
 
-fn nothing(ui: &Ui, site: &str) -> Exit {
+/// Says that there is nothing to do.
+pub(super) fn nothing(ui: &Ui, site: &str) -> Exit {
     ui.note(&format!("no run of this store has left anything of site {site}: nothing to tear down"));
     Exit::Ok
 }
@@ -124,7 +114,11 @@ async fn go_on(
 }
 
 /// Every run of the site in the same world, as its history has it.
-async fn runs_of(session: &Session<'_>, site: &str, sandbox: Option<&str>) -> CommandResult<Vec<RunState>> {
+pub(super) async fn runs_of(
+    session: &Session<'_>,
+    site: &str,
+    sandbox: Option<&str>,
+) -> CommandResult<Vec<RunState>> {
     let (mut runs, mut cursor) = (Vec::new(), None);
     loop {
         let query =
@@ -143,6 +137,53 @@ async fn runs_of(session: &Session<'_>, site: &str, sandbox: Option<&str>) -> Co
     }
 }
 
+/// The error of runs that together are more than one teardown can take back.
+pub(super) fn too_many(error: GraphError) -> CommandError {
+    CommandError::new(Code::RunRefused, "together the runs of the site have too many steps").why(error)
+}
+
+/// What stays whatever is taken back.
+pub(super) const KEPT: &str = "datasets, tables and images of others are kept, and listed at the end";
+
+/// Something that goes, or that `protect` keeps: what one step of one run made.
+pub(super) struct Thing<'a> {
+    pub(super) step: &'a StepName,
+    pub(super) run: &'a RunId,
+    pub(super) title: &'a str,
+    /// What the run recorded, as kind and id.
+    pub(super) resources: Vec<String>,
+    pub(super) protected: bool,
+}
+
+/// All there is to take back, in that order: what came last first.
+pub(super) fn things<'a>(made: &'a Teardown, runs: &[RunState]) -> Vec<Thing<'a>> {
+    let mut things = Vec::new();
+    for &ix in made.workflow.graph.order().iter().rev() {
+        let step = made.workflow.graph.step(ix);
+        for run in made.steps.get(&step.name).into_iter().flatten() {
+            let state = runs.iter().find(|state| state.id == *run).and_then(|state| state.step(&step.name));
+            let recorded = state.map(|s| s.resources.as_slice()).unwrap_or_default();
+            things.push(Thing {
+                step: &step.name,
+                run,
+                title: &step.title,
+                resources: recorded
+                    .iter()
+                    .map(|r| format!("{} {}", one_line(&r.kind), one_line(&r.id)))
+                    .collect(),
+                protected: made.protected.contains(&step.name),
+            });
+        }
+    }
+    things
+}
+
+/// One of them in a line.
+pub(super) fn told(step: &StepName, run: &RunId, title: &str, resources: &[String]) -> String {
+    let what = if resources.is_empty() { one_line(title) } else { resources.join(", ") };
+    format!("{step} of run {run}: {what}")
+}
+
 /// What will go, as far as runs recorded it.
 fn what_goes(made: &Teardown, runs: &[RunState], principal: &str, settings: &Settings) -> String {
     let mut lines = vec![
@@ -151,29 +192,19 @@ fn what_goes(made: &Teardown, runs: &[RunState], principal: &str, settings: &Set
         format!("store      {}", settings.store.display()),
         "takes back, each thing only when it carries the marks of the run that made it:".to_owned(),
     ];
-    let mut things = Vec::new();
-    // As it goes: what came last first.
-    for &ix in made.workflow.graph.order().iter().rev() {
-        let step = made.workflow.graph.step(ix);
-        let Some(creators) = made.steps.get(&step.name) else { continue };
-        if made.protected.contains(&step.name) {
-            things.push(format!("  k {} stays: protected by the spec", step.name));
-            continue;
+    let all = things(made, runs);
+    lines.extend(all.iter().take(MAX_TOLD).map(|thing| {
+        let told = told(thing.step, thing.run, thing.title, &thing.resources);
+        if thing.protected {
+            format!("  k {told}: stays, protected by the spec")
+        } else {
+            format!("  - {told}")
         }
-        for id in creators {
-            let state = runs.iter().find(|run| run.id == *id).and_then(|run| run.step(&step.name));
-            let recorded = state.map(|s| s.resources.as_slice()).unwrap_or_default();
-            let list: Vec<String> =
-                recorded.iter().map(|r| format!("{} {}", one_line(&r.kind), one_line(&r.id))).collect();
-            let what = if list.is_empty() { one_line(&step.title) } else { list.join(", ") };
-            things.push(format!("  - {} of run {id}: {what}", step.name));
-        }
-    }
-    let more = things.len().saturating_sub(MAX_TOLD);
-    lines.extend(things.into_iter().take(MAX_TOLD));
+    }));
+    let more = all.len().saturating_sub(MAX_TOLD);
     if more > 0 {
-        lines.push(format!("  and {more} more: {} resources ls", settings.command()));
+        lines.push(format!("  and {more} more: {} plan teardown", settings.command()));
     }
-    lines.push("datasets, tables and images of others are kept, and listed at the end".to_owned());
+    lines.push(KEPT.to_owned());
     lines.join("\n")
 }

@@ -1,5 +1,6 @@
 //! Why a single step does not get on, and what a person can do about it.
 
+use dssflow_engine::run::verbs::FOREIGN;
 use dssflow_engine::run::view::{Awaited, RunView, StepView};
 use dssflow_engine::run::{RunStatus, StepStatus};
 use dssflow_engine::runtime::sub_run_id;
@@ -187,7 +188,11 @@ impl Asked<'_> {
                 _ => Vec::new(),
             },
             Kind::Failed | Kind::Backoff if !view.rolling_back && view.status != RunStatus::RolledBack => {
-                let mut next = vec![format!("{command} retry {run} --step {word} --reason TEXT")];
+                let mut next = Vec::new();
+                if step.error.as_ref().is_some_and(|error| error.code == FOREIGN) {
+                    next.push(format!("{command} resources adopt {run} --step {word} --reason TEXT"));
+                }
+                next.push(format!("{command} retry {run} --step {word} --reason TEXT"));
                 if kind == Kind::Failed {
                     next.push(format!("{command} skip {run} {word} --reason TEXT"));
                 }

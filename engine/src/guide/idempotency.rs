@@ -53,7 +53,7 @@
 //! | `Absent` | counts when a second probe agrees after [`settle`](crate::Activity::settle) (default 30 s); then the step is executed | `execute` is called |
 //! | `Present`, owner `ThisRun` | the step is done | the step is done |
 //! | `Present`, owner `ThisSite` | adopted; ours after all if this run recorded something about it | adopted |
-//! | `Present`, owner `Foreign` | the run pauses for a person, unless the step may [adopt](crate::Step::adopt) it | the same |
+//! | `Present`, owner `Foreign` | the run pauses for a person, unless the step may [adopt](crate::Step::adopt) it, or somebody lets it ([`Verb::Adopt`](crate::run::Verb::Adopt)) | the same |
 //! | `InProgress` | asked again after [`poll_interval`](crate::Activity::poll_interval) (default 10 s), within the step's `schedule_to_close` | the same |
 //! | `Failed`, owner `ThisRun` | the generation rises, `execute` replaces it; counts as a failure | the same |
 //! | `Failed`, owner another | the run pauses for a person | the same |

@@ -135,6 +135,7 @@ fn new_step(missing: u32) -> StepState {
         owns_nothing: false,
         replacing: false,
         unproven: false,
+        adopt: false,
         asked: false,
         input: None,
         past_inputs: Vec::new(),

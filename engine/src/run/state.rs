@@ -83,6 +83,8 @@ pub struct StepState {
     /// Set when an attempt ended with an unknown outcome that no probe can clear up: a later attempt that surely did
     /// nothing does not change that.
     pub unproven: bool,
+    /// Set when somebody let it take what it finds and is not ours, whatever the graph says.
+    pub adopt: bool,
     /// Whether its condition was asked and met since it last became pending.
     pub asked: bool,
     /// The input resolved last.

@@ -10,6 +10,9 @@ use crate::id::StepName;
 use crate::run::decide::give_up_for_good;
 use crate::run::state::RunState;
 
+/// The code of the error of a step that found something in its place which is not ours, and which it may not take.
+pub const FOREIGN: &str = "ForeignResource";
+
 /// What an operator wants.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "verb")]
@@ -17,6 +20,12 @@ use crate::run::state::RunState;
 pub enum Verb {
     /// Tries a step that failed or waits for its next attempt at once, with a fresh budget.
     Retry {
+        /// The step.
+        step: StepName,
+    },
+    /// Lets a step take what it found in its place and is not ours, and tries it at once. What is taken so is used as it
+    /// is and never taken back.
+    Adopt {
         /// The step.
         step: StepName,
     },
@@ -71,6 +80,7 @@ impl Verb {
     pub fn step(&self) -> Option<&StepName> {
         match self {
             Self::Retry { step }
+            | Self::Adopt { step }
             | Self::Rerun { from: step }
             | Self::Skip { step }
             | Self::Complete { step, .. }
@@ -90,6 +100,7 @@ impl Verb {
         let ix = self.step().map(|step| find(state, step)).transpose()?;
         Ok(match self.clone() {
             Self::Retry { step } => EventKind::StepsReset { steps: vec![step], again: Again::Retry, request },
+            Self::Adopt { step } => EventKind::StepsReset { steps: vec![step], again: Again::Adopt, request },
             Self::Rerun { .. } => {
                 let closure = state.closure(ix.expect("has a step"));
                 let steps = closure.iter().map(|&ix| state.graph.step(ix).name.clone()).collect();

@@ -41,6 +41,8 @@ pub struct Behaviour {
     pub duplicates: Duplicates,
     /// The status for an object that is not there; without it 404, and 500 for connections.
     pub missing_status: Option<u16>,
+    /// What becomes of a pod that asks for DSS.
+    pub pods: Pods,
     /// What the synchronisation of a dataset does with the metastore.
     pub metastore_sync: MetastoreSync,
     /// Parameters that DSS writes to tables; `{project}` and `{dataset}` stand for the dataset's.
@@ -65,6 +67,7 @@ impl Default for Behaviour {
             html_errors: false,
             duplicates: Duplicates::Refused400,
             missing_status: None,
+            pods: Pods::Reach,
             metastore_sync: MetastoreSync::Full,
             metastore_parameters: BTreeMap::new(),
             spellings: BTreeMap::new(),
@@ -120,6 +123,24 @@ pub enum StartReply {
     Drops,
     /// 200 with `messages.error: true`, and nothing was made.
     Fails,
+}
+
+/// What becomes of a pod that asks for DSS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pods {
+    /// It gets an answer.
+    Reach,
+    /// The name means nothing to it.
+    Unresolved,
+    /// Nothing listens there.
+    Refused,
+    /// No packet comes back.
+    TimesOut,
+    /// Its image has no `curl`.
+    NoCurl,
+    /// It does not start.
+    Pending,
 }
 
 /// What the synchronisation of a dataset does.

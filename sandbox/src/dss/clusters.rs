@@ -13,6 +13,7 @@ use super::FakeDss;
 use super::backend::{ClusterInfo, ClusterSpec, NodePool};
 use super::behaviour::StartReply;
 use super::plugins::{EKS, preset, unknown_route};
+use super::pods::complained;
 use super::reply::{Answer, Call, Course, Refusal, Reply, messages, ok};
 use super::state::{Cluster, ClusterState, State};
 
@@ -51,7 +52,7 @@ impl FakeDss {
                 "params": body.get("params").cloned().unwrap_or_else(|| json!({"config": {}})), "data": null,
                 "containerSettings": {"executionConfigsGenericOverrides": {}}, "description": ""
             });
-            state.clusters.insert(id.clone(), Cluster { settings, state: ClusterState::None, error: None });
+            state.clusters.insert(id.clone(), Cluster { settings, state: ClusterState::None, error: None, pods: BTreeMap::new() });
             Ok(id)
         })?;
         ok(json!({"id": id, "messages": messages(None)}))
@@ -213,6 +214,7 @@ impl FakeDss {
                 if let Some(cluster) = state.clusters.get_mut(&id) {
                     cluster.state = ClusterState::None;
                     cluster.settings["data"] = Value::Null;
+                    cluster.pods.clear();
                     cluster.settings["containerSettings"]["executionConfigsGenericOverrides"] = json!({});
                     cluster.error = outcome.as_ref().err().cloned();
                 }
@@ -244,13 +246,14 @@ impl FakeDss {
             }
         })?;
         let words: Vec<&str> = args.split_whitespace().collect();
+        if let Some(answer) = self.pods(id, &words) {
+            return answer;
+        }
         if words.first() != Some(&"get") || !matches!(words.get(1), Some(&"nodes" | &"node" | &"no")) {
-            return ok(
-                json!({"returnValue": 1, "output": "", "error": format!("error: the sandbox cannot run: kubectl {args}")}),
-            );
+            return complained(format!("error: the sandbox cannot run: kubectl {args}"));
         }
         match self.backend().nodes(name).await {
-            Err(message) => ok(json!({"returnValue": 1, "output": "", "error": message})),
+            Err(message) => complained(message),
             Ok(nodes) => {
                 let items: Vec<Value> = nodes
                     .iter()
@@ -274,7 +277,7 @@ fn find<'a>(state: &'a State, id: &str) -> Result<&'a Cluster, Refusal> {
     state.clusters.get(id).ok_or_else(|| missing(id))
 }
 
-fn missing(id: &str) -> Refusal {
+pub(super) fn missing(id: &str) -> Refusal {
     Refusal::missing(format!("Cluster does not exist: {id}"))
 }
 

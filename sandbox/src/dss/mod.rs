@@ -21,6 +21,7 @@ mod datasets;
 mod general;
 mod people;
 mod plugins;
+mod pods;
 mod projects;
 mod recipes;
 mod reply;

@@ -27,6 +27,9 @@ impl FakeDss {
                         fields.remove("data");
                         fields.remove("owner");
                         fields.insert("state".to_owned(), json!(cluster.state));
+                        if !cluster.pods.is_empty() {
+                            fields.insert("pods".to_owned(), json!(cluster.pods));
+                        }
                     }
                     (id.clone(), settings)
                 })

@@ -60,6 +60,8 @@ pub(super) struct Cluster {
     pub(super) settings: Value,
     pub(super) state: ClusterState,
     pub(super) error: Option<String>,
+    #[serde(default)]
+    pub(super) pods: BTreeMap<String, Value>,
 }
 
 /// A project with the little of it that automation touches.

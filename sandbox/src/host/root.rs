@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// A line of `/etc/passwd`.
@@ -47,6 +48,22 @@ const MEMINFO: &str =
 /// What a minimal image has.
 const BASE_PACKAGES: [&str; 10] =
     ["acl", "bash", "coreutils", "curl", "dnf", "expat", "policycoreutils", "procps-ng", "systemd", "tar"];
+
+/// Makes a directory with its parents; those that are new are 0755.
+fn make_dirs(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        make_dirs(parent)?;
+    }
+    match fs::create_dir(path) {
+        Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(0o755)),
+        // Somebody else makes it at the same time.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
 
 impl HostRoot {
     pub(super) fn new(path: &Path) -> Self {
@@ -94,7 +111,7 @@ impl HostRoot {
             "/usr/local/bin",
             "/var/lib/rpm",
         ] {
-            fs::create_dir_all(self.map(dir))?;
+            make_dirs(&self.map(dir))?;
         }
         self.write("/etc/os-release", OS_RELEASE)?;
         self.write("/proc/meminfo", MEMINFO)?;
@@ -119,22 +136,24 @@ impl HostRoot {
         fs::read_to_string(self.map(path)).ok()
     }
 
-    /// Writes atomically and makes parents.
+    /// Writes atomically and makes parents. A new file is 0644 and a new directory 0755 whatever the umask of this process:
+    /// the host is not whoever runs it. What is there keeps its mode.
     pub(super) fn write(&self, path: &str, text: impl AsRef<[u8]>) -> io::Result<()> {
         let target = self.map(path);
         if let Some(parent) = target.parent() {
-            fs::create_dir_all(parent)?;
+            make_dirs(parent)?;
         }
+        let mode = fs::metadata(&target).map_or(0o644, |meta| meta.permissions().mode() & 0o7777);
         let mut name = target.file_name().unwrap_or_default().to_owned();
         name.push(".new");
         let temporary = target.with_file_name(name);
         fs::write(&temporary, text)?;
+        fs::set_permissions(&temporary, fs::Permissions::from_mode(mode))?;
         fs::rename(temporary, target)
     }
 
     /// Writes an executable.
     pub(super) fn write_program(&self, path: &str, text: impl AsRef<[u8]>) -> io::Result<()> {
-        use std::os::unix::fs::PermissionsExt;
         self.write(path, text)?;
         fs::set_permissions(self.map(path), fs::Permissions::from_mode(0o755))
     }
@@ -151,7 +170,7 @@ impl HostRoot {
     pub(super) fn try_lock(&self, path: &str) -> io::Result<Option<File>> {
         let target = self.map(path);
         if let Some(parent) = target.parent() {
-            fs::create_dir_all(parent)?;
+            make_dirs(parent)?;
         }
         let file = File::options().create(true).append(true).open(target)?;
         Ok(file.try_lock().is_ok().then_some(file))
@@ -161,7 +180,7 @@ impl HostRoot {
     pub(super) fn lock(&self, path: &str) -> io::Result<File> {
         let target = self.map(path);
         if let Some(parent) = target.parent() {
-            fs::create_dir_all(parent)?;
+            make_dirs(parent)?;
         }
         let file = File::options().create(true).append(true).open(target)?;
         file.lock()?;

@@ -177,6 +177,25 @@ fn others_cannot_read_what_is_private() {
 }
 
 #[test]
+fn files_and_directories_of_the_host_have_modes_of_their_own() {
+    use std::os::unix::fs::PermissionsExt;
+    let host = Sandbox::new("modes");
+    let mode = |path: &str| std::fs::metadata(host.root().map(path)).unwrap().permissions().mode() & 0o7777;
+    for (path, wanted) in [("/etc/passwd", 0o644), ("/etc/group", 0o644), ("/etc/yum.repos.d", 0o755)] {
+        assert_eq!(mode(path), wanted, "{path}");
+    }
+    // A change of an account is another file of the same mode; what somebody closed stays closed.
+    host.ok("root", "useradd -m dssuser");
+    assert_eq!(mode("/etc/passwd"), 0o644);
+    host.root().write("/etc/deep/er/secret", "x").unwrap();
+    assert_eq!((mode("/etc/deep"), mode("/etc/deep/er/secret")), (0o755, 0o644));
+    let path = host.root().map("/etc/deep/er/secret");
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    host.root().write("/etc/deep/er/secret", "y").unwrap();
+    assert_eq!(mode("/etc/deep/er/secret"), 0o600);
+}
+
+#[test]
 fn user_isolation_is_installed_by_root_with_dss_stopped() {
     let host = Sandbox::new("isolation");
     host.ok("root", "useradd -m dssuser");

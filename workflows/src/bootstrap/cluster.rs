@@ -7,7 +7,7 @@ use dssflow_activities::aws::node_group::{self, wait as node_group_wait};
 use dssflow_activities::aws::{access_entry, addon, launch_template, role, service_linked_role};
 use dssflow_activities::dss::{
     cluster, cluster_attach, cluster_start, default_cluster, nodes_check, plugin, plugin_code_env,
-    plugin_presets,
+    plugin_presets, pods_check,
 };
 use dssflow_engine::graph::Binding;
 use dssflow_engine::id::StepName;
@@ -15,10 +15,10 @@ use dssflow_engine::run::resolve::FunctionRegistry;
 use serde_json::{Value, json};
 
 use super::Start;
-use super::dss::Dss;
+use super::dss::{Dss, ext_host};
 use super::host::HostSteps;
 use super::overlay::Names;
-use super::plan::{ADDON, CLUSTER_START, CONTROL_PLANE, ENDPOINT, NODES, PLUGIN, Plan, from_step};
+use super::plan::{ADDON, CLUSTER_START, CONTROL_PLANE, ENDPOINT, NODES, PLUGIN, PODS, Plan, from_step};
 use super::registry::Registry;
 use crate::site::{ClusterMode, PluginSource};
 
@@ -28,6 +28,8 @@ const CONNECTION_PRESET: &str = "aws-env";
 const NETWORK_PRESET: &str = "dss-vpc";
 /// The function that turns what STS calls a session of a role into that role.
 const PRINCIPAL: &str = "bootstrap.principal";
+/// The function that gives the image of the pod that asks for DSS.
+const POD_IMAGE: &str = "bootstrap.pod-image";
 /// The longest name of an IAM role.
 const ROLE_NAME_LEN: usize = 64;
 
@@ -80,7 +82,41 @@ pub(super) fn steps(
     .api()
     .budget(ENDPOINT)
     .add();
+    pods_check(plan, start, dss, registry, &running);
     Cluster { running, default }
+}
+
+/// A pod of the base image asks for DSS, once the image is in the registry and nodes are there to run it.
+fn pods_check(plan: &mut Plan<'_>, start: &Start, dss: &Dss, registry: &Registry, running: &StepName) {
+    let site = plan.site;
+    plan.step(
+        "pods-check",
+        pods_check::NAME,
+        &pods_check::PodsCheckInput {
+            target: dss.target.clone(),
+            cluster_id: from_step(running, "/id"),
+            image: String::new(),
+            address: ext_host(site, start),
+            port: site.dss.port,
+        },
+    )
+    .with(
+        "image",
+        Binding::Function {
+            name: POD_IMAGE.to_owned(),
+            argument: Box::new(Binding::Object {
+                fields: BTreeMap::from([
+                    ("registry".to_owned(), Binding::literal(site.registry_url())),
+                    ("images".to_owned(), Binding::output(&dss.exec_image, "/images")),
+                ]),
+            }),
+        },
+    )
+    .title(format!("pods of {} reach DSS", site.cluster.name))
+    .after([&registry.images])
+    .api()
+    .budget(PODS)
+    .add();
 }
 
 fn presets(plan: &mut Plan<'_>, dss: &Dss) -> StepName {
@@ -398,6 +434,14 @@ fn addon(plan: &mut Plan<'_>, name: &str, title: &str, nodes: &StepName) -> Step
 /// Adds what bindings here name.
 pub(super) fn register_functions(functions: &mut FunctionRegistry) {
     functions.insert(PRINCIPAL, principal);
+    functions.insert(POD_IMAGE, pod_image);
+}
+
+/// The first base image for containers, as the registry has it.
+pub(super) fn pod_image(argument: &Value) -> Result<Value, String> {
+    let registry = argument["registry"].as_str().ok_or("no registry was given")?;
+    let image = argument["images"].get(0).and_then(Value::as_str).ok_or("no base image was built")?;
+    Ok(json!(format!("{registry}/{image}")))
 }
 
 /// The user or role behind a caller's ARN: access entries take no sessions. A role's path is not part of what STS
@@ -445,6 +489,13 @@ mod tests {
         );
         assert_eq!(of("arn:aws:iam::123456789012:user/ops"), Ok(json!("arn:aws:iam::123456789012:user/ops")));
         assert!(of("ops").is_err());
+    }
+
+    #[test]
+    fn the_image_of_a_pod_is_the_registrys() {
+        let image = pod_image(&json!({ "registry": "r/dss", "images": ["dku-exec-base-x:dss-14"] }));
+        assert_eq!(image, Ok(json!("r/dss/dku-exec-base-x:dss-14")));
+        assert!(pod_image(&json!({ "registry": "r", "images": [] })).is_err());
     }
 
     #[test]

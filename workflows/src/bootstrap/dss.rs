@@ -145,7 +145,7 @@ fn isolation(plan: &mut Plan<'_>, install: &StepName, after: &StepName) -> Optio
 }
 
 /// A value, or the instance's private address.
-fn ext_host(site: &Site, start: &Start) -> String {
+pub(super) fn ext_host(site: &Site, start: &Start) -> String {
     site.dss.ext_host.clone().unwrap_or_else(|| from_step(&start.instance, "/private_ip"))
 }
 

@@ -117,6 +117,8 @@ pub(super) const CHECK: Budget = budget(10, 10, 8);
 /// A question to an API server that has only just become active: for about five minutes its address may not answer
 /// ("dial tcp ...:443: i/o timeout").
 pub(super) const ENDPOINT: Budget = budget(10, 10, 16);
+/// A pod, whose node may have to fetch its image first.
+pub(super) const PODS: Budget = budget(60, 20, 3);
 /// Two recipes, with pods that start for each and nodes that may have to come first.
 pub(super) const SMOKE_JOB: Budget = budget(180, 45, 3);
 /// Attempts to take a cluster down: it is safe to repeat, and what blocks it often goes away by itself.

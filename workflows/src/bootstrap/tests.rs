@@ -75,6 +75,7 @@ fn sample(workflow: &Workflow, binding: &Binding, functions: &FunctionRegistry) 
             let argument = sample(workflow, argument, functions);
             match name.as_str() {
                 "bootstrap.principal" => cluster::principal(&argument).expect("a principal"),
+                "bootstrap.pod-image" => cluster::pod_image(&argument).expect("an image"),
                 "bootstrap.repositories" | "bootstrap.images" => {
                     let images = registry::built_images(&argument).expect("built images");
                     let names = name == "bootstrap.repositories";
@@ -248,7 +249,7 @@ const ROWS: &[(&str, &str, &str)] = &[
     (
         "Use it",
         "You can now perform Spark operations and query Athena",
-        "nodes-check athena-query-athena-sales athena-query-athena-marketing",
+        "nodes-check pods-check athena-query-athena-sales athena-query-athena-marketing",
     ),
 ];
 const PLUGIN_ROWS: &[(&str, &str, &str)] = &[(

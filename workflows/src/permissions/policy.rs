@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use super::{Conditions, Permission};
+use crate::bootstrap::matches;
 
 /// The most characters a managed policy may have, white space not counted.
 pub const MANAGED_POLICY_LIMIT: usize = 6144;
@@ -33,8 +34,8 @@ pub fn policy(permissions: &[Permission]) -> Value {
         // What is allowed without a condition needs none with one.
         if !conditions.is_empty() {
             for (wider, on) in &unconditional {
-                if covers(wider, action) {
-                    resources.retain(|r| !on.iter().any(|o| covers(o, r)));
+                if matches(wider, action) {
+                    resources.retain(|r| !on.iter().any(|o| matches(o, r)));
                 }
             }
         }
@@ -46,7 +47,7 @@ pub fn policy(permissions: &[Permission]) -> Value {
     let mut list: Vec<Value> = Vec::new();
     for ((resources, conditions), mut actions) in statements {
         let wide: Vec<&str> = actions.iter().copied().filter(|a| a.ends_with('*')).collect();
-        actions.retain(|a| !wide.iter().any(|w| w != a && covers(w, a)));
+        actions.retain(|a| !wide.iter().any(|w| w != a && matches(w, a)));
         let mut statement = Map::new();
         statement.insert("Effect".to_owned(), json!("Allow"));
         statement.insert("Action".to_owned(), one_or_many(actions.into_iter()));
@@ -78,21 +79,6 @@ pub(super) fn document(statements: &[Value]) -> Value {
 /// The size of a policy as IAM counts it.
 pub fn size(policy: &Value) -> usize {
     policy.to_string().chars().filter(|c| !c.is_whitespace()).count()
-}
-
-/// Whether the pattern `wide`, in which `*` stands for any text, covers `narrow`, which may be a pattern itself.
-fn covers(wide: &str, narrow: &str) -> bool {
-    let mut parts = wide.split('*');
-    let Some(mut rest) = narrow.strip_prefix(parts.next().unwrap_or_default()) else { return false };
-    let mut parts: Vec<&str> = parts.collect();
-    let Some(last) = parts.pop() else { return rest.is_empty() };
-    for part in parts {
-        match rest.find(part) {
-            Some(at) => rest = &rest[at + part.len()..],
-            None => return false,
-        }
-    }
-    rest.ends_with(last)
 }
 
 fn one_or_many<'a>(values: impl Iterator<Item = &'a str>) -> Value {
@@ -158,7 +144,7 @@ mod tests {
             ("a/*/c", "a/b/d", false),
             ("a*", "b", false),
         ] {
-            assert_eq!(covers(wide, narrow), yes, "{wide} over {narrow}");
+            assert_eq!(matches(wide, narrow), yes, "{wide} over {narrow}");
         }
     }
 

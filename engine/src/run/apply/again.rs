@@ -76,8 +76,9 @@ fn all(state: &RunState) -> std::ops::Range<StepIx> {
 pub(super) fn reset(state: &mut RunState, steps: &[StepIx], again: Again, at: Timestamp) {
     reopen(state, at);
     match again {
-        Again::Retry => {
+        Again::Retry | Again::Adopt => {
             for &ix in steps {
+                state.steps[ix as usize].adopt |= again == Again::Adopt;
                 start_again(state, ix);
             }
             if state.failed_step.is_some_and(|f| steps.contains(&f)) {

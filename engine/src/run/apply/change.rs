@@ -13,6 +13,7 @@ use crate::run::apply::steps::{
 use crate::run::apply::{again, maps, restore, schedule, upgrade};
 use crate::run::compensate;
 use crate::run::state::{Halt, Imported, InFlight, Ledger, RunState, StepState, UndoRole};
+use crate::run::verbs::FOREIGN;
 use crate::run::{RunStatus, StepStatus};
 
 pub(super) fn change(state: &mut RunState, event: &Event) {
@@ -156,10 +157,12 @@ pub(super) fn change(state: &mut RunState, event: &Event) {
                     s.ledger = if *owner == Owner::ThisRun { Ledger::Done } else { Ledger::NotOurs };
                     s.error = Some(
                         ActivityError::needs_human(
-                            "ForeignResource",
+                            FOREIGN,
                             "something of that name is there and was not made by this site",
                         )
-                        .help("take it away, or let the step adopt it: then it is used as it is and never undone"),
+                        .help(
+                            "take it away and go on, or let the step adopt it: then it is used as it is and never undone",
+                        ),
                     );
                 }
             }

@@ -191,7 +191,7 @@ fn ended(kind: &EventKind, end: RunStatus) -> Result<(), String> {
         | EventKind::RunUpgraded { .. }
         | EventKind::StepSkipped { request: Some(_), .. }
         | EventKind::StepCompleted { .. }
-        | EventKind::StepsReset { again: Again::Retry, .. } => {
+        | EventKind::StepsReset { again: Again::Retry | Again::Adopt, .. } => {
             matches!(end, S::Failed | S::Cancelled | S::TimedOut)
         }
         EventKind::RollbackStarted { .. } | EventKind::StepsReset { again: Again::Rerun, .. } => {
@@ -305,7 +305,10 @@ fn steps_reset(state: &RunState, steps: &[StepName], again: Again) -> Result<(),
     }
     let s = &state.steps[first as usize];
     match again {
-        Again::Retry => {
+        Again::Adopt if s.ledger != Ledger::NotOurs => {
+            Err(format!("nothing that is not ours stands in the way of {}", name(state, first)))
+        }
+        Again::Retry | Again::Adopt => {
             let stopped = matches!(
                 s.status,
                 StepStatus::Failed | StepStatus::Backoff | StepStatus::Waiting | StepStatus::Cancelled

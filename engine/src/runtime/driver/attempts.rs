@@ -102,7 +102,7 @@ impl Driver {
                 done_before: s.output.is_some()
                     || s.resources.iter().any(|r| r.generation == s.generation)
                     || self.state.in_doubt(ix),
-                adopt: step.adopt,
+                adopt: step.adopt || s.adopt,
                 undoing: self.state.rolling_back,
                 limit,
                 silence: step.timeouts.heartbeat_ms.map(Duration::from_millis),
