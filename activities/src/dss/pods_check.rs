@@ -118,11 +118,9 @@ fn judge(input: &PodsCheckInput, end: End) -> ActivityResult<PodsCheckOutput> {
         End::Untold(why) => Ok(PodsCheckOutput { reach: Reach::Untold, detail: why }),
         End::Status(6) => unreachable(
             format!("{address} means nothing inside the cluster"),
-            format!(
-                "give an address that pods can look up (dss.ext_host in the site file, DKU_BACKEND_EXT_HOST in {}), \
-                 as the private address of DSS's machine; then restart DSS and try the step again",
-                "DATADIR/bin/env-site.sh"
-            ),
+            "give an address that pods can look up (dss.ext_host in the site file, DKU_BACKEND_EXT_HOST in \
+             DATADIR/bin/env-site.sh), as the private address of DSS's machine; then restart DSS and try the step again"
+                .to_owned(),
         ),
         End::Status(7) => unreachable(
             format!("nothing listens for pods on {address}:{port}"),

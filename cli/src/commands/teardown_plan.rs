@@ -3,7 +3,7 @@
 //! Each step of each run is looked at in the name of that run, as `drift` does. Whether something goes is decided by the
 //! step's own undo at that time; what is told here is what that undo would find now.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dssflow_engine::activity::Owner;
 use dssflow_engine::id::{RunId, StepName};
@@ -59,7 +59,7 @@ pub(super) async fn run(ui: &Ui, settings: &Settings, args: PlanArgs) -> Command
     };
     let world = world::connect(&site, sandbox).await?;
     let label = world.sandbox.as_ref().map(|s| s.id.clone());
-    let found = look(ui, &session, &world, &site, label.as_deref()).await;
+    let found = look(ui, settings, &session, &world, &site, label.as_deref()).await;
     session.close().await?;
     let Some(planned) = found? else { return Ok(command::nothing(ui, &site.name)) };
     match args.output {
@@ -80,6 +80,7 @@ pub(super) async fn run(ui: &Ui, settings: &Settings, args: PlanArgs) -> Command
 /// `None` when the runs of the site have left nothing.
 async fn look(
     ui: &Ui,
+    settings: &Settings,
     session: &Session<'_>,
     world: &World,
     site: &dssflow_workflows::Site,
@@ -87,7 +88,8 @@ async fn look(
 ) -> CommandResult<Option<Vec<Planned>>> {
     let runs = command::runs_of(session, &site.name, sandbox).await?;
     if let Some(down) = takeovers::under_way(session.store(), &site.name, sandbox).await? {
-        ui.note(&format!("run {} is at it already: `dssflow run teardown` goes on with it", down.run));
+        let goes_on = settings.address("`dssflow run teardown` goes on with it");
+        ui.note(&format!("run {} is at it already: {goes_on}", down.run));
     }
     let made = teardown(site, &runs).map_err(command::too_many)?;
     let Some(made) = made else { return Ok(None) };
@@ -98,11 +100,10 @@ async fn look(
     let engine = session.engine_in(world);
     let things = command::things(&made, &runs);
     let mut looked: BTreeMap<&RunId, BTreeMap<StepName, Inspected>> = BTreeMap::new();
-    for thing in &things {
-        if !looked.contains_key(thing.run) {
-            let found = Box::pin(engine.inspect(thing.run, &LookOptions::default())).await?;
-            looked.insert(thing.run, found.into_iter().map(|step| (step.step.clone(), step)).collect());
-        }
+    let creators: BTreeSet<&RunId> = things.iter().map(|thing| thing.run).collect();
+    for run in creators {
+        let found = Box::pin(engine.inspect(run, &LookOptions::default())).await?;
+        looked.insert(run, found.into_iter().map(|step| (step.step.clone(), step)).collect());
     }
     let planned = things.iter().map(|thing| {
         let state = runs.iter().find(|run| run.id == *thing.run);

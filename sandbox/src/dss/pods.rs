@@ -85,10 +85,12 @@ impl FakeDss {
 
     fn pod_delete(&self, id: &str, name: &str, rest: &[&str]) -> Answer {
         let gone = self.with_cluster(id, |cluster| cluster.pods.remove(name).is_some())?;
-        match gone {
-            true => printed(format!("pod \"{name}\" deleted")),
-            false if rest.contains(&"--ignore-not-found") => printed(""),
-            false => complained(format!("Error from server (NotFound): pods \"{name}\" not found")),
+        if gone {
+            printed(format!("pod \"{name}\" deleted"))
+        } else if rest.contains(&"--ignore-not-found") {
+            printed("")
+        } else {
+            complained(format!("Error from server (NotFound): pods \"{name}\" not found"))
         }
     }
 }
