@@ -2,6 +2,7 @@
 //! version of a table, refuses single partitions within an answer that says 200, and throttles; S3 lists in pages.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -207,17 +208,20 @@ impl Cloud {
         let mut errors = Vec::new();
         for (n, partition) in list.iter().enumerate() {
             let which = values(&partition["Values"]);
-            let refused = |code: &str| json!({"PartitionValues": which, "ErrorDetail": {"ErrorCode": code, "ErrorMessage": code}});
+            let shown = json!(which);
+            let refused = |code: &str| json!({"PartitionValues": shown, "ErrorDetail": {"ErrorCode": code, "ErrorMessage": code}});
             if n == 3 && calls.is_multiple_of(REFUSED) {
                 errors.push(refused("InternalServiceException"));
-            } else if kept.partitions.contains_key(&which) {
+                continue;
+            }
+            let Entry::Vacant(place) = kept.partitions.entry(which) else {
                 errors.push(refused("AlreadyExistsException"));
-            } else {
-                if n == 5 && calls.is_multiple_of(REFUSED) {
-                    // Another made it at the same moment.
-                    errors.push(refused("AlreadyExistsException"));
-                }
-                kept.partitions.insert(which, partition.clone());
+                continue;
+            };
+            place.insert(partition.clone());
+            if n == 5 && calls.is_multiple_of(REFUSED) {
+                // Another made it at the same moment.
+                errors.push(refused("AlreadyExistsException"));
             }
         }
         Ok(json!({"Errors": errors}))

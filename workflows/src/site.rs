@@ -17,7 +17,7 @@ use std::sync::LazyLock;
 use dssflow_activities::credentials::CredentialSource;
 use serde::de::DeserializeOwned;
 
-use crate::bootstrap::matches;
+use dssflow_activities::wildcard::matches;
 
 pub(crate) use shape::{FILL_IN, nearest};
 pub use types::*;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use super::{Conditions, Permission};
-use crate::bootstrap::matches;
+use dssflow_activities::wildcard::matches;
 
 /// The most characters a managed policy may have, white space not counted.
 pub const MANAGED_POLICY_LIMIT: usize = 6144;
