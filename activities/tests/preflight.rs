@@ -42,7 +42,8 @@ impl Host for FakeHost {
             _ if command.argv[0] == "nproc" => output(0, "8", ""),
             _ if command.argv[0] == "hostname" => output(0, "dss", ""),
             _ if command.argv[0] == "df" => output(0, "F T B U A C M\n/dev/x xfs 524288000 1 2 4% /data", ""),
-            _ if ["true", "curl"].contains(&command.argv[0].as_str()) => output(0, "", ""),
+            _ if command.argv == ["id", "-u"] => output(0, "0", ""),
+            _ if command.argv[0] == "curl" => output(0, "", ""),
             _ => match self.files().into_iter().find(|(path, _)| line.contains(path)) {
                 // However a file is read, its path is an argument, and its contents are printed.
                 Some((_, text)) => output(0, text, ""),
@@ -235,8 +236,8 @@ const TROUBLES: &[Trouble] = &[
         change: |aws, _, _| aws.fail("ec2:DescribeInstances", 400, "InvalidInstanceID.NotFound", "The instance ID does not exist") },
     Trouble { id: "B01", severity: ERROR, evidence: "BucketNotFound", fix: "make the bucket",
         change: |aws, _, _| aws.fail("s3:HeadBucket", 404, "NoSuchBucket", "") },
-    Trouble { id: "H01", severity: ERROR, evidence: "a password is required", fix: "passwordless sudo",
-        change: |_, _, host| host.told = Some(("true", 1, "", "sudo: a password is required")) },
+    Trouble { id: "H01", severity: ERROR, evidence: "a password is required", fix: "sudo without a password",
+        change: |_, _, host| host.told = Some(("id", 1, "", "sudo: a password is required")) },
     Trouble { id: "H02", severity: ERROR, evidence: "the architecture is aarch64", fix: "Dataiku's requirements",
         change: |_, _, host| host.told = Some(("uname", 0, "aarch64", "")) },
     Trouble { id: "H03", severity: ERROR, evidence: "somebody listens on 11201", fix: "another dss.port",

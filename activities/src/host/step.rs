@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dssflow_engine::activity::{ActivityContext, ActivityError, ActivityResult, Probe, Recorded};
+use dssflow_engine::activity::{ActivityContext, ActivityError, ActivityResult, ErrorClass, Probe, Recorded};
 use dssflow_engine::time::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -58,7 +58,11 @@ impl Host for StepHost {
     fn exec(&self, mut command: HostCommand) -> BoxFuture<'_, Result<HostOutput, HostError>> {
         command.lock.get_or_insert_with(|| self.lock.clone());
         Box::pin(async move {
-            self.ctx.fence().map_err(HostError::Fenced)?;
+            match self.ctx.fence() {
+                // Who only looks has no run to lose; what it starts are probes.
+                Err(error) if error.class == ErrorClass::Cancelled => return Err(HostError::Fenced(error)),
+                Ok(()) | Err(_) => {}
+            }
             self.host.exec(command).await
         })
     }

@@ -258,7 +258,7 @@ impl ScheduleState {
         match &self.trouble {
             Some(known) if known.nominal == nominal && known.why == why => false,
             known => {
-                let since = known.as_ref().filter(|t| t.nominal == nominal).map_or(now, |t| t.since);
+                let since = known.as_ref().map_or(now, |t| t.since);
                 self.trouble = Some(Trouble { nominal, since, why });
                 true
             }

@@ -252,11 +252,12 @@ impl Turn<'_> {
         None
     }
 
-    /// Whether a firing could not be started for as long as it may be late.
+    /// Whether nothing could be started for as long as a firing may be late. What waited for a run to be over before that
+    /// has as long from then on.
     fn was_tried_too_long(&self, nominal: Timestamp) -> bool {
         let window = Duration::from_millis(self.state.spec.catch_up_ms);
-        let tried = self.state.trouble.as_ref().is_some_and(|trouble| trouble.nominal == nominal);
-        tried && self.now.since(self.times.due(nominal)) > window
+        let since = self.state.trouble.as_ref().map(|trouble| trouble.since.max(self.times.due(nominal)));
+        since.is_some_and(|since| self.now.since(since) > window)
     }
 
     /// Takes out what waits before `at` for the same runs to end. Gives how many.

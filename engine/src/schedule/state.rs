@@ -298,7 +298,7 @@ pub struct LastFailure {
 pub struct Trouble {
     /// The instant.
     pub nominal: Timestamp,
-    /// Since when.
+    /// Since when none can be started.
     pub since: Timestamp,
     /// Why.
     pub why: String,

@@ -40,7 +40,7 @@ const MAX_AT_ONCE: usize = 64;
 const SET_BACK: Duration = Duration::from_secs(1);
 /// Wait before the first new try of what could not be started; it doubles up to [`LONGEST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_secs(5);
-const LONGEST_WAIT: Duration = Duration::from_mins(5);
+const LONGEST_WAIT: Duration = Duration::from_mins(1);
 
 /// Fires what is due as long as it is there. Dropping it ends that as a crash would: nothing is lost, nothing fires twice.
 #[derive(Debug)]
