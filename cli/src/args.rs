@@ -4,6 +4,8 @@ mod dss;
 mod operate;
 mod plan;
 mod preflight;
+mod schedules;
+mod serve;
 mod store;
 
 use std::path::PathBuf;
@@ -22,6 +24,8 @@ pub(crate) use plan::{
     DriftArgs, PlanArgs, ResourcesAdoptArgs, ResourcesCommand, ResourcesLsArgs, ResourcesRunArgs,
 };
 pub(crate) use preflight::{PreflightArgs, ReportFormat};
+pub(crate) use schedules::{AskArgs, BackfillArgs, SchedulesCommand, SpecArgs};
+pub(crate) use serve::ServeArgs;
 pub(crate) use store::{
     BackupArgs, ExportArgs, ImportArgs, PruneArgs, RestoreArgs, RunExportArgs, StoreCommand,
 };
@@ -46,19 +50,32 @@ pub(crate) struct Global {
     /// Directory of the store [default: $XDG_DATA_HOME/dssflow or ~/.local/share/dssflow]
     #[arg(long, global = true, value_name = "DIR", env = "DSSFLOW_STORE", hide_env_values = true)]
     pub(crate) store: Option<PathBuf>,
-    /// What is logged to stderr: error, warn, info, debug, trace, or a list of target=level
+    /// What is logged to stderr: error, warn, info, debug, trace, off, or a list of target=level [default: warn; info
+    /// for serve]
+    #[arg(long, global = true, value_name = "LEVEL", env = "DSSFLOW_LOG")]
+    pub(crate) log: Option<String>,
+    /// How it is logged
     #[arg(
         long,
         global = true,
-        value_name = "LEVEL",
-        env = "DSSFLOW_LOG",
-        default_value = "warn",
-        hide_default_value = false
+        value_enum,
+        value_name = "FORMAT",
+        env = "DSSFLOW_LOG_FORMAT",
+        default_value = "text"
     )]
-    pub(crate) log: String,
+    pub(crate) log_format: LogFormat,
     /// How errors are printed on stderr
     #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value = "human")]
     pub(crate) error_format: ErrorFormat,
+}
+
+/// How lines of the log are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
 }
 
 /// How errors are printed.
@@ -170,12 +187,24 @@ pub(crate) enum Command {
     /// What runs made that is still there
     #[command(subcommand)]
     Resources(ResourcesCommand),
+    /// Start runs at given times: make, look at, pause and fill schedules
+    #[command(subcommand)]
+    Schedules(SchedulesCommand),
     /// Look at workflows
     #[command(subcommand)]
     Workflows(WorkflowsCommand),
     /// Look at the store, back it up, put it back
     #[command(subcommand)]
     Store(StoreCommand),
+    /// Own the store for good: drive every run, take new ones from other commands, and serve the HTTP API
+    #[command(
+        after_help = "Other commands find it by the store and go through it by themselves. It stops on Ctrl-C and SIGTERM: the \
+                      runs are saved, and go on when it starts again; a second signal stops at once.\n\n\
+                      Exit codes: 0 stopped and everything saved, 8 the store is in use or failed, 64 a wrong option, 130/143 \
+                      stopped at once.\n\n\
+                      Examples:\n  dssflow serve\n  dssflow serve --listen 127.0.0.1:7477"
+    )]
+    Serve(ServeArgs),
     /// A cloud on this machine to try dssflow against, without an account
     #[command(subcommand)]
     Sandbox(SandboxCommand),
@@ -196,6 +225,7 @@ pub(crate) enum Command {
 }
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(crate) struct RunArgs {
     /// The workflow; `dssflow workflows ls` lists them
     pub(crate) workflow: String,
@@ -214,6 +244,12 @@ pub(crate) struct RunArgs {
     /// Run what this plan says, made by `dssflow plan --out FILE`; refused when the world moved since
     #[arg(long, value_name = "FILE", conflicts_with_all = ["set", "parallelism"])]
     pub(crate) plan: Option<PathBuf>,
+    /// Leave the run to the process that serves the store, and do not follow it
+    #[arg(long)]
+    pub(crate) detach: bool,
+    /// Where a process serves the store: let the run act as that process, whoever you are
+    #[arg(long)]
+    pub(crate) as_served: bool,
     /// How many steps run at once [default: as the site file says]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) parallelism: Option<u32>,
@@ -332,6 +368,13 @@ pub(crate) enum RunsCommand {
     /// Print the history of a run
     #[command(after_help = "Examples:\n  dssflow runs events @latest --follow")]
     Events(EventsArgs),
+    /// Print what was said while a run was driven
+    #[command(
+        after_help = "What is kept is set by DSSFLOW_RUN_LOG, as --log is; the default is info. It lies beside the store and goes with \
+                      the run.\n\n\
+                      Examples:\n  dssflow runs logs @latest --follow\n  dssflow runs logs bootstrap-lab --step cluster-start --level warn -o json"
+    )]
+    Logs(LogsArgs),
     /// Watch a run that is being driven
     #[command(after_help = "Examples:\n  dssflow runs watch @latest")]
     Watch(RunRef),
@@ -407,6 +450,27 @@ pub(crate) struct EventsArgs {
     /// Only events after this number
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) after: u64,
+    /// How they are printed
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
+    pub(crate) output: EventsFormat,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    #[command(flatten)]
+    pub(crate) run: RunRef,
+    /// Go on as long as the run is driven
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only lines about this step
+    #[arg(long, value_name = "STEP")]
+    pub(crate) step: Option<String>,
+    /// Only lines of this level and above: error, warn, info, debug, trace
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) level: Option<String>,
+    /// Only the last so many lines, before more are waited for
+    #[arg(short = 'n', long, value_name = "N")]
+    pub(crate) lines: Option<usize>,
     /// How they are printed
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
     pub(crate) output: EventsFormat,
@@ -575,6 +639,15 @@ pub(crate) enum ViewFormat {
     Table,
     Json,
     Yaml,
+}
+
+/// How a list of few things is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum NameFormat {
+    Table,
+    Json,
+    Yaml,
+    Name,
 }
 
 /// How a run is followed.

@@ -11,7 +11,7 @@ use crate::error::{Code, CommandError, CommandResult};
 use crate::suggest;
 
 /// One workflow, for lists.
-#[derive(Debug, serde::Serialize)]
+#[derive(Debug, serde::Serialize, schemars::JsonSchema)]
 pub(crate) struct Entry {
     /// Its name.
     pub(crate) name: &'static str,
@@ -234,6 +234,19 @@ fn apply_setting(document: &mut Value, setting: &str) -> CommandResult<()> {
     }
     *place = new;
     Ok(())
+}
+
+/// The JSON Schema of the file that a workflow takes.
+///
+/// # Errors
+/// When there is no such workflow.
+pub(crate) fn schema(name: &str) -> CommandResult<Value> {
+    let schema = match find(name)?.made_of {
+        MadeOf::Images => dssflow_workflows::image::schema(),
+        MadeOf::Resync => dssflow_workflows::glue_resync::schema(),
+        MadeOf::Site | MadeOf::SiteAndRuns => dssflow_workflows::schema(),
+    };
+    Ok(schema)
 }
 
 /// Builds the workflow of that name.

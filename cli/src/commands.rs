@@ -1,7 +1,7 @@
 //! From the parsed command line to the command: one file each.
 
 mod adopt;
-mod again;
+pub(crate) mod again;
 mod capture;
 mod compact;
 pub(crate) mod copies;
@@ -9,23 +9,26 @@ mod decide;
 mod drift;
 mod explain;
 mod ground;
-mod image;
+pub(crate) mod image;
 mod init;
+pub(crate) mod logs;
 mod pause;
-mod plan;
+pub(crate) mod plan;
 pub(crate) mod preflight;
 pub(crate) mod prune;
-mod resources;
+pub(crate) mod resources;
 mod restore;
 mod resume;
-mod resync;
+pub(crate) mod resync;
 mod rollback;
-mod run;
+pub(crate) mod run;
 mod runs;
 mod sandbox;
+mod schedules;
+mod serve;
 mod store;
 mod target;
-mod teardown;
+pub(crate) mod teardown;
 mod teardown_plan;
 mod version;
 mod why;
@@ -50,7 +53,8 @@ pub(crate) fn run(ui: &Ui, cli: Cli) -> CommandResult {
         Command::Explain(args) => return explain::run(ui, args),
         _ => {}
     }
-    logging::start(&cli.global.log)?;
+    let usual = if matches!(cli.command, Command::Serve(_)) { "info" } else { "warn" };
+    logging::start(cli.global.log.as_deref().unwrap_or(usual), cli.global.log_format)?;
     let named = cli.global.store.is_some() && std::env::var_os("DSSFLOW_STORE").is_none();
     let settings = Settings { store: config::store_dir(cli.global.store.clone())?, named };
     tracing::debug!(store = %settings.store.display(), json = cli.global.error_format == ErrorFormat::Json, "settings");
@@ -79,8 +83,10 @@ pub(crate) fn run(ui: &Ui, cli: Cli) -> CommandResult {
         Command::Why(args) => wait(why::run(ui, &settings, &args)),
         Command::Drift(args) => wait(drift::run(ui, &settings, &args)),
         Command::Resources(command) => wait(resources::run(ui, &settings, command)),
+        Command::Schedules(command) => wait(schedules::run(ui, &settings, command)),
         Command::Workflows(command) => workflows::run(ui, command),
         Command::Store(command) => wait(store::run(ui, &settings, &command)),
+        Command::Serve(args) => wait(serve::run(ui, &settings, &args)),
         Command::Sandbox(command) => wait(sandbox::run(ui, &settings, command)),
         Command::Dss(DssCommand::Capture(args)) => wait(capture::run(ui, &settings, &args)),
         Command::Init(args) => wait(init::run(ui, &args)),

@@ -1,11 +1,13 @@
-//! The socket through which other commands look at and act on the runs of the process that owns the store.
+//! The API of the process that owns the store: through it other commands look at its runs and act on them, on a unix
+//! socket that only its owner can reach. `serve` offers the same routes over HTTP, with a guard before them.
 //!
-//! HTTP on a unix socket that only its owner can reach: JSON for answers, NDJSON for events. It offers what
-//! `engine::Engine` offers and decides nothing itself.
+//! JSON for answers, NDJSON or SSE for events. It offers what `engine::Engine` offers and decides nothing itself. The
+//! types here are those of both sides.
 
 #[cfg(test)]
 mod both_sides;
 pub(crate) mod client;
+pub(crate) mod schedules;
 pub(crate) mod server;
 
 use std::collections::BTreeMap;
@@ -18,8 +20,13 @@ use dssflow_engine::run::Verb;
 use dssflow_engine::runtime::Obstacle;
 use dssflow_engine::store::RunSummary;
 use dssflow_engine::store::prune::{Policy, Stays};
+use dssflow_engine::time::Timestamp;
 use dssflow_store::StoreInfo;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::config;
 
 /// The longest path a socket is put under; the system's own limit is 107 bytes.
 const MAX_SOCKET_PATH: usize = 100;
@@ -42,7 +49,7 @@ pub(crate) fn socket_path(store: &Path) -> Option<PathBuf> {
 }
 
 /// Answer of `GET /v1/runs`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Page {
     /// The runs.
     pub(crate) runs: Vec<RunSummary>,
@@ -52,7 +59,7 @@ pub(crate) struct Page {
 }
 
 /// Answer of `GET /v1/store`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct OwnerInfo {
     /// The store.
     #[serde(flatten)]
@@ -61,10 +68,63 @@ pub(crate) struct OwnerInfo {
     pub(crate) version: String,
     /// Runs it drives.
     pub(crate) live: Vec<RunId>,
+    /// Whether it is `dssflow serve`, which drives any run of the store and takes new ones.
+    #[serde(default)]
+    pub(crate) serves: bool,
+}
+
+/// Answer of `GET /v1/health`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Health {
+    /// How it stands.
+    pub(crate) status: Standing,
+    /// Its version.
+    pub(crate) version: String,
+    /// Whether it is `dssflow serve`, which drives any run of the store and takes new ones.
+    pub(crate) serves: bool,
+    /// Since when it has owned the store.
+    pub(crate) since: Timestamp,
+    /// Where it serves HTTP, when it does, as `127.0.0.1:7477`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) listens: Option<String>,
+    /// How many runs it drives.
+    pub(crate) driven: usize,
+    /// How many of their steps could start and stand in line: for a lock, a permit, a rate or a slot.
+    pub(crate) queued: usize,
+    /// How many runs of before it has looked at since it started.
+    pub(crate) recovered: usize,
+    /// How long that took, in milliseconds; 0 as long as it goes on.
+    pub(crate) recover_ms: u64,
+    /// Runs that were under way and are not driven, with why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) parked: Vec<Parked>,
+}
+
+/// How a server stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Standing {
+    /// It does what it is there for.
+    Ok,
+    /// It is still taking up runs of before.
+    Recovering,
+    /// It was told to stop.
+    Stopping,
+    /// The store has failed; it ends.
+    Broken,
+}
+
+/// A run that was under way and is not driven.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Parked {
+    /// The run.
+    pub(crate) run: RunId,
+    /// Why not.
+    pub(crate) why: String,
 }
 
 /// Body of `POST /v1/store/prune`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct PruneOrder {
     /// Which runs are to go.
     pub(crate) policy: Policy,
@@ -73,7 +133,7 @@ pub(crate) struct PruneOrder {
 }
 
 /// Answer of `POST /v1/store/prune`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct PruneDone {
     /// The runs that are gone, or would be.
     pub(crate) runs: Vec<RunId>,
@@ -91,7 +151,7 @@ pub(crate) struct PruneDone {
 
 /// Body of `POST /v1/runs/{run}/pause`, `cancel` and `rollback`. What is not asked for is not sent, so that an owner of
 /// another version understands the rest.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Demand {
     /// Who asks.
@@ -137,7 +197,7 @@ impl From<Request> for Demand {
 }
 
 /// Body of `POST /v1/runs/{run}/act`: an operator's verb, with who and why beside it.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Act {
     /// What is wanted.
     #[serde(flatten)]
@@ -145,10 +205,14 @@ pub(crate) struct Act {
     /// Who and why.
     #[serde(flatten)]
     pub(crate) request: Request,
+    /// Whether a run that nobody drives is driven on with it, where `serve` owns the store. For `retry` and `rerun`; the
+    /// other verbs are decisions and no more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) drive: bool,
 }
 
 /// Answer of `POST /v1/runs/{run}/act`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Acted {
     /// Whether the owner drives the run, and does it now; else it is only written down.
     pub(crate) driven: bool,
@@ -157,13 +221,129 @@ pub(crate) struct Acted {
 /// Answer of `GET /v1/runs/{run}/obstacles`: what keeps steps that may start from starting.
 pub(crate) type Obstacles = BTreeMap<StepName, Vec<Obstacle>>;
 
+/// Body of `POST /v1/runs/{run}/resume`.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Resume {
+    /// Who asks.
+    pub(crate) by: String,
+    /// Why.
+    pub(crate) reason: String,
+    /// Whether the run is brought to the workflow of the server's version first.
+    pub(crate) upgrade: bool,
+}
+
+/// Body of `POST /v1/runs/{run}/fork`.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Fork {
+    /// The step from which on everything is done again.
+    pub(crate) from: StepName,
+    /// The new run's id; made up when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) id: Option<RunId>,
+    /// Who asks.
+    #[serde(default)]
+    pub(crate) by: String,
+    /// Why.
+    #[serde(default)]
+    pub(crate) reason: String,
+}
+
+/// A run that the server drives.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Driven {
+    /// The run.
+    pub(crate) run: RunId,
+    /// Its last event before it was gone on with; 0 for a new one. What comes after that is news.
+    pub(crate) seq: u64,
+    /// Whether it was being driven already, and nothing was changed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) already: bool,
+}
+
+/// Body of `POST /v1/runs` and of `POST /v1/runs/check`: a run that is wanted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Order {
+    /// The workflow.
+    pub(crate) workflow: String,
+    /// What its file says, as JSON: a site, or images. Paths in it are absolute: they are the server's.
+    pub(crate) spec: Value,
+    /// The run's id; made from workflow and site when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) id: Option<RunId>,
+    /// A plan that must still hold, as `dssflow plan --out` saves it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) plan: Option<Value>,
+    /// Who the run has to act as. The server refuses when it is somebody else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) principal: Option<Principal>,
+    /// What `check` answered to the same order: what it looked at is then not looked at once more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ticket: Option<String>,
+    /// Who asks.
+    #[serde(default)]
+    pub(crate) by: String,
+    /// Why.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) reason: String,
+}
+
+impl Order {
+    /// An order by this user.
+    pub(crate) fn new(workflow: &str, spec: Value, id: Option<RunId>) -> Self {
+        Self {
+            workflow: workflow.to_owned(),
+            spec,
+            id,
+            plan: None,
+            principal: None,
+            ticket: None,
+            by: config::user(),
+            reason: String::new(),
+        }
+    }
+}
+
+/// A user or role of AWS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Principal {
+    /// The account's twelve digits.
+    pub(crate) account: String,
+    /// Its ARN, without a session's name.
+    pub(crate) arn: String,
+}
+
+/// Answer of `POST /v1/runs/check`: what the order would do. Nothing was changed.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Checked {
+    /// The run that the order starts, or goes on with; none when there is nothing to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) run: Option<RunId>,
+    /// Whether that run is there and is gone on with.
+    pub(crate) goes_on: bool,
+    /// What a person has to know before: warnings, who acts and where, what it makes.
+    pub(crate) notes: Vec<String>,
+    /// What a person is asked.
+    pub(crate) question: String,
+    /// Whether nobody need be asked: it is in the sandbox, or nothing is made.
+    pub(crate) free: bool,
+    /// To be sent with the order, for some minutes.
+    pub(crate) ticket: String,
+}
+
 /// Body of an answer that is an error.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Refusal {
-    /// As `DF0004`.
+    /// As `DF0004`; `dssflow explain` has a page for each.
     pub(crate) code: String,
     /// What happened.
     pub(crate) message: String,
+    /// Why, outermost first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) why: Vec<String>,
     /// What to do.
     #[serde(default)]
     pub(crate) hints: Vec<String>,
@@ -178,6 +358,7 @@ mod tests {
         let act = Act {
             verb: Verb::Skip { step: StepName::new("copy").unwrap() },
             request: Request { by: "ada".to_owned(), reason: "not used".to_owned() },
+            drive: false,
         };
         let text = serde_json::to_value(&act).unwrap();
         assert_eq!(

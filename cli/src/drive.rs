@@ -1,19 +1,23 @@
 //! Driving runs: this process owns the store, shows progress, answers on the socket, and on Ctrl-C pauses.
 
+use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 
 use dssflow_activities::clients::AwsClients;
-use dssflow_engine::event::{EventKind, PauseKind, Request};
+use dssflow_engine::event::{Event, EventKind, PauseKind, Request};
 use dssflow_engine::id::RunId;
 use dssflow_engine::run::resolve::FunctionRegistry;
 use dssflow_engine::run::view::{RunView, StepView};
 use dssflow_engine::run::{RunStatus, StepStatus};
+use dssflow_engine::runtime::EngineBuilder;
 use dssflow_engine::store::Store;
 use dssflow_engine::time::Timestamp;
 use dssflow_engine::{ActivityRegistry, Engine, EngineError, RunHandle};
+use dssflow_sandbox::World as Sandbox;
 use dssflow_store::SledStore;
-use dssflow_workflows::Site;
+use dssflow_workflows::{ImageSpec, ResyncSpec, Site};
+use serde::Deserialize as _;
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::broadcast::error::RecvError;
@@ -22,11 +26,12 @@ use crate::access::Access;
 use crate::args::FollowFormat;
 use crate::catalog;
 use crate::config::{self, Settings};
-use crate::control::server::{self, ControlServer};
+use crate::control::server::{self, ControlServer, Owner};
 use crate::describe;
 use crate::drift_report;
 use crate::error::{Code, CommandError, CommandResult, Exit};
 use crate::launch;
+use crate::logging;
 use crate::owner;
 use crate::plans::Revision;
 use crate::progress::Progress;
@@ -34,7 +39,7 @@ use crate::renewal::{self, Answer, Renewal};
 use crate::spec::{About, Spec};
 use crate::takeovers;
 use crate::ui::{Style, Ui, one_line};
-use crate::world::{self, World};
+use crate::world::{self, Pool, World};
 
 /// The most leftovers that are listed.
 const MAX_LEFT: usize = 30;
@@ -91,6 +96,17 @@ pub(crate) fn engine_with(
     store: Arc<dyn Store>,
     change: impl FnOnce(&mut ActivityRegistry),
 ) -> CommandResult<Engine> {
+    Ok(engine_builder(store, change)?.build())
+}
+
+/// What the engines of this command are built from.
+///
+/// # Errors
+/// When two activities have one name.
+pub(crate) fn engine_builder(
+    store: Arc<dyn Store>,
+    change: impl FnOnce(&mut ActivityRegistry),
+) -> CommandResult<EngineBuilder> {
     let mut activities = ActivityRegistry::new();
     dssflow_activities::register_all(&mut activities)
         .and_then(|()| dssflow_workflows::teardown::register(&mut activities))
@@ -104,8 +120,7 @@ pub(crate) fn engine_with(
         .definition(catalog::definition())
         .definition(catalog::image_definition())
         .definition(catalog::resync_definition())
-        .launcher(launch::Checker)
-        .build())
+        .launcher(launch::Checker))
 }
 
 /// The engine with a world, for driving runs in it and for looking at it.
@@ -119,12 +134,13 @@ pub(crate) fn equip(engine: &Engine, world: &World) -> Engine {
     // Secrets and sinks in AWS are reached through these.
     resources.insert(world.clients.secretsmanager().clone());
     resources.insert(world.clients.ssm().clone());
-    let engine = engine.with_resources(resources);
-    match &world.sandbox {
-        // The sandbox is consistent at once and its durations are scaled; waiting is scaled with them.
-        Some(sandbox) => engine.with_patience(SANDBOX_PATIENCE * sandbox.latency),
-        None => engine,
-    }
+    engine.with_resources(resources).with_patience(patience(world))
+}
+
+/// How time is scaled in a world. The sandbox is consistent at once and its durations are scaled; waiting is scaled with
+/// them.
+pub(crate) fn patience(world: &World) -> f64 {
+    world.sandbox.as_ref().map_or(1.0, |sandbox| SANDBOX_PATIENCE * sandbox.latency)
 }
 
 impl<'a> Session<'a> {
@@ -141,8 +157,9 @@ impl<'a> Session<'a> {
         // Before anything is driven: a wrong setting must not end a command that drives a run.
         renewal::limit()?;
         let store = owner::open_to_drive(&settings.store, command, create).await?;
+        logging::runs::keep(&settings.store);
         let engine = engine_on(&store)?;
-        let server = server::start(&engine, &store);
+        let server = server::start(Owner::of_command(&engine, &store));
         Ok(Self { ui, settings, store, engine, server, acting: std::sync::OnceLock::new() })
     }
 
@@ -156,37 +173,13 @@ impl<'a> Session<'a> {
         verb: &str,
         view: &RunView,
     ) -> CommandResult<(Self, Spec, World)> {
-        // Before its world is looked for, which is not here.
-        if let Some(store) = &view.imported {
-            return Err(EngineError::Imported { run: view.run.clone(), store: store.clone() }.into());
-        }
-        let sandbox = world::sandbox_of(&settings.store, view).await?;
+        let sandbox = sandbox_of(&settings.store, view).await?;
         let session = Self::open(ui, settings, &format!("dssflow {verb} {}", view.run), false).await?;
         if !LOOKS.contains(&verb) {
             let access = Access::Store(Arc::clone(&session.store));
             takeovers::must_be_free(&access, view, &settings.command()).await?;
         }
-        let spec = session.spec_of(&view.run).await?;
-        let world = match &spec {
-            Spec::Site(site) => {
-                if let Some(sandbox) = &sandbox {
-                    world::must_be_inside(site, sandbox)?;
-                }
-                Box::pin(world::connect(site, sandbox)).await?
-            }
-            Spec::Images(images) => world::connect_images(images).await?,
-            Spec::Resync(spec) => {
-                if let Some(sandbox) = &sandbox {
-                    world::resync_must_be_inside(spec, sandbox)?;
-                }
-                Box::pin(world::connect_resync(spec, sandbox)).await?
-            }
-        };
-        if About::from(&spec).account().is_some() {
-            let identity = world.identify(&spec).await?;
-            World::same_principal(view, &identity)?;
-        }
-        world.find_host(view)?;
+        let (spec, world) = world_of(&session.engine, &Pool::default(), view, sandbox).await?;
         Ok((session, spec, world))
     }
 
@@ -210,40 +203,9 @@ impl<'a> Session<'a> {
 
     /// The engine with a world, for driving runs in it.
     pub(crate) fn engine_in(&self, world: &World) -> Engine {
-        let scale = world.sandbox.as_ref().map_or(1.0, |sandbox| SANDBOX_PATIENCE * sandbox.latency);
         // A session works in one world; whoever asked first has it.
-        let _ours = self.acting.set((world.clients.clone(), scale));
+        let _ours = self.acting.set((world.clients.clone(), patience(world)));
         equip(&self.engine, world)
-    }
-
-    /// What a run was created with.
-    ///
-    /// # Errors
-    /// When the run is not one that this version knows.
-    pub(crate) async fn spec_of(&self, run: &RunId) -> CommandResult<Spec> {
-        let first = self.engine.history(run, 0).await?.into_iter().next();
-        let Some(EventKind::RunCreated { input, workflow, .. }) = first.map(|e| e.kind) else {
-            return Err(CommandError::new(
-                Code::StoreDamaged,
-                format!("the history of run {run} has no beginning"),
-            ));
-        };
-        let read = if workflow.as_str() == dssflow_workflows::image::NAME {
-            serde_json::from_value(input).map(|images| Spec::Images(Box::new(images)))
-        } else if workflow.as_str() == dssflow_workflows::glue_resync::NAME {
-            serde_json::from_value(input).map(|spec| Spec::Resync(Box::new(spec)))
-        } else {
-            let site = dssflow_workflows::teardown::site_in(workflow.as_str(), &input).clone();
-            serde_json::from_value(site).map(|site| Spec::Site(Box::new(site)))
-        };
-        read.map_err(|e| {
-            CommandError::new(
-                Code::RunForeign,
-                format!("run {run} of workflow {workflow} was given what this version cannot read"),
-            )
-            .why(e)
-            .hint("go on with the version of dssflow that made the run")
-        })
     }
 
     /// Gives the store back.
@@ -338,27 +300,82 @@ impl<'a> Session<'a> {
                     .hint(format!("go on with: {} resume {run}", self.settings.command())));
             }
         };
-        let turned = progress.undo().turned();
-        progress.finish(self.ui, &view);
         if takeovers::is_done(&view) {
             takeovers::close(&self.store, &view).await?;
         }
         let exit = exit_of(&view, aim, stopped);
-        match stream.format {
-            FollowFormat::Table => summary(self.ui, self.settings, &view, exit, about.site(), turned),
-            FollowFormat::Json => self.ui.json(&view, true),
-            FollowFormat::Jsonl => {}
-            FollowFormat::Name => self.ui.out(view.run.as_str()),
-        }
-        if stream.format != FollowFormat::Table {
-            // For people, when stdout belongs to a program.
-            let mut lines = vec![headline(self.ui, &view, turned)];
-            lines.extend(remains(self.settings, &view));
-            lines.extend(commands(self.settings, &view, exit));
-            self.ui.note(&lines.join("\n"));
-        }
+        conclude(self.ui, self.settings, progress, &view, exit, stream.format, about.site());
         Ok(exit)
     }
+}
+
+/// Finds the sandbox that a run belongs to, if it belongs to one.
+///
+/// # Errors
+/// When the run is of another store, or its sandbox is gone.
+pub(crate) async fn sandbox_of(store: &Path, view: &RunView) -> CommandResult<Option<Sandbox>> {
+    // Before its world is looked for, which is not here.
+    if let Some(store) = &view.imported {
+        return Err(EngineError::Imported { run: view.run.clone(), store: store.clone() }.into());
+    }
+    world::sandbox_of(store, view).await
+}
+
+/// Makes the world of a run that is there: the same sandbox or none, the same principal.
+///
+/// # Errors
+/// When what it was made from cannot be read, its world not be reached, or somebody else asks.
+pub(crate) async fn world_of(
+    engine: &Engine,
+    pool: &Pool,
+    view: &RunView,
+    sandbox: Option<Sandbox>,
+) -> CommandResult<(Spec, World)> {
+    let spec = spec_of(engine, &view.run).await?;
+    let world = world::connect_about(pool, About::from(&spec), sandbox).await?;
+    if About::from(&spec).account().is_some() {
+        let identity = world.identify(&spec).await?;
+        World::same_principal(view, &identity)?;
+    }
+    world.find_host(view)?;
+    Ok((spec, world))
+}
+
+/// What a run was created with.
+///
+/// # Errors
+/// When the run is not one that this version knows.
+pub(crate) async fn spec_of(engine: &Engine, run: &RunId) -> CommandResult<Spec> {
+    spec_in(&engine.history(run, 0).await?, run)
+}
+
+/// The same, from the run's history.
+///
+/// # Errors
+/// When the run is not one that this version knows.
+pub(crate) fn spec_in(history: &[Event], run: &RunId) -> CommandResult<Spec> {
+    let Some(EventKind::RunCreated { input, workflow, .. }) = history.first().map(|event| &event.kind) else {
+        return Err(CommandError::new(
+            Code::StoreDamaged,
+            format!("the history of run {run} has no beginning"),
+        ));
+    };
+    let read = if workflow.as_str() == dssflow_workflows::image::NAME {
+        ImageSpec::deserialize(input).map(|images| Spec::Images(Box::new(images)))
+    } else if workflow.as_str() == dssflow_workflows::glue_resync::NAME {
+        ResyncSpec::deserialize(input).map(|spec| Spec::Resync(Box::new(spec)))
+    } else {
+        let site = dssflow_workflows::teardown::site_in(workflow.as_str(), input);
+        Site::deserialize(site).map(|site| Spec::Site(Box::new(site)))
+    };
+    read.map_err(|e| {
+        CommandError::new(
+            Code::RunForeign,
+            format!("run {run} of workflow {workflow} was given what this version cannot read"),
+        )
+        .why(e)
+        .hint("go on with the version of dssflow that made the run")
+    })
 }
 
 /// How a wait for credentials ended.
@@ -411,6 +428,33 @@ impl Session<'_> {
                 return Waited::TooLong;
             }
         }
+    }
+}
+
+/// The last words on a run that was followed: the tree, what became of it, and what comes next.
+pub(crate) fn conclude(
+    ui: &Ui,
+    settings: &Settings,
+    progress: Progress,
+    view: &RunView,
+    exit: Exit,
+    format: FollowFormat,
+    site: Option<&Site>,
+) {
+    let turned = progress.undo().turned();
+    progress.finish(ui, view);
+    match format {
+        FollowFormat::Table => summary(ui, settings, view, exit, site, turned),
+        FollowFormat::Json => ui.json(view, true),
+        FollowFormat::Jsonl => {}
+        FollowFormat::Name => ui.out(view.run.as_str()),
+    }
+    if format != FollowFormat::Table {
+        // For people, when stdout belongs to a program.
+        let mut lines = vec![headline(ui, view, turned)];
+        lines.extend(remains(settings, view));
+        lines.extend(commands(settings, view, exit));
+        ui.note(&lines.join("\n"));
     }
 }
 
@@ -590,7 +634,7 @@ pub(crate) fn exit_of(view: &RunView, aim: Aim, stopped: Option<Exit>) -> Exit {
 
 /// The events of a run, each once and in order, to progress and (for programs) to stdout.
 pub(crate) struct Stream {
-    format: FollowFormat,
+    pub(crate) format: FollowFormat,
     /// The last event that was shown.
     seen: u64,
     /// Up to here events are old news for people.
@@ -616,15 +660,28 @@ impl Stream {
         progress: &mut Progress,
     ) -> CommandResult<()> {
         for event in engine.history(run, self.seen).await? {
-            self.seen = event.seq;
-            if self.format == FollowFormat::Jsonl {
-                ui.json(&event, false);
-            }
-            if event.seq > self.old {
-                progress.event(ui, &event);
-            }
+            self.show(&event, ui, progress);
         }
         Ok(())
+    }
+
+    /// The last event that was shown.
+    pub(crate) fn seen(&self) -> u64 {
+        self.seen
+    }
+
+    /// Shows one event, unless it was shown before.
+    pub(crate) fn show(&mut self, event: &Event, ui: &Ui, progress: &mut Progress) {
+        if event.seq <= self.seen {
+            return;
+        }
+        self.seen = event.seq;
+        if self.format == FollowFormat::Jsonl {
+            ui.json(event, false);
+        }
+        if event.seq > self.old {
+            progress.event(ui, event);
+        }
     }
 }
 
@@ -640,14 +697,14 @@ pub(crate) fn version_line(run: &RunId) -> serde_json::Value {
 }
 
 /// Ctrl-C, SIGTERM, and SIGHUP: a terminal that goes away must not leave a run without an owner.
-struct Signals {
+pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
 }
 
 impl Signals {
-    fn new() -> CommandResult<Self> {
+    pub(crate) fn new() -> CommandResult<Self> {
         let failed = |e: std::io::Error| CommandError::new(Code::Internal, "signals cannot be caught").why(e);
         Ok(Self {
             interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
@@ -656,7 +713,7 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) -> Exit {
+    pub(crate) async fn next(&mut self) -> Exit {
         tokio::select! {
             _ = self.interrupt.recv() => Exit::Interrupted,
             _ = self.terminate.recv() => Exit::Terminated,
@@ -667,6 +724,6 @@ impl Signals {
 
 /// Ends the process at once; the store is consistent by design.
 #[expect(clippy::exit, reason = "a second Ctrl-C means now: nothing that could wait may run any more")]
-fn leave(exit: Exit) -> ! {
+pub(crate) fn leave(exit: Exit) -> ! {
     std::process::exit(i32::from(exit.status()))
 }

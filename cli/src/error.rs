@@ -7,6 +7,7 @@ use std::fmt;
 use dssflow_engine::EngineError;
 use dssflow_engine::activity::{ActivityError, ErrorClass};
 use dssflow_engine::archive::CopyError;
+use dssflow_engine::runtime::ScheduleError;
 use dssflow_engine::store::StoreError;
 use dssflow_sandbox::SandboxError;
 use dssflow_store::OpenError;
@@ -197,6 +198,20 @@ codes! {
     BadArchive = "DF0050", Config, Usage;
     /// A backup is of another store than it is to go into.
     OtherStore = "DF0051", Config, Usage;
+    /// The process that serves the store is stopping.
+    Stopping = "DF0060", Store, Store;
+    /// An address cannot be listened on, or must not be.
+    Listen = "DF0061", Config, Usage;
+    /// The file of the API's token cannot be used.
+    ApiToken = "DF0062", Config, Usage;
+    /// A request to the API was refused before it was looked at.
+    RequestRefused = "DF0063", User, Usage;
+    /// There is no such schedule.
+    NoSuchSchedule = "DF0070", User, Failed;
+    /// What is wanted of a schedule is wrong.
+    WrongSchedule = "DF0071", Config, Usage;
+    /// A schedule cannot do what was asked.
+    ScheduleRefused = "DF0072", Run, Failed;
     /// DSS has no such object.
     CaptureMissing = "DF0150", User, Failed;
     /// An object of DSS is of a kind that no step of the site writes.
@@ -353,6 +368,34 @@ impl From<EngineError> for CommandError {
     }
 }
 
+impl From<ScheduleError> for CommandError {
+    fn from(error: ScheduleError) -> Self {
+        let message = error.to_string();
+        match error {
+            ScheduleError::NotFound(id) => {
+                Self::new(Code::NoSuchSchedule, format!("there is no schedule {id}"))
+                    .hint("`dssflow schedules ls` lists them")
+            }
+            ScheduleError::Exists(id) => Self::new(Code::ScheduleRefused, message)
+                .hint(format!("change it: dssflow schedules update {id}"))
+                .hint("or choose another name"),
+            ScheduleError::Spec { why, .. } => Self::new(Code::WrongSchedule, why.to_string()),
+            ScheduleError::Launch { .. } => Self::new(Code::WrongSchedule, message),
+            ScheduleError::Illegal { id, .. } | ScheduleError::Contended(id) => {
+                Self::new(Code::ScheduleRefused, message)
+                    .hint(format!("`dssflow schedules get {id}` says where it stands"))
+            }
+            ScheduleError::RequestTooLong { .. } => Self::new(Code::Usage, message),
+            ScheduleError::Unreadable { .. } => {
+                Self::new(Code::RunForeign, message).hint("go on with the version of dssflow that wrote it")
+            }
+            ScheduleError::Store(error) => error.into(),
+            // The list of the engine may grow; what is not known here yet is told as it is.
+            _ => Self::new(Code::Internal, message),
+        }
+    }
+}
+
 impl From<StoreError> for CommandError {
     fn from(error: StoreError) -> Self {
         let message = error.to_string();
@@ -412,9 +455,10 @@ impl From<CopyError> for CommandError {
             CopyError::SameStore(_) => {
                 Self::new(Code::OtherStore, message).hint("put it back: dssflow store restore FILE")
             }
-            CopyError::Archive(_) | CopyError::BadRun { .. } | CopyError::BadGraph { .. } => {
-                Self::new(Code::BadArchive, message)
-            }
+            CopyError::Archive(_)
+            | CopyError::BadRun { .. }
+            | CopyError::BadGraph { .. }
+            | CopyError::BadSchedule { .. } => Self::new(Code::BadArchive, message),
             // The list of the engine may grow; what is not known here yet is told as it is.
             _ => Self::new(Code::Internal, message),
         }

@@ -11,6 +11,7 @@ macro_rules! put {
 }
 
 mod access;
+mod api;
 mod args;
 mod bar;
 mod catalog;
@@ -29,7 +30,9 @@ mod outfile;
 mod owner;
 mod plans;
 mod progress;
+mod remote;
 mod renewal;
+mod serve;
 mod spec;
 mod suggest;
 mod takeovers;

@@ -18,6 +18,17 @@ pub(crate) fn parse(flag: &str, text: &str, now: Timestamp) -> CommandResult<Tim
     })
 }
 
+/// The time that `text`, given with `flag`, says, as `90s` or `2d`.
+///
+/// # Errors
+/// When it says none.
+pub(crate) fn duration(flag: &str, text: &str) -> CommandResult<Duration> {
+    ago(text).ok_or_else(|| {
+        CommandError::new(Code::Usage, format!("{flag} {text:?} is no length of time"))
+            .hint("it is written 90s, 30m, 12h, 2d or 1w")
+    })
+}
+
 fn before(now: Timestamp, ago: Duration) -> Timestamp {
     let ms = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
     Timestamp::from_millis(now.as_millis().saturating_sub(ms))

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use dssflow_store::{Holder, OpenError, OpenOptions, SledStore};
 
 use crate::control;
+use crate::control::client::Client;
 use crate::error::{Code, CommandError, CommandResult};
 
 /// How long to wait for somebody who only looks: readers hold the store for some milliseconds.
@@ -61,6 +62,17 @@ pub(crate) async fn open_to_drive(dir: &Path, command: &str, create: bool) -> Co
         Opened::Elsewhere(holder) => Err(locked(dir, holder.as_ref())
             .hint("look at its run with `dssflow runs ls` and `dssflow runs watch`, or stop it with `dssflow pause`")),
     }
+}
+
+/// The process that serves the store, when one does: it drives any run and takes new ones.
+/// An owner that does not answer is met again when the store is opened, and told then.
+pub(crate) async fn served(dir: &Path) -> Option<Client> {
+    let socket = control::socket_path(dir)?;
+    if !is_served(&socket).await {
+        return None;
+    }
+    let client = Client { socket, store: dir.to_owned(), holder: dssflow_store::holder_of(dir) };
+    client.serves().await.is_ok_and(|serves| serves).then_some(client)
 }
 
 /// Gives the store back.

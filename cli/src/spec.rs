@@ -34,6 +34,24 @@ impl<'a> About<'a> {
         }
     }
 
+    /// Where AWS is, when it is not AWS itself.
+    pub(crate) fn endpoint(self) -> Option<&'a String> {
+        match self {
+            Self::Site(site) => site.aws.endpoint_url.as_ref(),
+            Self::Images(images) => images.aws.endpoint_url.as_ref(),
+            Self::Resync(spec) => spec.aws.endpoint_url.as_ref(),
+        }
+    }
+
+    /// What a set of runs builds and owns together.
+    pub(crate) fn name(self) -> &'a str {
+        match self {
+            Self::Site(site) => &site.name,
+            Self::Images(images) => &images.name,
+            Self::Resync(spec) => &spec.name,
+        }
+    }
+
     /// The AWS account everything must happen in, when there is one.
     pub(crate) fn account(self) -> Option<&'a str> {
         match self {

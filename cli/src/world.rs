@@ -1,8 +1,10 @@
 //! What a run works on: clients and host made from the site, the sandbox it may belong to, and the checks that come
 //! before anything is made.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use dssflow_activities::aws::identity::{self, Identity, identify};
 use dssflow_activities::clients::{AwsClients, ClientsConfig};
@@ -10,25 +12,43 @@ use dssflow_activities::host::{
     Host, HostError, HostHandle, HostRoute, LocalHost, SshHost, SshTarget, reachable,
 };
 use dssflow_activities::preflight;
+use dssflow_engine::activity::ActivityResult;
 use dssflow_engine::graph::Graph;
 use dssflow_engine::id::RunId;
 use dssflow_engine::run::view::RunView;
 use dssflow_sandbox::World as Sandbox;
 use dssflow_workflows::site::Transport;
 use dssflow_workflows::{ImageSpec, ResyncSpec, Site};
+use tokio::sync::Mutex;
 
-use crate::commands;
 use crate::error::{Code, CommandError, CommandResult, Exit};
 use crate::spec::About;
-use crate::ui::Ui;
 
 /// The label that says to which sandbox a run belongs.
 pub(crate) const SANDBOX_LABEL: &str = "sandbox";
+
+/// How long an answer to the question who we are is good for others who ask the same.
+const KNOWN_FOR: Duration = Duration::from_secs(5);
+
+/// AWS clients by what they are made from: runs that want the same share them, and who they are is asked once for all
+/// runs that are opened at about the same time.
+#[derive(Default)]
+pub(crate) struct Pool(Mutex<BTreeMap<String, Pooled>>);
+
+#[derive(Clone)]
+struct Pooled {
+    clients: AwsClients,
+    known: Known,
+}
+
+/// Who somebody was a moment ago.
+type Known = Arc<Mutex<Option<(Instant, Identity)>>>;
 
 /// What a run works on.
 pub(crate) struct World {
     /// AWS.
     pub(crate) clients: AwsClients,
+    known: Known,
     /// The host of DSS.
     pub(crate) host: HostHandle,
     /// How DSS is reached where the host is behind ssh and the site names no URL of its own.
@@ -93,6 +113,54 @@ pub(crate) fn must_be_inside(site: &Site, sandbox: &Sandbox) -> CommandResult<()
 /// # Errors
 /// When a secret cannot be read, or the host's address cannot be used.
 pub(crate) async fn connect(site: &Site, sandbox: Option<Sandbox>) -> CommandResult<World> {
+    connect_from(&Pool::default(), site, sandbox).await
+}
+
+/// The same for whatever a run is made from. What belongs into a sandbox must not point out of it.
+///
+/// # Errors
+/// As [`connect`], and when it points out of the sandbox.
+pub(crate) async fn connect_about(
+    pool: &Pool,
+    about: About<'_>,
+    sandbox: Option<Sandbox>,
+) -> CommandResult<World> {
+    match about {
+        About::Site(site) => {
+            if let Some(sandbox) = &sandbox {
+                must_be_inside(site, sandbox)?;
+            }
+            Box::pin(connect_from(pool, site, sandbox)).await
+        }
+        About::Images(images) => connect_images(pool, images).await,
+        About::Resync(spec) => {
+            if let Some(sandbox) = &sandbox {
+                resync_must_be_inside(spec, sandbox)?;
+            }
+            Box::pin(connect_resync(pool, spec, sandbox)).await
+        }
+    }
+}
+
+impl Pool {
+    async fn clients(&self, config: &ClientsConfig) -> Pooled {
+        // Where credentials come from is printed without any that are secret, and never is a set in memory.
+        let key = format!("{config:?}");
+        let mut all = self.0.lock().await;
+        if let Some(made) = all.get(&key) {
+            return made.clone();
+        }
+        let made = Pooled { clients: AwsClients::connect(config).await, known: Known::default() };
+        all.insert(key, made.clone());
+        made
+    }
+}
+
+/// The same with the clients of a pool.
+///
+/// # Errors
+/// As [`connect`].
+pub(crate) async fn connect_from(pool: &Pool, site: &Site, sandbox: Option<Sandbox>) -> CommandResult<World> {
     let mut config = ClientsConfig::new(&site.region);
     config.endpoint_url.clone_from(&site.aws.endpoint_url);
     config.imds_endpoint.clone_from(&site.aws.imds_endpoint);
@@ -102,7 +170,7 @@ pub(crate) async fn connect(site: &Site, sandbox: Option<Sandbox>) -> CommandRes
         })?;
         config.source = Some(source);
     }
-    let clients = AwsClients::connect(&config).await;
+    let Pooled { clients, known } = Box::pin(pool.clients(&config)).await;
     let unusable = |e: HostError| CommandError::new(Code::HostUnusable, e.to_string());
     let (host, route): (Arc<dyn Host>, _) = match site.host.transport {
         Transport::Local => (Arc::new(LocalHost::new(site.host.wrapper.clone())), None),
@@ -123,7 +191,7 @@ pub(crate) async fn connect(site: &Site, sandbox: Option<Sandbox>) -> CommandRes
             (Arc::new(ssh), route)
         }
     };
-    Ok(World { clients, host: HostHandle(host), route, sandbox })
+    Ok(World { clients, known, host: HostHandle(host), route, sandbox })
 }
 
 /// Refuses a resync that is to run in the sandbox and points out of it.
@@ -151,7 +219,11 @@ pub(crate) fn resync_must_be_inside(spec: &ResyncSpec, sandbox: &Sandbox) -> Com
 ///
 /// # Errors
 /// When a secret cannot be read, or DSS's host cannot be reached.
-pub(crate) async fn connect_resync(spec: &ResyncSpec, sandbox: Option<Sandbox>) -> CommandResult<World> {
+pub(crate) async fn connect_resync(
+    pool: &Pool,
+    spec: &ResyncSpec,
+    sandbox: Option<Sandbox>,
+) -> CommandResult<World> {
     let mut config = ClientsConfig::new(&spec.region);
     config.endpoint_url.clone_from(&spec.aws.endpoint_url);
     config.imds_endpoint.clone_from(&spec.aws.imds_endpoint);
@@ -161,7 +233,7 @@ pub(crate) async fn connect_resync(spec: &ResyncSpec, sandbox: Option<Sandbox>) 
         })?;
         config.source = Some(source);
     }
-    let clients = AwsClients::connect(&config).await;
+    let Pooled { clients, known } = Box::pin(pool.clients(&config)).await;
     let unusable = |e: HostError| CommandError::new(Code::HostUnusable, e.to_string());
     let (host, route): (Arc<dyn Host>, _) = match &spec.dss.ssh {
         None => (Arc::new(LocalHost::new(Vec::new())), None),
@@ -181,14 +253,14 @@ pub(crate) async fn connect_resync(spec: &ResyncSpec, sandbox: Option<Sandbox>) 
             (Arc::new(ssh), Some(route))
         }
     };
-    Ok(World { clients, host: HostHandle(host), route, sandbox })
+    Ok(World { clients, known, host: HostHandle(host), route, sandbox })
 }
 
 /// Makes the world of a run of images: AWS, where the registry or a secret is there, and this machine.
 ///
 /// # Errors
 /// When the file names credentials that it does not have.
-pub(crate) async fn connect_images(spec: &ImageSpec) -> CommandResult<World> {
+pub(crate) async fn connect_images(pool: &Pool, spec: &ImageSpec) -> CommandResult<World> {
     // A registry elsewhere has no region; then only secrets that lie in AWS are asked for there.
     let region = spec.account().map(|(_, region)| region.to_owned());
     let region =
@@ -202,8 +274,9 @@ pub(crate) async fn connect_images(spec: &ImageSpec) -> CommandResult<World> {
         })?;
         config.source = Some(source);
     }
-    let clients = AwsClients::connect(&config).await;
-    Ok(World { clients, host: HostHandle(Arc::new(LocalHost::new(Vec::new()))), route: None, sandbox: None })
+    let Pooled { clients, known } = Box::pin(pool.clients(&config)).await;
+    let host = HostHandle(Arc::new(LocalHost::new(Vec::new())));
+    Ok(World { clients, known, host, route: None, sandbox: None })
 }
 
 impl World {
@@ -226,13 +299,25 @@ impl World {
         }
     }
 
+    /// Asks who we are. Those who ask at about the same time share one answer.
+    async fn who(&self) -> ActivityResult<Identity> {
+        let mut known = self.known.lock().await;
+        if let Some((at, identity)) = known.as_ref().filter(|(at, _)| at.elapsed() < KNOWN_FOR) {
+            tracing::debug!(ago = ?at.elapsed(), "who we are was asked a moment ago");
+            return Ok(identity.clone());
+        }
+        let identity = identify(&self.clients).await?;
+        *known = Some((Instant::now(), identity.clone()));
+        Ok(identity)
+    }
+
     /// Asks who we are and refuses another account than the site's.
     ///
     /// # Errors
     /// When there are no credentials, or they are of another account.
     pub(crate) async fn identify(&self, about: impl Into<About<'_>>) -> CommandResult<Identity> {
         let about = about.into();
-        let identity = identify(&self.clients).await.map_err(|error| {
+        let identity = self.who().await.map_err(|error| {
             let mut made = CommandError::from(error);
             // Those of the error are for a run that waits; here is none yet.
             made.hints.clear();
@@ -304,28 +389,19 @@ impl World {
     }
 
     /// Looks whether a resync can work before it begins.
-    ///
-    /// # Errors
-    /// Everything that stands against the run.
-    pub(crate) async fn preflight_resync(&self, ui: &Ui, spec: &ResyncSpec) -> CommandResult<()> {
+    pub(crate) async fn preflight_resync(&self, spec: &ResyncSpec) -> preflight::Report {
         let only = dssflow_workflows::RESYNC_CHECKS.map(str::to_owned);
-        let report = Box::pin(preflight::run(&self.look_resync(spec), &only)).await;
-        commands::preflight::judge(ui, &report)
+        Box::pin(preflight::run(&self.look_resync(spec), &only)).await
     }
 
-    /// Looks whether the world fits before anything is made. Warnings are said and no more.
-    ///
-    /// # Errors
-    /// Everything that stands against the run.
+    /// Looks whether the world fits before anything is made.
     pub(crate) async fn preflight(
         &self,
-        ui: &Ui,
         site: &Site,
         graph: &Graph,
         store: Option<String>,
-    ) -> CommandResult<()> {
+    ) -> preflight::Report {
         let look = self.look(site, graph, store);
-        let report = Box::pin(preflight::run(&look, &[])).await;
-        commands::preflight::judge(ui, &report)
+        Box::pin(preflight::run(&look, &[])).await
     }
 }

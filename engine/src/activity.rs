@@ -40,6 +40,7 @@ pub const MAX_NOTE_BYTES: usize = 16 * 1024;
 
 /// What an activity does to the world outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
     /// Changes nothing. Repeated freely, never undone.

@@ -24,21 +24,25 @@
 //! whatever would change one is refused ([`EngineError::Imported`](crate::EngineError::Imported)). They have ended there,
 //! and own nothing, so they can be pruned like others.
 //!
+//! Schedules are part of a backup of a whole store. A restored one is paused, and what waited in it is gone: what it has
+//! started since the backup is not known, and an instant must not fire twice. An import leaves them out.
+//!
 //! # Format
-//! Version 1. Every line is one object, and its last member is `sum`: the first 16 hex digits of the SHA-256 of the
+//! Version 2. Every line is one object, and its last member is `sum`: the first 16 hex digits of the SHA-256 of the
 //! `sum` before it (nothing for the first line) and of the line without its `sum`. So a line that was changed,
 //! taken out, put in or moved shows where it is. A line has at most [`MAX_LINE_BYTES`]; what is larger goes on in
 //! `more` lines. In order:
 //!
 //! | line | holds |
 //! |---|---|
-//! | `{"dssflow_archive":1, store, created, epoch, runs, product}` | [`Header`]; once |
+//! | `{"dssflow_archive":2, store, created, epoch, runs, product}` | [`Header`]; once |
 //! | `{"graph":HASH, "len":N, "text":".."}` | a graph, before the first run that names it, once |
 //! | `{"run":ID, seq, summary, due, graphs}` | a run begins; `graphs` are those that it names |
 //! | `{"record":FIRST_SEQ, "events":N, "len":N, "text":".."}` | one of its records, oldest first |
 //! | `{"more":".."}` | what a graph or record goes on with, in the form it began in |
 //! | `{"end_of_run":ID, "records":N, "seq":N, "sha256":".."}` | all its records were there; the hash is over their bytes |
-//! | `{"end":{"runs":N, "records":N, "graphs":N}}` | all of it was there; nothing follows |
+//! | `{"schedule":ID, "due":T, "len":N, "text":".."}` | a schedule, after the runs; also goes on in `more` |
+//! | `{"end":{"runs":N, "records":N, "graphs":N, "schedules":N}}` | all of it was there; nothing follows |
 //!
 //! `text` is the bytes as they are when they are UTF-8, which records of the engine always are; `hex` stands in its
 //! place when they are not. An archive without its last line was cut off; every run whose `end_of_run` is there is
@@ -46,6 +50,7 @@
 //!
 //! # Format changelog
 //! - 1: the first.
+//! - 2: schedules.
 
 mod copy;
 mod line;
@@ -60,12 +65,12 @@ pub use write::ArchiveWriter;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{RunId, StoreId};
+use crate::id::{RunId, ScheduleId, StoreId};
 use crate::store::{GraphHash, RunSummary};
 use crate::time::Timestamp;
 
 /// The format that this version writes. It reads all up to this one.
-pub const ARCHIVE_FORMAT: u16 = 1;
+pub const ARCHIVE_FORMAT: u16 = 2;
 /// The most bytes a line may have.
 pub const MAX_LINE_BYTES: usize = 1024 * 1024;
 /// The most graphs that a run may name.
@@ -113,4 +118,18 @@ pub struct Totals {
     pub records: u64,
     /// Graphs.
     pub graphs: u64,
+    /// Schedules.
+    #[serde(default)]
+    pub schedules: u64,
+}
+
+/// A schedule as an archive has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArchivedSchedule {
+    /// The schedule.
+    pub schedule: ScheduleId,
+    /// When it wanted to be looked at next.
+    pub due: Option<Timestamp>,
+    /// Its record.
+    pub record: Vec<u8>,
 }

@@ -27,6 +27,7 @@ pub const EVENT_FORMAT: u16 = 2;
 
 /// What an attempt is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// To do the step's work (with a look first, where the activity has a probe).
@@ -39,6 +40,7 @@ pub enum Phase {
 
 /// What follows a failed, lost or inconclusive attempt; decided when the event was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "then")]
 pub enum Next {
     /// Another attempt at this time.
@@ -62,6 +64,7 @@ pub enum Next {
 
 /// Why an attempt ended without an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum LostCause {
     /// The process that ran it ended.
@@ -72,6 +75,7 @@ pub enum LostCause {
 
 /// Who asked for something, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Request {
     /// Who: a user name, a process, a schedule.
     pub by: String,
@@ -89,6 +93,7 @@ impl Request {
 
 /// What a cancelled run does with what it made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum CancelMode {
     /// Leaves it.
@@ -101,6 +106,7 @@ pub enum CancelMode {
 
 /// How an operator closes the undo of a step that could not be taken back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum UndoMark {
     /// It was taken back by hand.
@@ -111,6 +117,7 @@ pub enum UndoMark {
 
 /// What an operator wants of steps that are run again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Again {
     /// A step that failed or waits is tried at once, with a fresh budget.
@@ -124,6 +131,7 @@ pub enum Again {
 
 /// The step of another run that started a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Parent {
     /// The run.
     pub run: RunId,
@@ -133,6 +141,7 @@ pub struct Parent {
 
 /// The run that a run took its first steps from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ForkedFrom {
     /// The run.
     pub run: RunId,
@@ -147,6 +156,7 @@ pub type ActivityShapes = BTreeMap<ActivityName, Shapes>;
 
 /// Why a run paused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PauseKind {
     /// Somebody asked.
@@ -165,6 +175,7 @@ pub enum PauseKind {
 
 /// Why a run paused, in full.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PauseReason {
     /// The kind.
     pub kind: PauseKind,
@@ -177,6 +188,7 @@ pub struct PauseReason {
 
 /// One fact of a run's history.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Event {
     /// Its number in the run, from 1, without gaps.
     pub seq: u64,
@@ -189,6 +201,7 @@ pub struct Event {
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "type")]
 pub enum EventKind {
     /// The run exists. Always the first.

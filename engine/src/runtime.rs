@@ -31,7 +31,7 @@ pub use clock::SystemClock;
 pub use driver::summary;
 pub use engine::{Engine, EngineOptions};
 pub use error::EngineError;
-pub use go_on::Recovered;
+pub use go_on::{Recovered, Recovery};
 pub use handle::RunHandle;
 pub use inspect::{Finding, Inspected};
 pub use lease::LEASE_TTL;

@@ -45,6 +45,7 @@ const HASH_LEN: usize = 16;
 
 /// The fingerprint of a [`Shape`]: the first 16 hex digits of a SHA-256.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct ShapeHash(String);
 

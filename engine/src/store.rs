@@ -120,12 +120,14 @@ pub struct Transition {
 
 /// SHA-256 of a graph's canonical form, in hex.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct GraphHash(pub String);
 
 /// What lists show of a run without reading its history. At most [`MAX_SUMMARY_BYTES`] as JSON: `note` is cut, and
 /// names and labels never are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RunSummary {
     /// The run.
     pub run: RunId,
@@ -221,6 +223,7 @@ pub struct ListPage {
 
 /// One thing [`Store::verify`] found wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Damage {
     /// The run, when one is concerned.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -234,6 +237,7 @@ pub struct Damage {
 
 /// What [`Store::verify`] read and found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct VerifyReport {
     /// Runs read.
     pub runs: u64,
@@ -241,6 +245,9 @@ pub struct VerifyReport {
     pub events: u64,
     /// Bytes of records read.
     pub bytes: u64,
+    /// Schedules read.
+    #[serde(default)]
+    pub schedules: u64,
     /// What is wrong; empty is good.
     pub damage: Vec<Damage>,
 }

@@ -42,6 +42,12 @@ impl Body<'_> {
     }
 }
 
+/// How many values so many inline bytes take.
+pub(crate) fn values(len: usize) -> u16 {
+    let more = len.saturating_sub(MAX_VALUE - HEADER - CRC).div_ceil(MAX_VALUE - CRC);
+    u16::try_from(1 + more).expect("inline bytes are few")
+}
+
 /// Hands each key and sealed value to `put`.
 pub(crate) fn write(prefix: &[u8], events: u32, body: &Body<'_>, mut put: impl FnMut(Vec<u8>, Vec<u8>)) {
     let mut chunk = 0_u16;
@@ -218,6 +224,7 @@ mod tests {
         for size in [0, 1, 4078, 4079, 4080, 8170, 8171, 8172, INLINE_LIMIT] {
             let (bytes, pairs) = stored(size);
             assert!(pairs.iter().all(|(_, value)| value.len() <= MAX_VALUE));
+            assert_eq!(usize::from(values(size)), pairs.len(), "{size}");
             assert_eq!(read(&pairs), [Ok(bytes)], "{size}");
         }
     }

@@ -1,17 +1,18 @@
 //! Checks a whole store: every checksum, every chain, every index, the counts and hashes over all of it, and what
 //! `HEAD` says was acknowledged. Reads only; goes on after damage, so that one report names all of it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use dssflow_engine::id::{RunId, StoreId};
+use dssflow_engine::id::{RunId, ScheduleId, StoreId};
 use dssflow_engine::store::{Damage, VerifyReport};
+use dssflow_engine::time::Timestamp;
 
 use crate::blob::Blobs;
 use crate::codec::{self, Commit, Hash, HeadValue, unseal};
 use crate::head::Slots;
 use crate::tree::{Trouble, after_prefix, protect, scan};
-use crate::{blob, keys, payload};
+use crate::{blob, keys, payload, schedules};
 
 /// Most damages a report lists.
 const MAX_DAMAGES: usize = 1_000;
@@ -33,6 +34,7 @@ struct Check<'a> {
     heads: HashMap<RunId, HeadValue>,
     roots: Hash,
     graphs: u64,
+    schedules: BTreeMap<ScheduleId, Option<Timestamp>>,
     /// Whether a table could not be read to its end, so that counts over it mean nothing.
     partial: bool,
 }
@@ -45,13 +47,16 @@ pub(crate) fn check(input: &Input<'_>) -> VerifyReport {
         heads: HashMap::new(),
         roots: [0; 32],
         graphs: 0,
+        schedules: BTreeMap::new(),
         partial: false,
     };
     check.part("heads", Check::heads);
     check.records();
     check.part("records without a head", Check::orphans);
     check.part("graphs", Check::graphs);
+    check.part("schedules", Check::schedules);
     check.part("indexes", Check::indexes);
+    check.part("due schedules", Check::due_schedules);
     check.part("other keys", Check::strangers);
     check.part("group", Check::group);
     check.part("files", Check::files);
@@ -226,9 +231,54 @@ impl Check<'_> {
         Ok(())
     }
 
+    fn schedules(&mut self) -> Result<(), Trouble> {
+        for blob in Blobs::new(self.table(keys::SCHEDULES)) {
+            self.report.schedules += 1;
+            let (prefix, read) = match blob {
+                Ok(blob) => (blob.prefix.clone(), schedules::decode(blob)),
+                Err(bad) if bad.prefix.is_empty() => return Err(Trouble::Damage(bad.what)),
+                Err(bad) => (bad.prefix, Err(bad.what)),
+            };
+            match read {
+                Ok((stored, known)) => {
+                    codec::xor(&mut self.roots, known.root());
+                    self.schedules.insert(stored.id, stored.due);
+                }
+                Err(what) => {
+                    self.partial = true;
+                    let id = keys::parse_schedule(&prefix).map_or_else(String::new, |id| id.to_string());
+                    self.bad(None, None, format!("schedule {id} cannot be read: {what}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn due_schedules(&mut self) -> Result<(), Trouble> {
+        let mut seen = 0;
+        for pair in self.table(keys::SCHEDULE_DUE) {
+            let (key, value) = pair.map_err(Trouble::Damage)?;
+            match unseal(&key, &value).and_then(|_| keys::parse_schedule_due(&key)) {
+                Some((at, id)) if self.schedules.get(&id) == Some(&Some(at)) => seen += 1,
+                Some((_, id)) => {
+                    let what = format!("the due index has an entry that schedule {id} does not have");
+                    self.bad(None, None, what);
+                }
+                None => self.bad(None, None, "a due item of a schedule does not match its checksum"),
+            }
+        }
+        let expected = self.schedules.values().filter(|due| due.is_some()).count();
+        if seen != expected {
+            let what =
+                format!("the due index of schedules has {seen} good entries and should have {expected}");
+            self.bad(None, None, what);
+        }
+        Ok(())
+    }
+
     /// Each table ordered by time has just what the heads say.
     fn indexes(&mut self) -> Result<(), Trouble> {
-        type Entry = fn(&HeadValue) -> Option<dssflow_engine::time::Timestamp>;
+        type Entry = fn(&HeadValue) -> Option<Timestamp>;
         let tables: [(u8, &str, Entry); 3] = [
             (keys::DUE, "due index", |head| head.due),
             (keys::CREATED, "list of runs", |head| Some(head.created)),
@@ -276,6 +326,8 @@ impl Check<'_> {
             keys::UNFINISHED,
             keys::GRAPHS,
             keys::PARTIAL,
+            keys::SCHEDULES,
+            keys::SCHEDULE_DUE,
         ];
         known.sort_unstable();
         let mut from = vec![0];
@@ -309,8 +361,15 @@ impl Check<'_> {
                     self.report.runs, self.graphs, commit.runs, commit.graphs
                 );
                 self.bad(None, None, what);
+            } else if commit.schedules != self.schedules.len() as u64 {
+                let (found, said) = (self.schedules.len(), commit.schedules);
+                self.bad(
+                    None,
+                    None,
+                    format!("the store has {found} schedules, and its last group says {said}"),
+                );
             } else if commit.roots != self.roots {
-                self.bad(None, None, "runs or graphs are not those of the last group");
+                self.bad(None, None, "runs, graphs or schedules are not those of the last group");
             }
         }
         let id = self.input.tree.get(keys::STORE)?;

@@ -4,7 +4,7 @@
 //! from one that belongs there. The roots of all runs and graphs, combined by XOR, are part of each group's hash,
 //! so that a whole run that vanished shows as well.
 
-use dssflow_engine::id::{RunId, StoreId};
+use dssflow_engine::id::{RunId, ScheduleId, StoreId};
 use dssflow_engine::store::{GraphHash, Head, RunSummary};
 use dssflow_engine::time::Timestamp;
 use sha2::{Digest as _, Sha256};
@@ -13,7 +13,9 @@ use crate::summary;
 
 pub(crate) type Hash = [u8; 32];
 
-const VERSION: u8 = 1;
+/// Groups of formats 1 and 2 know no schedules. They are read for ever.
+const OLD_COMMIT: u8 = 1;
+const COMMIT: u8 = 2;
 const CRC: usize = 4;
 
 /// Appends the CRC over key and value.
@@ -67,6 +69,11 @@ pub(crate) fn run_root(run: &RunId, head: &[u8]) -> Hash {
 /// A graph's part in the XOR over the store.
 pub(crate) fn graph_root(graph: &GraphHash, body: &[u8]) -> Hash {
     hash(&[b"graph", graph.0.as_bytes(), body])
+}
+
+/// A schedule's part in the XOR over the store.
+pub(crate) fn schedule_root(schedule: &ScheduleId, body: &[u8]) -> Hash {
+    hash(&[b"schedule", schedule.as_str().as_bytes(), body])
 }
 
 pub(crate) fn xor(into: &mut Hash, root: &Hash) {
@@ -168,7 +175,8 @@ pub(crate) struct Commit {
     pub(crate) epoch: u64,
     pub(crate) runs: u64,
     pub(crate) graphs: u64,
-    /// XOR of the roots of all runs and graphs.
+    pub(crate) schedules: u64,
+    /// XOR of the roots of all runs, graphs and schedules.
     pub(crate) roots: Hash,
     /// Hash of the group before; of the store's id in a store that has none.
     pub(crate) before: Hash,
@@ -178,13 +186,15 @@ pub(crate) struct Commit {
 
 impl Commit {
     /// Length of the encoding.
-    pub(crate) const LEN: usize = 1 + 4 * 8 + 3 * 32;
+    pub(crate) const LEN: usize = 1 + 5 * 8 + 3 * 32;
+    const OLD_LEN: usize = Self::LEN - 8;
 
     /// The state of a store that has no group yet.
     pub(crate) fn none(store: &StoreId) -> Self {
         let before = hash(&[b"dssflow store", store.as_str().as_bytes()]);
+        let (number, epoch, runs, graphs, schedules) = Default::default();
         let mut none =
-            Self { number: 0, epoch: 0, runs: 0, graphs: 0, roots: [0; 32], before, chain: [0; 32] };
+            Self { number, epoch, runs, graphs, schedules, roots: [0; 32], before, chain: [0; 32] };
         none.finish();
         none
     }
@@ -200,14 +210,16 @@ impl Commit {
     }
 
     pub(crate) fn expected_chain(&self) -> Hash {
-        let numbers = [self.number, self.epoch, self.runs, self.graphs].map(u64::to_be_bytes);
+        let numbers = [self.number, self.epoch, self.runs, self.graphs, self.schedules].map(u64::to_be_bytes);
+        // Without schedules it is what it was in the formats that know none.
+        let numbers = if self.schedules == 0 { &numbers[..4] } else { &numbers };
         hash(&[&self.before, numbers.as_flattened(), &self.roots])
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut value = Vec::with_capacity(Self::LEN + CRC);
-        value.push(VERSION);
-        for number in [self.number, self.epoch, self.runs, self.graphs] {
+        value.push(COMMIT);
+        for number in [self.number, self.epoch, self.runs, self.graphs, self.schedules] {
             value.extend_from_slice(&number.to_be_bytes());
         }
         for hash in [&self.roots, &self.before, &self.chain] {
@@ -218,20 +230,30 @@ impl Commit {
 
     pub(crate) fn decode(body: &[u8]) -> Option<Self> {
         let mut fields = Fields(body);
-        if *fields.take()? != [VERSION] {
-            return None;
-        }
+        let [version] = *fields.take()?;
         let [number, epoch, runs, graphs] = [fields.u64()?, fields.u64()?, fields.u64()?, fields.u64()?];
+        let schedules = match version {
+            OLD_COMMIT => 0,
+            COMMIT => fields.u64()?,
+            _ => return None,
+        };
         let commit = Self {
             number,
             epoch,
             runs,
             graphs,
+            schedules,
             roots: *fields.take()?,
             before: *fields.take()?,
             chain: *fields.take()?,
         };
         (fields.0.is_empty() && commit.chain == commit.expected_chain()).then_some(commit)
+    }
+
+    /// Reads one that other bytes follow.
+    pub(crate) fn decode_first(bytes: &[u8]) -> Option<Self> {
+        let len = if *bytes.first()? == OLD_COMMIT { Self::OLD_LEN } else { Self::LEN };
+        Self::decode(bytes.get(..len)?)
     }
 }
 
@@ -288,7 +310,30 @@ mod tests {
         assert_ne!(second.chain, first.chain);
         assert_eq!(Commit::decode(&second.encode()), Some(second.clone()));
         assert_eq!(second.encode().len(), Commit::LEN);
+        let mut with_schedules = second.next();
+        with_schedules.schedules = 3;
+        with_schedules.finish();
+        assert_eq!(Commit::decode(&with_schedules.encode()), Some(with_schedules.clone()));
+        with_schedules.schedules = 0;
+        assert_eq!(Commit::decode(&with_schedules.encode()), None, "schedules that vanished");
         second.runs += 1;
         assert_eq!(Commit::decode(&second.encode()), None, "a count that does not fit the hash");
+    }
+
+    #[test]
+    fn a_group_of_the_formats_without_schedules_is_read() {
+        let mut commit = Commit::none(&StoreId::generate([1; 16])).next();
+        (commit.epoch, commit.runs, commit.roots) = (1, 2, [9; 32]);
+        commit.finish();
+        let mut old = vec![OLD_COMMIT];
+        for number in [commit.number, commit.epoch, commit.runs, commit.graphs] {
+            old.extend_from_slice(&number.to_be_bytes());
+        }
+        for hash in [&commit.roots, &commit.before, &commit.chain] {
+            old.extend_from_slice(hash);
+        }
+        assert_eq!(Commit::decode(&old), Some(commit.clone()));
+        old.extend_from_slice(&[0; 40]);
+        assert_eq!(Commit::decode_first(&old), Some(commit));
     }
 }

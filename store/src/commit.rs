@@ -25,6 +25,7 @@ use crate::head::{HeadFile, Slots};
 use crate::import::Importing;
 use crate::inflight::{Held, InFlight};
 use crate::place::Place;
+use crate::schedules::{self, Overlay};
 use crate::tree::{EmptyDir, Trouble, protect};
 use crate::watch::Watch;
 use crate::{check, keys, payload, read};
@@ -217,6 +218,8 @@ pub(crate) struct Committer {
 pub(crate) struct Cache {
     heads: HashMap<RunId, CachedHead>,
     pub(crate) graphs: HashSet<GraphHash>,
+    /// Only of the group that is put together.
+    schedules: Overlay,
     /// Runs that are being put in, whose ids are taken.
     pub(crate) importing: HashMap<RunId, Importing>,
 }
@@ -309,6 +312,7 @@ impl Committer {
             }
             Ok(answers)
         });
+        self.cache.schedules.clear();
         if self.cache.heads.len() > MAX_HEADS {
             self.cache.heads.clear();
         }
@@ -432,8 +436,15 @@ fn stage(
         Some((hash, bytes)) if !has_graph(tree, &mut cache.graphs, hash)? => Some((hash, bytes)),
         _ => None,
     };
+    let schedule = match &transition.schedule {
+        Some(put) => Some((put, schedules::check(tree, &cache.schedules, put)?)),
+        None => None,
+    };
 
     // Nothing is refused from here on.
+    if let Some((put, old)) = schedule {
+        schedules::write(batch, next, &mut cache.schedules, put, old.as_ref());
+    }
     let put_record = |key, value| batch.insert(key, value);
     let record = body(&transition.record, request.record_digest);
     blob::write(&keys::record(run, seq + 1), transition.events, &record, put_record);

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// The process that owns a store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Holder {
     /// Its process id.
     pub pid: u32,

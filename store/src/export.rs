@@ -16,7 +16,7 @@ use dssflow_engine::run::RunStatus;
 use dssflow_engine::runtime::{load_at, summary};
 use dssflow_engine::store::{
     Damage, GraphHash, Head, Holds, ListPage, ListQuery, Record, RunSummary, Snapshot, SnapshotHead, Store,
-    StoreCaps, StoreError, Transition, VerifyReport, page_len,
+    StoreCaps, StoreError, StoredSchedule, Transition, VerifyReport, page_len,
 };
 use dssflow_engine::time::{BoxFuture, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -30,7 +30,7 @@ use crate::head::{self, Slots};
 use crate::offline::{Copy, lock_to_look, newest_generation};
 use crate::place::{GENERATION, Place};
 use crate::tree::{self, BLOBS, DB, Trouble, protect, scan};
-use crate::{keys, payload};
+use crate::{keys, payload, schedules};
 
 /// Cache of a copy that is read a few times.
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
@@ -392,6 +392,17 @@ impl Salvage {
         Ok(records)
     }
 
+    /// Those that can be read; of the others the check has told.
+    fn schedules(&self) -> Vec<StoredSchedule> {
+        let mut found = Vec::new();
+        let _broken = protect(|| {
+            let blobs = Blobs::new(scan(&self.tree, &[keys::SCHEDULES], &[keys::SCHEDULES]));
+            found.extend(blobs.filter_map(|blob| Some(schedules::decode(blob.ok()?).ok()?.0)));
+            Ok(())
+        });
+        found
+    }
+
     fn end_of(&self, run: &RunId) -> u64 {
         self.runs.get(run).map_or(u64::MAX, |saved| saved.head.seq)
     }
@@ -475,7 +486,7 @@ impl Store for Salvage {
         };
         let snapshot = Snapshot {
             heads: self.runs.iter().map(head).collect(),
-            schedules: Vec::new(),
+            schedules: self.schedules(),
             hold: self.holds.hold(),
         };
         Box::pin(async move { Ok(snapshot) })

@@ -16,7 +16,7 @@ use crate::error::OpenError;
 use crate::place::{CURRENT, FORMAT, GENERATION, Place};
 
 /// The format this version writes, and the latest it reads.
-pub(crate) const FORMAT_NUMBER: u32 = 2;
+pub(crate) const FORMAT_NUMBER: u32 = 3;
 /// The first version of dssflow that reads [`FORMAT_NUMBER`].
 const FORMAT_NEEDS: &str = "0.2.0";
 const TITLE: &str = "dssflow store";

@@ -117,7 +117,7 @@ fn decode_slot(slot: &[u8], store: &StoreId) -> Option<Commit> {
         return None;
     }
     let body = body.strip_prefix(MAGIC)?.strip_prefix(store.as_str().as_bytes())?;
-    Commit::decode(body.get(..Commit::LEN)?)
+    Commit::decode_first(body)
 }
 
 /// The store id in a `HEAD` file, for when `FORMAT` is damaged.

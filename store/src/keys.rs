@@ -9,11 +9,13 @@
 //! | `c` | created run | every run, by creation |
 //! | `u` | created run | runs that have not ended |
 //! | `g` | hash 0 chunk | a graph, in chunks |
+//! | `s` | schedule 0 chunk | a schedule with its version and due, in chunks |
+//! | `t` | due schedule | |
 //! | `p` | run | a mark: it has records and no head, while it is put in or taken out |
 //!
 //! A run id has at most 80 bytes and a graph hash 128, so every key is far below sled's comfortable 256.
 
-use dssflow_engine::id::RunId;
+use dssflow_engine::id::{RunId, ScheduleId};
 use dssflow_engine::store::GraphHash;
 use dssflow_engine::time::Timestamp;
 
@@ -27,6 +29,8 @@ pub(crate) const CREATED: u8 = b'c';
 pub(crate) const UNFINISHED: u8 = b'u';
 pub(crate) const GRAPHS: u8 = b'g';
 pub(crate) const PARTIAL: u8 = b'p';
+pub(crate) const SCHEDULES: u8 = b's';
+pub(crate) const SCHEDULE_DUE: u8 = b't';
 
 /// Length of the chunk number at the end of a key.
 pub(crate) const CHUNK: usize = 2;
@@ -62,6 +66,29 @@ pub(crate) fn record(run: &RunId, first_seq: u64) -> Vec<u8> {
 /// What all chunks of a graph's keys begin with.
 pub(crate) fn graph(hash: &GraphHash) -> Vec<u8> {
     key(GRAPHS, &[hash.0.as_bytes(), &[0]])
+}
+
+/// What all chunks of a schedule's keys begin with.
+pub(crate) fn schedule(id: &ScheduleId) -> Vec<u8> {
+    key(SCHEDULES, &[id.as_str().as_bytes(), &[0]])
+}
+
+/// An entry of the schedules by due time.
+pub(crate) fn schedule_due(at: Timestamp, id: &ScheduleId) -> Vec<u8> {
+    key(SCHEDULE_DUE, &[&at.as_millis().to_be_bytes(), id.as_str().as_bytes()])
+}
+
+pub(crate) fn parse_schedule(prefix: &[u8]) -> Option<ScheduleId> {
+    parse_schedule_id(prefix.get(1..)?.strip_suffix(&[0])?)
+}
+
+pub(crate) fn parse_schedule_due(key: &[u8]) -> Option<(Timestamp, ScheduleId)> {
+    let (at, id) = key.get(1..)?.split_first_chunk::<8>()?;
+    Some((Timestamp::from_millis(u64::from_be_bytes(*at)), parse_schedule_id(id)?))
+}
+
+fn parse_schedule_id(bytes: &[u8]) -> Option<ScheduleId> {
+    ScheduleId::new(std::str::from_utf8(bytes).ok()?).ok()
 }
 
 /// An entry of one of the tables ordered by time.
@@ -115,6 +142,9 @@ mod tests {
         );
         let hash = GraphHash("ab".to_owned());
         assert_eq!(parse_graph(&graph(&hash)), Some(hash));
+        let nightly = ScheduleId::new("nightly").unwrap();
+        assert_eq!(parse_schedule(&schedule(&nightly)), Some(nightly.clone()));
+        assert_eq!(parse_schedule_due(&schedule_due(at, &nightly)), Some((at, nightly)));
         assert_eq!(parse_head(&head(&a)), Some(a));
         assert_eq!(parse_record(b"r"), None);
     }

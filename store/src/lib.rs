@@ -52,6 +52,7 @@ mod place;
 mod read;
 mod remove;
 mod restore;
+mod schedules;
 mod snapshot;
 mod store;
 mod summary;
@@ -65,7 +66,7 @@ pub use error::{Holder, OpenError};
 pub use export::{ExportError, ExportReport, Lost, export_offline};
 pub use manifest::ManifestState;
 pub use offline::{
-    Lag, OfflineReport, OldestRun, Parts, StoreInfo, id_offline, info_offline, verify_offline,
+    Lag, OfflineReport, OldestRun, Parts, StoreInfo, holder_of, id_offline, info_offline, verify_offline,
 };
 pub use open_engine::OpenEngine;
 pub use restore::Restore;

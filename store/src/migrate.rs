@@ -3,6 +3,9 @@
 //!
 //! From 1 to 2 nothing is rewritten: heads of format 1 are read for ever and replaced when their run gets on. What
 //! changes at once is `FORMAT`, so that no earlier version opens a store in which it could not read some heads.
+//!
+//! From 2 to 3 nothing is rewritten either: a store of format 2 is one without schedules. Groups that are written from then
+//! on count them.
 
 use std::io;
 use std::path::Path;

@@ -43,6 +43,7 @@ pub struct OfflineReport {
 
 /// What a store is and has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StoreInfo {
     /// Where it is.
     pub path: PathBuf,
@@ -76,6 +77,7 @@ pub struct StoreInfo {
 
 /// What the parts of a store take on the disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Parts {
     /// sled's directory, in bytes.
@@ -90,6 +92,7 @@ pub struct Parts {
 
 /// How far the work is behind: what was due and has not been looked at.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Lag {
     /// How many runs.
@@ -103,6 +106,7 @@ pub struct Lag {
 
 /// The run created first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct OldestRun {
     /// The run.
     pub run: RunId,
@@ -138,6 +142,12 @@ pub fn info_offline(path: impl AsRef<Path>) -> Result<StoreInfo, OpenError> {
 pub fn id_offline(path: impl AsRef<Path>) -> Option<StoreId> {
     let place = Place::existing(path.as_ref()).ok()?;
     Some(Format::read(&place).ok()??.store)
+}
+
+/// The process that owns the store at `path`, as it has noted; `None` when none has, or it cannot be read.
+pub fn holder_of(path: impl AsRef<Path>) -> Option<Holder> {
+    let place = Place::existing(path.as_ref()).ok()?;
+    lock::read_note(&place.lock())
 }
 
 pub(crate) fn lock_to_look(path: &Path, command: &str) -> Result<(Place, Lock), OpenError> {
@@ -339,6 +349,7 @@ pub(crate) fn inspect(place: &Place) -> Result<OfflineReport, OpenError> {
             // A copy that does not close is none the worse for what was read.
             drop(tree::close(db));
             (report.runs, report.events, report.bytes) = (found.runs, found.events, found.bytes);
+            report.schedules = found.schedules;
             report.damage.extend(found.damage);
         }
     }

@@ -4,8 +4,8 @@ use dssflow_engine::store::{Snapshot, SnapshotHead, StoreError};
 
 use crate::codec::{HeadValue, unseal};
 use crate::commit::Committer;
-use crate::keys;
 use crate::tree::{Trouble, protect, scan};
+use crate::{keys, schedules};
 
 /// Called between two groups: everything in the tree is acknowledged or about to be.
 pub(crate) fn snapshot(committer: &mut Committer) -> Result<Snapshot, StoreError> {
@@ -21,5 +21,6 @@ pub(crate) fn snapshot(committer: &mut Committer) -> Result<Snapshot, StoreError
         }
         Ok(heads)
     })?;
-    Ok(Snapshot { heads, schedules: Vec::new(), hold: committer.holds.hold() })
+    let schedules = protect(|| schedules::all(&committer.tree, None, usize::MAX))?;
+    Ok(Snapshot { heads, schedules, hold: committer.holds.hold() })
 }

@@ -7,10 +7,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use dssflow_engine::id::{RunId, StoreId};
+use dssflow_engine::id::{RunId, ScheduleId, StoreId};
 use dssflow_engine::store::{
-    GraphHash, Head, ListPage, ListQuery, NamesGraphs, Record, Snapshot, Store, StoreCaps, StoreError, Swept,
-    Transition, VerifyReport, WholeRun,
+    GraphHash, Head, ListPage, ListQuery, MAX_PAGE, NamesGraphs, Record, SchedulePut, Snapshot, Store,
+    StoreCaps, StoreError, StoredSchedule, Swept, Transition, VerifyReport, WholeRun,
 };
 use dssflow_engine::time::{BoxFuture, Timestamp};
 use tokio::sync::oneshot;
@@ -30,7 +30,7 @@ use crate::place::{CURRENT, FORMAT, GENERATION, Place, REPLACING, names};
 use crate::read::Reader;
 use crate::tree::{self, BLOBS, DB, Trouble, protect};
 use crate::watch::Watch;
-use crate::{check, codec, import, migrate, payload, remove, snapshot, sweep};
+use crate::{check, codec, import, migrate, payload, remove, schedules, snapshot, sweep};
 
 /// How many bytes of sled's log are kept in memory unless told otherwise.
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
@@ -713,6 +713,48 @@ impl Store for SledStore {
     /// Commits wait meanwhile.
     fn sweep(&self, names: NamesGraphs) -> BoxFuture<'_, Result<Swept, StoreError>> {
         Box::pin(self.between(move |committer| sweep::sweep(committer, names)))
+    }
+
+    /// In a group of its own.
+    fn put_schedule(&self, put: SchedulePut, epoch: u64) -> BoxFuture<'_, Result<u64, StoreError>> {
+        Box::pin(async move {
+            put.check()?;
+            self.between(move |committer| schedules::put(committer, &put, epoch)).await
+        })
+    }
+
+    fn schedule<'a>(
+        &'a self,
+        id: &'a ScheduleId,
+    ) -> BoxFuture<'a, Result<Option<StoredSchedule>, StoreError>> {
+        Box::pin(async move { schedules::get(&self.tree()?, id) })
+    }
+
+    fn schedules<'a>(
+        &'a self,
+        after: Option<&'a ScheduleId>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<StoredSchedule>, StoreError>> {
+        Box::pin(async move { schedules::page(&self.tree()?, after, limit.min(MAX_PAGE)) })
+    }
+
+    fn due_schedules(
+        &self,
+        until: Timestamp,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<(Timestamp, ScheduleId)>, StoreError>> {
+        Box::pin(async move { schedules::due(&self.tree()?, until, limit) })
+    }
+
+    /// In a group of its own.
+    fn remove_schedule<'a>(
+        &'a self,
+        id: &'a ScheduleId,
+        version: u64,
+        epoch: u64,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        let id = id.clone();
+        Box::pin(self.between(move |committer| schedules::remove(committer, &id, version, epoch)))
     }
 
     /// Commits wait meanwhile.

@@ -87,7 +87,7 @@ impl Scope {
 }
 
 /// A thing that carries the marks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Leftover {
     /// What it is, as `ecr:repository`.
     pub kind: String,

@@ -209,7 +209,10 @@ pub async fn run(look: &Look, only: &[String]) -> Report {
 }
 
 async fn run_checks(look: &Look, checks: &[&Check]) -> Report {
-    let mut reports: Vec<(usize, CheckReport)> = futures::stream::iter(checks.iter().enumerate())
+    // Made before they are awaited: a stream that makes them cannot be sent between threads.
+    let looks: Vec<_> = checks
+        .iter()
+        .enumerate()
         .map(|(place, check)| async move {
             let mut notes = Notes::of(check);
             if tokio::time::timeout(PATIENCE, (check.run)(look, &mut notes)).await.is_err() {
@@ -218,9 +221,9 @@ async fn run_checks(look: &Look, checks: &[&Check]) -> Report {
             }
             (place, CheckReport::of(check, notes))
         })
-        .buffer_unordered(PARALLEL)
-        .collect()
-        .await;
+        .collect();
+    let mut reports: Vec<(usize, CheckReport)> =
+        futures::stream::iter(looks).buffer_unordered(PARALLEL).collect().await;
     reports.sort_by_key(|(place, _)| *place);
     Report { checks: reports.into_iter().map(|(_, report)| report).collect() }
 }

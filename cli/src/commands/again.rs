@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use dssflow_engine::event::PauseKind;
+use dssflow_engine::event::{PauseKind, Request};
 use dssflow_engine::id::StepName;
 use dssflow_engine::run::RunStatus;
 use dssflow_engine::run::Verb;
@@ -18,11 +18,14 @@ use super::target::{Target, explain, request, step_of};
 use crate::access::Access;
 use crate::args::{FollowFormat, ForkArgs, RerunArgs, RetryArgs};
 use crate::config::Settings;
+use crate::control::client::Client;
+use crate::control::{Act, Fork};
 use crate::describe;
-use crate::drive::{Aim, Session, Stream};
+use crate::drive::{Aim, Session, Stream, spec_in};
 use crate::error::{Code, CommandError, CommandResult};
-use crate::owner;
+use crate::spec::About;
 use crate::ui::Ui;
+use crate::{owner, remote};
 
 /// The most steps that are named before the rest is counted.
 const MAX_LISTED: usize = 40;
@@ -34,6 +37,9 @@ pub(crate) async fn retry(ui: &Ui, settings: &Settings, args: RetryArgs) -> Comm
     let verb = Verb::Retry { step: step.clone() };
     let reason = args.reason.reason;
     let goes_on = goes_on(&target.view, &step);
+    if goes_on && let Some(client) = target.server().await? {
+        return Box::pin(ask_server(ui, settings, target, client, verb, &reason, args.output.output)).await;
+    }
     if !goes_on || matches!(target.access, Access::Owner(_)) {
         let done = format!("step {step} is to be tried again");
         return target.write(ui, settings, verb, &reason, &done).await;
@@ -56,6 +62,12 @@ pub(crate) async fn rerun(ui: &Ui, settings: &Settings, args: RerunArgs) -> Comm
     ui.note(&lines.join("\n"));
     target.confirm(ui, args.yes, "Do these steps again?", "doing steps again can change what is there")?;
     let verb = Verb::Rerun { from: from.clone() };
+    if target.view.paused.is_none()
+        && let Some(client) = target.server().await?
+    {
+        return Box::pin(ask_server(ui, settings, target, client, verb, &args.reason, args.output.output))
+            .await;
+    }
     if target.view.paused.is_some() || matches!(target.access, Access::Owner(_)) {
         let done = format!("step {from} is to be done again, with {} after it", closure.len() - 1);
         return target.write(ui, settings, verb, &args.reason, &done).await;
@@ -66,8 +78,10 @@ pub(crate) async fn rerun(ui: &Ui, settings: &Settings, args: RerunArgs) -> Comm
 /// Starts a run that takes over from another.
 pub(crate) async fn fork(ui: &Ui, settings: &Settings, args: ForkArgs) -> CommandResult {
     let id = chosen_id(args.id.as_deref())?;
-    let store = owner::open_to_drive(&settings.store, "dssflow fork", false).await?;
-    let access = Access::Store(store);
+    let access = match owner::served(&settings.store).await {
+        Some(client) => Access::Owner(Box::new(client)),
+        None => Access::Store(owner::open_to_drive(&settings.store, "dssflow fork", false).await?),
+    };
     let found = match access.resolve(&args.run).await {
         Ok(run) => access.view(&run).await,
         Err(error) => Err(error),
@@ -76,6 +90,15 @@ pub(crate) async fn fork(ui: &Ui, settings: &Settings, args: ForkArgs) -> Comman
     let from = step_of(&target.view, &args.from)?;
     target.confirm(ui, args.yes, "Start a new run from there?", "a new run makes things that cost")?;
     let Target { access, view, .. } = target;
+    if let Access::Owner(client) = &access {
+        let spec = spec_in(&client.events(&view.run, 0).await?, &view.run)?;
+        let Request { by, reason } = request(&args.reason);
+        let driven = client.fork(&view.run, &Fork { from: from.clone(), id, by, reason }).await?;
+        let run = &driven.run;
+        ui.note(&format!("run {run}, which takes over what run {} did before {from}", view.run));
+        let (format, about) = (args.output.output, About::from(&spec));
+        return Box::pin(remote::driven_on(ui, settings, client, &driven, format, Aim::Forward, about)).await;
+    }
     access.close().await?;
 
     let (session, site, world) = Session::of_run(ui, settings, "fork", &view).await?;
@@ -116,6 +139,29 @@ fn closure<'v>(view: &'v RunView, from: &StepName) -> Vec<&'v dssflow_engine::ru
         .collect()
 }
 
+/// Has the process that serves the store go on with the run, the verb first, and follows.
+async fn ask_server(
+    ui: &Ui,
+    settings: &Settings,
+    target: Target,
+    client: Client,
+    verb: Verb,
+    reason: &str,
+    format: FollowFormat,
+) -> CommandResult {
+    let Target { view, driven, .. } = target;
+    let run = &view.run;
+    let spec = spec_in(&client.events(run, 0).await?, run)?;
+    if !driven {
+        ui.note(&remote::standing(&view));
+    }
+    let act = Act { verb: verb.clone(), request: request(reason), drive: true };
+    let command = settings.command();
+    client.act(run, &act).await.map_err(|error| explain(error, &view, driven, &verb, &command))?;
+    let stream = Stream::new(ui, format, run, view.seq);
+    remote::follow(ui, settings, &client, run, stream, Aim::Forward, About::from(&spec)).await
+}
+
 /// Goes on with the run as `resume` does, the verb first.
 pub(super) async fn drive(
     ui: &Ui,
@@ -137,7 +183,7 @@ pub(super) async fn drive(
     world.hold(&view.run).await;
     let engine = session.engine_in(&world);
     let stream = Stream::new(ui, format, &view.run, view.seq);
-    let started = begin(&engine, &view, verb.clone(), reason).await;
+    let started = begin(&engine, &view, verb.clone(), request(reason)).await;
     let handle = match started {
         Ok(handle) => handle,
         Err(error) => {
@@ -152,12 +198,17 @@ pub(super) async fn drive(
 }
 
 /// The verb, and the run goes on.
-async fn begin(engine: &Engine, view: &RunView, verb: Verb, reason: &str) -> CommandResult<RunHandle> {
+pub(crate) async fn begin(
+    engine: &Engine,
+    view: &RunView,
+    verb: Verb,
+    request: Request,
+) -> CommandResult<RunHandle> {
     if view.paused.is_some() {
-        engine.note(&view.run, verb, request(reason)).await?;
-        return Ok(engine.resume(&view.run, request(reason)).await?);
+        engine.note(&view.run, verb, request.clone()).await?;
+        return Ok(engine.resume(&view.run, request).await?);
     }
-    engine.act(&view.run, verb, request(reason)).await?.handle.ok_or_else(|| {
+    engine.act(&view.run, verb, request).await?.handle.ok_or_else(|| {
         CommandError::new(Code::RunRefused, format!("run {} stands still", view.run))
             .hint(format!("`dssflow why {}` says why", view.run))
     })

@@ -207,8 +207,13 @@ impl Tail {
 fn told(ui: &Ui, path: &Path, totals: Totals) {
     if path != Path::new("-") {
         let plural = if totals.runs == 1 { "" } else { "s" };
+        let schedules = match totals.schedules {
+            0 => String::new(),
+            1 => ", 1 schedule".to_owned(),
+            n => format!(", {n} schedules"),
+        };
         ui.note(&format!(
-            "{} run{plural}, {} records saved to {}",
+            "{} run{plural}, {} records{schedules} saved to {}",
             totals.runs,
             totals.records,
             path.display()
@@ -365,6 +370,9 @@ pub(crate) async fn import(ui: &Ui, settings: &Settings, args: &ImportArgs) -> C
         let first =
             report.first_existing.as_ref().map_or_else(String::new, |run| format!(", {run} among them"));
         ui.note(&format!("{} runs were here already{first}, and stay as they are", report.existing));
+    }
+    if report.schedules_left > 0 {
+        ui.note(&format!("its schedules stay out ({}): they are the other store's", report.schedules_left));
     }
     incomplete(&report)
 }

@@ -1,13 +1,12 @@
 //! `dssflow drift`: compares what a run left with the world, and changes nothing.
 
-use dssflow_engine::runtime::{Finding, Inspected, LookOptions};
+use dssflow_engine::runtime::{Finding, Inspected};
 use serde_json::json;
 
 use super::target::Target;
 use crate::args::{DriftArgs, ViewFormat};
 use crate::config::Settings;
 use crate::describe;
-use crate::drive::Session;
 use crate::error::{CommandResult, Exit};
 use crate::ui::{Style, Ui, one_line};
 
@@ -17,14 +16,7 @@ const MAX_VALUE: usize = 80;
 /// Compares and prints.
 pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &DriftArgs) -> CommandResult {
     let target = Target::find(settings, &args.run.run, &format!("drift {}", args.run.run)).await?;
-    let Target { access, view, .. } = target;
-    access.close().await?;
-    let (session, _, world) = Session::of_run(ui, settings, "drift", &view).await?;
-    let engine = session.engine_in(&world);
-    let found = Box::pin(engine.inspect(&view.run, &LookOptions::default())).await;
-    drop(engine);
-    session.close().await?;
-    let found = found?;
+    let (view, found) = Box::pin(target.inspect(ui, settings, "drift")).await?;
     let drifted = found.iter().any(|step| step.finding.is_drift());
     let unknown = found.iter().any(|step| step.finding == Finding::Unknown);
     match args.output {

@@ -13,11 +13,14 @@ use crate::catalog;
 use crate::commands::ground::chosen_id;
 use crate::commands::run::{attach, free_id, unfinished};
 use crate::config::{self, Settings};
+use crate::control::Order;
 use crate::drive::{Aim, Session, Stream};
 use crate::error::{Code, CommandError, CommandResult};
 use crate::launch;
+use crate::spec::About;
 use crate::ui::{Ui, one_line};
-use crate::world;
+use crate::world::{self, Pool};
+use crate::{owner, remote};
 
 /// The file that is read when none is named.
 const FILE: &str = "image.yaml";
@@ -40,9 +43,19 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandR
     if !args.yes && !ui.can_ask() {
         ui.confirm("This pushes images, and")?;
     }
+    if let Some(client) = owner::served(&settings.store).await {
+        let mut order = Order::new(&args.workflow, workflow.input, id);
+        if spec.account().is_some() && !args.as_served {
+            let world = world::connect_images(&Pool::default(), &spec).await?;
+            order.principal = remote::principal(&world, About::from(&spec)).await;
+        }
+        let how = args.how(Aim::Forward);
+        return Box::pin(remote::order(ui, settings, &client, order, &how, About::from(&spec))).await;
+    }
+    args.must_be_followed(settings)?;
     let session = Session::open(ui, settings, &format!("dssflow run {}", args.workflow), true).await?;
-    let world = world::connect_images(&spec).await?;
-    if let Some(earlier) = unfinished(&session, &workflow, None, id.as_ref()).await? {
+    let world = world::connect_images(&Pool::default(), &spec).await?;
+    if let Some(earlier) = unfinished(session.engine(), &workflow, None, id.as_ref()).await? {
         let exit =
             attach(ui, settings, &session, &world, &spec, &workflow, &earlier, args.output.output).await;
         session.close().await?;
@@ -53,13 +66,13 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandR
         None => None,
     };
     look(&spec).await?;
-    banner(ui, &spec, principal.as_deref(), settings);
+    ui.note(&banner(&spec, principal.as_deref(), settings).join("\n"));
     if !args.yes {
         ui.confirm("Build and push this?")?;
     }
     let id = match id {
         Some(id) => id,
-        None => free_id(&session, &workflow).await?,
+        None => free_id(session.engine(), &workflow).await?,
     };
     let start = launch::start_of(workflow, Some(id.clone()), None, Request::by(config::user()));
     ui.note(&format!("run {id}"));
@@ -72,7 +85,7 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandR
 }
 
 /// Looks at what would stop the run at once: Docker, and what is to be built.
-async fn look(spec: &ImageSpec) -> CommandResult<()> {
+pub(crate) async fn look(spec: &ImageSpec) -> CommandResult<()> {
     let mut why = Vec::new();
     let mut note = |what: String, help: Option<String>| {
         why.push(help.map_or_else(|| what.clone(), |help| format!("{what}\n  help: {help}")));
@@ -95,7 +108,8 @@ async fn look(spec: &ImageSpec) -> CommandResult<()> {
     Err(error.hint("nothing was made; mend this and run the command again"))
 }
 
-fn banner(ui: &Ui, spec: &ImageSpec, principal: Option<&str>, settings: &Settings) {
+/// What is about to happen, where, and as whom.
+pub(crate) fn banner(spec: &ImageSpec, principal: Option<&str>, settings: &Settings) -> Vec<String> {
     let mut lines = vec![format!("images     {}", spec.name), format!("registry   {}", spec.host())];
     if let Some((account, region)) = spec.account() {
         lines.push(format!("account    {account} in {region}"));
@@ -106,5 +120,20 @@ fn banner(ui: &Ui, spec: &ImageSpec, principal: Option<&str>, settings: &Setting
         let target = format!("{}:{}", image.repository, image.tags.join(", :"));
         lines.push(format!("image      {target} from {}", one_line(&image.context)));
     }
-    ui.note(&lines.join("\n"));
+    lines
+}
+
+/// Refuses contexts that mean another place to another process.
+///
+/// # Errors
+/// When one is not absolute.
+pub(crate) fn must_be_absolute(spec: &ImageSpec) -> CommandResult<()> {
+    match spec.images.iter().find(|image| !Path::new(&image.context).is_absolute()) {
+        None => Ok(()),
+        Some(image) => Err(CommandError::new(
+            Code::WrongSite,
+            format!("the context of image {} is no absolute path: {}", image.name, image.context),
+        )
+        .hint("what is sent to a server names its paths in full")),
+    }
 }

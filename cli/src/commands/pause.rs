@@ -13,8 +13,10 @@ use crate::args::{CancelArgs, FollowFormat, PauseArgs, TerminateArgs, UnpauseArg
 use crate::config::Settings;
 use crate::control::Demand;
 use crate::describe;
-use crate::drive::{Aim, Session, Stream, engine_on};
+use crate::drive::{Aim, Session, Stream, engine_on, spec_in};
 use crate::error::{Code, CommandError, CommandResult, Exit};
+use crate::remote;
+use crate::spec::About;
 use crate::ui::Ui;
 
 /// Asks the owner to let the run come to a stand.
@@ -106,6 +108,15 @@ async fn end(ui: &Ui, settings: &Settings, target: Target, mode: CancelMode, rea
             client.demand(run, "cancel", &Demand::cancel(mode, request(reason))).await?;
             if driven {
                 ui.note(&format!("asked the process that drives run {run} to {word} it"));
+            } else if mode == CancelMode::Rollback {
+                ui.note(&format!(
+                    "taking back run {run}, which is {}",
+                    describe::words(view.status.as_str())
+                ));
+                let spec = spec_in(&client.events(run, 0).await?, run)?;
+                let stream = Stream::new(ui, FollowFormat::Table, run, view.seq);
+                let about = About::from(&spec);
+                return Box::pin(remote::follow(ui, settings, client, run, stream, Aim::Back, about)).await;
             } else {
                 ui.note(&format!("run {run} is cancelled; what it made is still there"));
             }

@@ -57,7 +57,7 @@ async fn resync(ui: &Ui, settings: &Settings, args: &PreflightArgs) -> CommandRe
     }
     let (spec, sandbox) =
         super::resync::choose(ui, settings, args.file.as_deref(), &args.set, args.sandbox).await?;
-    let world = world::connect_resync(&spec, sandbox).await?;
+    let world = world::connect_resync(&world::Pool::default(), &spec, sandbox).await?;
     let begun = Instant::now();
     let report = Box::pin(preflight::run(&world.look_resync(&spec), &only)).await;
     match args.output {
@@ -156,25 +156,47 @@ fn lines_of(finding: &Finding) -> Vec<String> {
     }
 }
 
+/// What a report means for a run that is to be started.
+pub(crate) struct Verdict {
+    /// What is said and no more.
+    pub(crate) warnings: Vec<String>,
+    /// Everything that stands against the run, as one error.
+    pub(crate) error: Option<CommandError>,
+}
+
 /// What stands against a run as one error, warnings said on stderr. For the command that starts it.
 ///
 /// # Errors
 /// Every error of the report.
 pub(crate) fn judge(ui: &Ui, report: &Report) -> CommandResult<()> {
+    let verdict = verdict(report);
+    for warning in &verdict.warnings {
+        warn(ui, warning);
+    }
+    verdict.error.map_or(Ok(()), Err)
+}
+
+/// Says a note; one that begins so is marked as a warning.
+pub(crate) fn warn(ui: &Ui, note: &str) {
+    match note.strip_prefix("warning:") {
+        Some(rest) => ui.note(&format!("{}:{rest}", ui.mark_err(Style::Yellow, "warning"))),
+        None => ui.note(note),
+    }
+}
+
+/// What a report means for a run that is to be started.
+pub(crate) fn verdict(report: &Report) -> Verdict {
+    let mut warnings = Vec::new();
     for finding in report.of(Severity::Warning) {
         let what = format!("{} {}: {}", finding.id, one_line(&finding.subject), one_line(&finding.evidence));
-        ui.note(&format!(
-            "{}: {what}\n  help: {}",
-            ui.mark_err(Style::Yellow, "warning"),
-            one_line(&finding.fix)
-        ));
+        warnings.push(format!("warning: {what}\n  help: {}", one_line(&finding.fix)));
     }
     let skipped = report.checks.iter().filter(|c| c.status == Status::Skipped).count();
     if skipped > 0 {
-        ui.note(&format!("{skipped} checks could not look; `dssflow preflight` says why"));
+        warnings.push(format!("{skipped} checks could not look; `dssflow preflight` says why"));
     }
     let errors: Vec<&Finding> = report.of(Severity::Error).collect();
-    let Some(first) = errors.first() else { return Ok(()) };
+    let Some(first) = errors.first() else { return Verdict { warnings, error: None } };
     let (count, plural) = (errors.len(), if errors.len() == 1 { "" } else { "s" });
     let code = if errors.iter().any(|f| f.id == CREDENTIALS) { Code::Credentials } else { Code::Preflight };
     let mut error =
@@ -183,9 +205,10 @@ pub(crate) fn judge(ui: &Ui, report: &Report) -> CommandResult<()> {
         .iter()
         .map(|f| format!("[{}] {}: {}\n  help: {}", f.id, f.subject, f.evidence, f.fix))
         .collect();
-    Err(error
+    let error = error
         .hint("nothing was created; mend this and run the command again")
-        .hint(format!("look again without starting anything: dssflow preflight --only {}", first.id)))
+        .hint(format!("look again without starting anything: dssflow preflight --only {}", first.id));
+    Verdict { warnings, error: Some(error) }
 }
 
 #[cfg(test)]

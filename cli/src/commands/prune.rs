@@ -1,5 +1,7 @@
 //! `runs prune`: removes runs that have ended and own nothing, by the engine's policy.
 
+use std::path::Path;
+
 use dssflow_engine::Engine;
 use dssflow_engine::id::RunId;
 use dssflow_engine::run::RunStatus;
@@ -14,6 +16,7 @@ use crate::commands::{copies, runs};
 use crate::config::Settings;
 use crate::control::{PruneDone, PruneOrder};
 use crate::error::{Code, CommandError, CommandResult, Exit};
+use crate::logging;
 use crate::moment;
 use crate::progress::now;
 use crate::ui::{Ui, one_line};
@@ -95,15 +98,17 @@ async fn once(ui: &Ui, access: &Access, order: &PruneOrder) -> CommandResult<Pru
         Access::Store(store) => {
             let engine = Engine::builder(store.clone()).build();
             let mut bar = Bar::new(ui);
-            copies::blocking(carry_out(&engine, order, &mut |doing, done| bar.at(doing, done, 0, "runs")))
+            let mut show = |doing, done| bar.at(doing, done, 0, "runs");
+            copies::blocking(carry_out(&engine, store.path(), order, &mut show))
         }
         Access::Owner(client) => client.prune(order).await,
     }
 }
 
-/// Has an engine prune its store, and says what it did.
+/// Has an engine prune its store, which lies in `store`, and says what it did. Logs go with their runs.
 pub(crate) async fn carry_out(
     engine: &Engine,
+    store: &Path,
     order: &PruneOrder,
     show: &mut (dyn FnMut(&'static str, u64) + Send),
 ) -> CommandResult<PruneDone> {
@@ -118,6 +123,9 @@ pub(crate) async fn carry_out(
     };
     let Pruned { seen, events, stayed, stays, swept, .. } =
         engine.prune(&order.policy, order.dry_run, &mut progress).await?;
+    if !order.dry_run {
+        logging::runs::remove(store, &runs);
+    }
     let swept_bytes = swept.map_or(0, |swept| swept.bytes);
     Ok(PruneDone { runs, seen, events, stayed, stays, swept_bytes })
 }

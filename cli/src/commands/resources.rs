@@ -1,12 +1,13 @@
 //! `dssflow resources`: what runs made that is still there, as the store knows it and as the world shows it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use dssflow_activities::aws::sweep::{self, Leftover};
 use dssflow_engine::activity::Marks;
 use dssflow_engine::id::RunId;
 use dssflow_engine::run::view::RunView;
-use dssflow_engine::runtime::{Finding, LookOptions};
+use dssflow_engine::runtime::Finding;
 use dssflow_engine::store::{ListQuery, MAX_PAGE};
 use serde::Serialize;
 
@@ -19,6 +20,7 @@ use crate::describe;
 use crate::drive::Session;
 use crate::error::{CommandResult, Exit};
 use crate::ui::{Ui, table};
+use crate::world::World;
 
 /// Runs one of them.
 pub(crate) async fn run(ui: &Ui, settings: &Settings, command: ResourcesCommand) -> CommandResult {
@@ -129,15 +131,9 @@ struct Verified {
 
 async fn verify(ui: &Ui, settings: &Settings, args: &ResourcesRunArgs) -> CommandResult {
     let target = Target::find(settings, &args.run.run, &format!("resources verify {}", args.run.run)).await?;
-    let Target { access, view, .. } = target;
-    access.close().await?;
-    let (session, _, world) = Session::of_run(ui, settings, "resources verify", &view).await?;
-    let engine = session.engine_in(&world);
-    let found = Box::pin(engine.inspect(&view.run, &LookOptions::default())).await;
-    drop(engine);
-    session.close().await?;
+    let (_, found) = Box::pin(target.inspect(ui, settings, "resources verify")).await?;
     let mut all = Vec::new();
-    for step in found? {
+    for step in found {
         let note = match &step.error {
             Some(error) => describe::error(error),
             None => step.note.clone(),
@@ -171,21 +167,17 @@ async fn orphans(ui: &Ui, settings: &Settings, args: &ResourcesRunArgs) -> Comma
     let target =
         Target::find(settings, &args.run.run, &format!("resources orphans {}", args.run.run)).await?;
     let Target { access, view, .. } = target;
-    let known = known(&access, &view.site).await;
-    let store = access.store_id().await;
-    access.close().await?;
-    let (known, store) = (known?, store?);
-    let (session, _, world) = Session::of_run(ui, settings, "resources orphans", &view).await?;
-    session.close().await?;
-    let marks = Marks {
-        store: store.as_str().to_owned(),
-        site: view.site.clone(),
-        run: view.run.to_string(),
-        step: String::new(),
-        generation: 1,
+    let orphans = match &access {
+        Access::Owner(client) if client.serves().await? => client.orphans(&view.run).await?,
+        _ => {
+            access.close().await?;
+            let (session, _, world) = Session::of_run(ui, settings, "resources orphans", &view).await?;
+            let access = Access::Store(Arc::clone(session.store()));
+            let found = Box::pin(look_for_orphans(&access, &world, &view)).await;
+            session.close().await?;
+            found?
+        }
     };
-    let found = Box::pin(sweep::of_site(&world.clients, &marks, &[])).await?;
-    let orphans: Vec<_> = found.into_iter().filter(|left| !known.has(left)).collect();
     match args.output {
         ViewFormat::Table => {
             if orphans.is_empty() {
@@ -202,6 +194,27 @@ async fn orphans(ui: &Ui, settings: &Settings, args: &ResourcesRunArgs) -> Comma
         ViewFormat::Yaml => ui.yaml(&orphans),
     }
     Ok(if orphans.is_empty() { Exit::Ok } else { Exit::Changes })
+}
+
+/// What carries the marks of the site of a run and no run knows of.
+///
+/// # Errors
+/// When runs cannot be read, or the look fails.
+pub(crate) async fn look_for_orphans(
+    access: &Access,
+    world: &World,
+    view: &RunView,
+) -> CommandResult<Vec<Leftover>> {
+    let known = known(access, &view.site).await?;
+    let marks = Marks {
+        store: access.store_id().await?.as_str().to_owned(),
+        site: view.site.clone(),
+        run: view.run.to_string(),
+        step: String::new(),
+        generation: 1,
+    };
+    let found = Box::pin(sweep::of_site(&world.clients, &marks, &[])).await?;
+    Ok(found.into_iter().filter(|left| !known.has(left)).collect())
 }
 
 /// What runs of a site know of: what they have not taken back, and what they left in place.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use dssflow_engine::archive::{self, ArchiveReader, CopyError, Purpose};
-use dssflow_engine::store::Store as _;
+use dssflow_engine::store::{Store as _, VerifyReport};
 use dssflow_store::{OpenError, OpenOptions, Restore, id_offline, verify_offline};
 
 use crate::args::RestoreArgs;
@@ -21,6 +21,7 @@ enum Found {
     /// A store in which nothing is wrong.
     Whole {
         runs: u64,
+        schedules: u64,
     },
     Damaged,
 }
@@ -53,12 +54,17 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &RestoreArgs) -> Com
     }
     drop(bar);
     match look(settings, &header.store)? {
-        Found::Nothing | Found::Damaged | Found::Whole { runs: 0 } => {}
+        Found::Nothing | Found::Damaged | Found::Whole { runs: 0, schedules: 0 } => {}
         Found::Whole { .. } if args.yes => {}
-        Found::Whole { runs } => {
+        Found::Whole { runs, schedules } => {
             let plural = if runs == 1 { "" } else { "s" };
+            let schedules = match schedules {
+                0 => String::new(),
+                1 => " and 1 schedule".to_owned(),
+                n => format!(" and {n} schedules"),
+            };
             ui.confirm(&format!(
-                "The store {} is whole and has {runs} run{plural}. Put the backup of {} in its place?",
+                "The store {} is whole and has {runs} run{plural}{schedules}. Put the backup of {} in its place?",
                 dir.display(),
                 describe::when(header.created)
             ))?;
@@ -121,6 +127,16 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &RestoreArgs) -> Com
              `{command} resume RUN`"
         ));
     }
+    if report.schedules > 0 {
+        let which = match report.schedules {
+            1 => "1 schedule is paused".to_owned(),
+            n => format!("{n} schedules are paused"),
+        };
+        ui.note(&format!(
+            "{which}: what it started since is not known here\nsee `{command} schedules ls`, then \
+             `{command} schedules unpause SCHEDULE`"
+        ));
+    }
     copies::incomplete(&report)
 }
 
@@ -142,7 +158,8 @@ fn look(settings: &Settings, backup: &dssflow_engine::id::StoreId) -> CommandRes
         .hint(format!("or bring its runs in here as history: {} store import FILE", settings.command())));
     }
     if report.report.damage.is_empty() {
-        return Ok(Found::Whole { runs: report.report.runs });
+        let VerifyReport { runs, schedules, .. } = report.report;
+        return Ok(Found::Whole { runs, schedules });
     }
     Ok(Found::Damaged)
 }

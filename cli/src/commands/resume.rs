@@ -1,5 +1,6 @@
 //! `dssflow resume`: goes on with a run where it is, or brings it to the workflow of this version first.
 
+use dssflow_engine::event::{EventKind, Request};
 use dssflow_engine::id::RunId;
 use dssflow_engine::run::RunStatus;
 use dssflow_engine::run::versions::{Change, Comparison, Verdict};
@@ -10,11 +11,14 @@ use crate::access::Access;
 use crate::args::{FollowFormat, ResumeArgs};
 use crate::catalog;
 use crate::config::Settings;
+use crate::control::Resume;
+use crate::control::client::Client;
 use crate::describe;
-use crate::drive::{Aim, Session, Stream, engine_on};
+use crate::drive::{Aim, Session, Stream, engine_on, spec_in};
 use crate::error::{Code, CommandError, CommandResult, Exit};
-use crate::owner;
+use crate::spec::About;
 use crate::ui::Ui;
+use crate::{owner, remote};
 
 /// Resumes, then follows.
 pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &ResumeArgs) -> CommandResult {
@@ -32,6 +36,9 @@ pub(crate) async fn go_on(
     upgrade: Option<bool>,
     format: FollowFormat,
 ) -> CommandResult {
+    if let Some(client) = owner::served(&settings.store).await {
+        return Box::pin(served(ui, settings, client, selector, upgrade, format)).await;
+    }
     let store = owner::open_to_drive(&settings.store, &format!("dssflow {verb}"), false).await?;
     let access = Access::Store(store);
     let found = match access.resolve(selector).await {
@@ -79,6 +86,39 @@ pub(crate) async fn go_on(
     exit
 }
 
+/// The same where a process serves the store: that one drives the run.
+async fn served(
+    ui: &Ui,
+    settings: &Settings,
+    client: Client,
+    selector: &str,
+    upgrade: Option<bool>,
+    format: FollowFormat,
+) -> CommandResult {
+    let access = Access::Owner(Box::new(client.clone()));
+    let run = access.resolve(selector).await?;
+    let (view, aim) = look(&access, &run).await?;
+    if matches!(view.status, RunStatus::Succeeded | RunStatus::RolledBack) {
+        ui.note(&format!("run {run} is {}: nothing to do", describe::words(view.status.as_str())));
+        return Ok(Exit::Ok);
+    }
+    let spec = spec_in(&access.events(&run, 0).await?, &run)?;
+    let driven = access.is_driven(&run).await?;
+    let target = Target { access, view, driven };
+    let changed = if let Some(yes) = upgrade {
+        compare(ui, &target, yes).await?
+    } else {
+        tell_of_changes(ui, settings, &target).await;
+        false
+    };
+    if !driven {
+        ui.note(&remote::standing(&target.view));
+    }
+    let Request { by, reason } = request(if changed { "upgrade" } else { "" });
+    let driven = client.resume(&run, &Resume { by, reason, upgrade: changed }).await?;
+    remote::driven_on(ui, settings, &client, &driven, format, aim, About::from(&spec)).await
+}
+
 /// The run, and what the person wants of it: a rollback that somebody asked for is a success when it is done, one that
 /// the run began by itself is a failure tidied up.
 pub(crate) async fn look(access: &Access, run: &RunId) -> CommandResult<(RunView, Aim)> {
@@ -89,23 +129,27 @@ pub(crate) async fn look(access: &Access, run: &RunId) -> CommandResult<(RunView
 
 /// Shows how the run's workflow differs from that of this version, and asks. False when it does not.
 async fn compare(ui: &Ui, target: &Target, yes: bool) -> CommandResult<bool> {
-    let Access::Store(store) = &target.access else { return Ok(false) };
     let run = &target.view.run;
-    let engine = engine_on(store)?;
-    let definition = match target.view.workflow.as_str() {
-        dssflow_workflows::image::NAME => catalog::image_definition(),
-        _ => catalog::definition(),
-    };
-    let Some(comparison) = engine.compare(run).await? else {
+    let Some(comparison) = difference(target).await? else {
         return Err(CommandError::new(
             Code::RunForeign,
             format!("this version has no workflow {}", target.view.workflow),
         )
         .hint("`dssflow workflows ls` lists the workflows there are"));
     };
-    let state = engine.load(run).await?;
+    let definition = match target.view.workflow.as_str() {
+        dssflow_workflows::image::NAME => catalog::image_definition(),
+        _ => catalog::definition(),
+    };
+    let first = target.access.events(run, 0).await?.into_iter().next().map(|event| event.kind);
+    let graph = target.access.graph(run).await?;
     // What the definition takes was seen a moment ago.
-    let same = definition.graph(&state.input).is_ok_and(|graph| graph.hash() == state.graph.hash());
+    let same = match &first {
+        Some(EventKind::RunCreated { input, .. }) => {
+            definition.graph(input).is_ok_and(|now| now.hash() == graph.hash())
+        }
+        _ => false,
+    };
     if same && comparison.differences.is_empty() {
         ui.note(&format!("run {run} follows workflow {} as it is now: nothing to upgrade", definition.name));
         return Ok(false);
@@ -124,13 +168,24 @@ async fn compare(ui: &Ui, target: &Target, yes: bool) -> CommandResult<bool> {
     Ok(true)
 }
 
+/// How the run differs from its workflow in the version that drives it; nothing when that has no such workflow.
+async fn difference(target: &Target) -> CommandResult<Option<Comparison>> {
+    let run = &target.view.run;
+    match &target.access {
+        Access::Store(store) => Ok(engine_on(store)?.compare(run).await?),
+        Access::Owner(client) => match client.compare(run).await {
+            Ok(comparison) => Ok(Some(comparison)),
+            Err(error) if error.code == Code::RunForeign => Ok(None),
+            Err(error) => Err(error),
+        },
+    }
+}
+
 /// A run keeps the workflow that it was made with. Whoever resumes it with another version is told what that means.
 async fn tell_of_changes(ui: &Ui, settings: &Settings, target: &Target) {
-    let Access::Store(store) = &target.access else { return };
     let run = &target.view.run;
     // What stands against a comparison is told by `--upgrade`; the run goes on without one.
-    let Ok(engine) = engine_on(store) else { return };
-    let Ok(Some(comparison)) = engine.compare(run).await else { return };
+    let Ok(Some(comparison)) = difference(target).await else { return };
     let n = comparison.differences.len();
     let what = match comparison.verdict {
         Verdict::Compatible => return,

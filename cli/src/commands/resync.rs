@@ -16,17 +16,21 @@ use dssflow_workflows::{ResyncSpec, glue_resync};
 use crate::args::{PlanArgs, RunArgs, ViewFormat};
 use crate::catalog;
 use crate::commands::ground::chosen_id;
+use crate::commands::preflight::judge;
 use crate::commands::run::{attach, free_id, sandbox_if, unfinished};
 use crate::config::{self, Settings};
+use crate::control::Order;
 use crate::describe;
 use crate::drift_report;
 use crate::drive::{Aim, Session, Stream, engine_over, equip, exit_of};
 use crate::error::{Code, CommandError, CommandResult, Exit};
 use crate::launch;
 use crate::plans::Revision;
+use crate::spec::About;
 use crate::takeovers;
 use crate::ui::{Ui, one_line};
-use crate::world::{self, World};
+use crate::world::{self, Pool, World};
+use crate::{owner, remote};
 
 /// Starts or goes on, then follows.
 pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandResult {
@@ -45,28 +49,38 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandR
     if !free && !ui.can_ask() {
         ui.confirm("This changes tables in Glue, and")?;
     }
+    if let Some(client) = owner::served(&settings.store).await {
+        let mut order = Order::new(&args.workflow, workflow.input, id);
+        if !args.as_served {
+            let world = world::connect_resync(&Pool::default(), &spec, sandbox).await?;
+            order.principal = remote::principal(&world, About::from(&spec)).await;
+        }
+        let how = args.how(Aim::Forward);
+        return Box::pin(remote::order(ui, settings, &client, order, &how, About::from(&spec))).await;
+    }
+    args.must_be_followed(settings)?;
     let session = Session::open(ui, settings, &format!("dssflow run {}", args.workflow), true).await?;
-    let world = world::connect_resync(&spec, sandbox).await?;
+    let world = world::connect_resync(&Pool::default(), &spec, sandbox).await?;
     let label = world.sandbox.as_ref().map(|s| s.id.clone());
     if let Some(down) = takeovers::tidy(session.store(), &spec.name, label.as_deref()).await? {
         session.close().await?;
         return Err(takeovers::in_the_way(&spec.name, &down, &settings.command()));
     }
-    if let Some(earlier) = unfinished(&session, &workflow, label.as_deref(), id.as_ref()).await? {
+    if let Some(earlier) = unfinished(session.engine(), &workflow, label.as_deref(), id.as_ref()).await? {
         let exit =
             attach(ui, settings, &session, &world, &spec, &workflow, &earlier, args.output.output).await;
         session.close().await?;
         return exit;
     }
     let identity = world.identify(&spec).await?;
-    world.preflight_resync(ui, &spec).await?;
-    banner(ui, &spec, &identity.principal_arn, world.sandbox.as_ref(), settings);
+    judge(ui, &world.preflight_resync(&spec).await)?;
+    ui.note(&banner(&spec, &identity.principal_arn, world.sandbox.as_ref(), settings).join("\n"));
     if !free {
         ui.confirm("Change tables in Glue?")?;
     }
     let id = match id {
         Some(id) => id,
-        None => free_id(&session, &workflow).await?,
+        None => free_id(session.engine(), &workflow).await?,
     };
     world.hold(&id).await;
     let request = Request::by(config::user());
@@ -95,9 +109,9 @@ pub(crate) async fn plan(ui: &Ui, settings: &Settings, args: PlanArgs) -> Comman
     spec.select(&args.dataset, &args.connection, true)?;
     let command = format!("dssflow plan {}", args.workflow);
     let revision = Revision::read(&settings.store, &command, &spec.name).await?;
-    let world = world::connect_resync(&spec, sandbox).await?;
+    let world = world::connect_resync(&Pool::default(), &spec, sandbox).await?;
     world.identify(&spec).await?;
-    world.preflight_resync(ui, &spec).await?;
+    judge(ui, &world.preflight_resync(&spec).await)?;
     let report = look(ui, &world, &spec, &revision).await?;
     match args.output {
         ViewFormat::Table => {
@@ -200,7 +214,13 @@ fn iam_policy(ui: &Ui, spec: &ResyncSpec, who: &str) -> CommandResult {
     Ok(Exit::Ok)
 }
 
-fn banner(ui: &Ui, spec: &ResyncSpec, principal: &str, sandbox: Option<&Sandbox>, settings: &Settings) {
+/// What is about to happen, where, and as whom.
+pub(crate) fn banner(
+    spec: &ResyncSpec,
+    principal: &str,
+    sandbox: Option<&Sandbox>,
+    settings: &Settings,
+) -> Vec<String> {
     let rules = &spec.glue_resync;
     let list = |names: &[String], all: &str| {
         if names.is_empty() { all.to_owned() } else { one_line(&names.join(", ")) }
@@ -228,5 +248,5 @@ fn banner(ui: &Ui, spec: &ResyncSpec, principal: &str, sandbox: Option<&Sandbox>
     if let Some(athena) = rules.verify_athena.as_ref().filter(|_| !rules.dry_run) {
         lines.push(format!("costs       up to {} queries of Athena", athena.tables));
     }
-    ui.note(&lines.join("\n"));
+    lines
 }

@@ -12,9 +12,11 @@ use crate::config::{self, Settings};
 use crate::control::Demand;
 use crate::control::client::Client;
 use crate::describe;
-use crate::drive::{Aim, Session, Stream, exit_of, summary};
+use crate::drive::{Aim, Session, Stream, exit_of, spec_in, summary};
 use crate::error::{Code, CommandError, CommandResult, Exit};
 use crate::progress::Progress;
+use crate::remote;
+use crate::spec::About;
 use crate::takeovers;
 use crate::ui::Ui;
 use crate::world::SANDBOX_LABEL;
@@ -51,19 +53,15 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RollbackArgs) -> Com
     }
     let Target { access, view, .. } = target;
     if let Access::Owner(client) = &access {
+        if client.serves().await? {
+            return Box::pin(ask_server(ui, settings, client, &view, args)).await;
+        }
         return ask_owner(ui, settings, client, &view, args).await;
     }
     access.close().await?;
 
     let (session, site, world) = Session::of_run(ui, settings, "rollback", &view).await?;
-    if view.paused.as_ref().is_some_and(|paused| paused.kind == PauseKind::Restored) {
-        ui.note(&format!(
-            "run {0} has not gone on since it was restored: what it made after the backup was not looked for and stays \
-             where it is; `{1} resume {0}` looks for it",
-            view.run,
-            settings.command()
-        ));
-    }
+    tell_of_restore(ui, settings, &view);
     ui.note(&format!("taking back run {}, which is {}", view.run, describe::words(view.status.as_str())));
     world.hold(&view.run).await;
     let engine = session.engine_in(&world);
@@ -73,6 +71,17 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RollbackArgs) -> Com
     world.let_go(&view.run, &exit).await;
     session.close().await?;
     exit
+}
+
+fn tell_of_restore(ui: &Ui, settings: &Settings, view: &RunView) {
+    if view.paused.as_ref().is_some_and(|paused| paused.kind == PauseKind::Restored) {
+        ui.note(&format!(
+            "run {0} has not gone on since it was restored: what it made after the backup was not looked for and stays \
+             where it is; `{1} resume {0}` looks for it",
+            view.run,
+            settings.command()
+        ));
+    }
 }
 
 /// A teardown took the run over: when that is done there is nothing to take back, else it is in the way.
@@ -88,6 +97,30 @@ async fn torn_down(ui: &Ui, settings: &Settings, target: Target, down: &RunView)
     access.close().await?;
     ui.note(&format!("run {} was torn down by run {} already: nothing to do", view.run, down.run));
     Ok(Exit::Ok)
+}
+
+/// Has the process that serves the store take the run back, and follows.
+async fn ask_server(
+    ui: &Ui,
+    settings: &Settings,
+    client: &Client,
+    view: &RunView,
+    args: RollbackArgs,
+) -> CommandResult {
+    let run = &view.run;
+    let spec = spec_in(&client.events(run, 0).await?, run)?;
+    let RollbackArgs { keep, to, output, .. } = args;
+    let driven = client.owner().await?.live.contains(run);
+    if driven && view.rolling_back && keep.is_empty() && to.is_none() {
+        ui.note(&format!("run {run} is being taken back already"));
+    } else {
+        tell_of_restore(ui, settings, view);
+        ui.note(&format!("taking back {}", remote::standing(view)));
+        let demand = Demand { keep, to, ..Demand::from(Request::by(config::user())) };
+        client.demand(run, "rollback", &demand).await?;
+    }
+    let stream = Stream::new(ui, output.output, run, view.seq);
+    remote::follow(ui, settings, client, run, stream, Aim::Back, About::from(&spec)).await
 }
 
 /// Has the process that drives the run turn it round, and watches.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use dssflow_engine::Engine;
 use dssflow_engine::event::Request;
 use dssflow_engine::id::RunId;
 use dssflow_engine::run::RunStatus;
@@ -13,16 +14,43 @@ use dssflow_workflows::{Site, Workflow};
 use super::ground::{Ground, chosen_id};
 use crate::args::{FollowFormat, RunArgs};
 use crate::catalog::{self, MadeOf};
+use crate::commands::preflight::judge;
 use crate::config::{self, Settings};
+use crate::control::Order;
 use crate::describe;
-use crate::drive::{Aim, Session, Stream};
+use crate::drive::{Aim, Session, Stream, spec_of};
 use crate::error::{Code, CommandError, CommandResult};
 use crate::launch;
 use crate::plans::{Actor, SavedPlan};
+use crate::remote::How;
 use crate::spec::{About, Spec};
 use crate::takeovers;
 use crate::ui::{Ui, one_line};
 use crate::world::{self, SANDBOX_LABEL, World};
+use crate::{owner, remote};
+
+impl RunArgs {
+    /// How an order is handed over.
+    pub(super) fn how(&self, aim: Aim) -> How {
+        How { yes: self.yes, detach: self.detach, format: self.output.output, aim }
+    }
+
+    /// Refuses to leave a run to nobody.
+    ///
+    /// # Errors
+    /// When it is not to be followed.
+    pub(super) fn must_be_followed(&self, settings: &Settings) -> CommandResult<()> {
+        if !self.detach {
+            return Ok(());
+        }
+        Err(CommandError::new(
+            Code::Usage,
+            "--detach leaves the run to the process that serves the store; none does",
+        )
+        .hint(format!("start it first: {} serve", settings.command()))
+        .hint("or leave --detach out: this command then drives the run"))
+    }
+}
 
 /// How many ids are tried for a site's next run.
 const MAX_RUNS_OF_A_SITE: u32 = 100_000;
@@ -50,6 +78,17 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandR
         ui.confirm("This makes things in AWS that cost, and")?;
     }
 
+    if let Some(client) = owner::served(&settings.store).await {
+        let world = world::connect(&site, sandbox).await?;
+        let mut order = Order::new(&args.workflow, workflow.input, id);
+        order.plan = plan.map(|plan| serde_json::to_value(plan).expect("a plan is plain data"));
+        if !args.as_served {
+            order.principal = remote::principal(&world, About::from(&site)).await;
+        }
+        let how = args.how(Aim::Forward);
+        return Box::pin(remote::order(ui, settings, &client, order, &how, About::from(&site))).await;
+    }
+    args.must_be_followed(settings)?;
     let session = Session::open(ui, settings, &format!("dssflow run {}", args.workflow), true).await?;
     let world = world::connect(&site, sandbox).await?;
     let label = world.sandbox.as_ref().map(|s| s.id.clone());
@@ -63,7 +102,7 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandR
         plan.must_fit(&workflow, &revision, &Actor::new(&identity, label.clone()))?;
         plan.must_hold(&super::plan::look(&world, &workflow, &revision).await?)?;
     }
-    if let Some(earlier) = unfinished(&session, &workflow, label.as_deref(), id.as_ref()).await? {
+    if let Some(earlier) = unfinished(session.engine(), &workflow, label.as_deref(), id.as_ref()).await? {
         let exit =
             attach(ui, settings, &session, &world, &site, &workflow, &earlier, args.output.output).await;
         session.close().await?;
@@ -71,14 +110,14 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandR
     }
     let identity = world.identify(&site).await?;
     let store = session.engine().store().id().to_string();
-    world.preflight(ui, &site, &workflow.graph, Some(store)).await?;
-    banner(ui, &site, &identity.principal_arn, world.sandbox.as_ref(), settings);
+    judge(ui, &world.preflight(&site, &workflow.graph, Some(store)).await)?;
+    ui.note(&banner(&site, &identity.principal_arn, world.sandbox.as_ref(), settings).join("\n"));
     if !free {
         ui.confirm("Make this?")?;
     }
     let id = match id {
         Some(id) => id,
-        None => free_id(&session, &workflow).await?,
+        None => free_id(session.engine(), &workflow).await?,
     };
     world.hold(&id).await;
     let request = Request::by(config::user());
@@ -150,16 +189,19 @@ fn unusable(dir: &Path, error: &std::io::Error) -> CommandError {
         .hint("name another one with --store or DSSFLOW_STORE")
 }
 
-/// The sandbox of the store when the site leads into it: such a run costs nothing and belongs to that world.
-pub(crate) async fn sandbox_behind(settings: &Settings, site: &Site) -> CommandResult<Option<Sandbox>> {
-    let Some(endpoint) = &site.aws.endpoint_url else { return Ok(None) };
+/// The sandbox of the store when what a run is about leads into it: such a run costs nothing and belongs to that world.
+pub(crate) async fn sandbox_behind<'a>(
+    settings: &Settings,
+    about: impl Into<About<'a>>,
+) -> CommandResult<Option<Sandbox>> {
+    let Some(endpoint) = about.into().endpoint() else { return Ok(None) };
     let living = dssflow_sandbox::find(&world::sandbox_dir(&settings.store)).await?;
     Ok(living.filter(|world| world.aws_endpoint == *endpoint))
 }
 
 /// The run of the same workflow, site and world that still wants something.
-pub(super) async fn unfinished(
-    session: &Session<'_>,
+pub(crate) async fn unfinished(
+    engine: &Engine,
     workflow: &Workflow,
     sandbox: Option<&str>,
     id: Option<&RunId>,
@@ -178,14 +220,14 @@ pub(super) async fn unfinished(
         ],
         ..ListQuery::default()
     };
-    for summary in session.engine().list(query).await?.runs {
+    for summary in engine.list(query).await?.runs {
         if !summary.live && summary.status.is_end() {
             continue;
         }
         if id.is_some_and(|id| *id != summary.run) {
             continue;
         }
-        let view = session.engine().view(&summary.run).await?;
+        let view = engine.view(&summary.run).await?;
         if view.labels.get(SANDBOX_LABEL).map(String::as_str) == sandbox {
             return Ok(Some(view));
         }
@@ -205,7 +247,38 @@ pub(super) async fn attach(
     earlier: &RunView,
     format: FollowFormat,
 ) -> CommandResult {
-    let (about, run, command) = (about.into(), &earlier.run, settings.command());
+    let (about, run) = (about.into(), &earlier.run);
+    must_fit(session.engine(), workflow, earlier, settings).await?;
+    if about.account().is_some() {
+        let identity = world.identify(about).await?;
+        World::same_principal(earlier, &identity)?;
+    }
+    ui.note(&going_on(earlier));
+    world.hold(run).await;
+    let engine = session.engine_in(world);
+    let stream = Stream::new(ui, format, run, earlier.seq);
+    let handle = engine.resume(run, Request::by(config::user())).await?;
+    let exit = session.follow(&engine, handle, stream, Aim::Forward, about).await;
+    world.let_go(run, &exit).await;
+    exit
+}
+
+/// What is told when an earlier run is gone on with.
+pub(crate) fn going_on(earlier: &RunView) -> String {
+    format!("going on with run {}, which is {}", earlier.run, describe::words(earlier.status.as_str()))
+}
+
+/// Refuses an earlier run that is being taken back, or that was made from something else.
+///
+/// # Errors
+/// With what to do about it.
+pub(crate) async fn must_fit(
+    engine: &Engine,
+    workflow: &Workflow,
+    earlier: &RunView,
+    settings: &Settings,
+) -> CommandResult<()> {
+    let (run, command) = (&earlier.run, settings.command());
     if earlier.rolling_back {
         return Err(CommandError::new(
             Code::RunInTheWay,
@@ -214,7 +287,7 @@ pub(super) async fn attach(
         .why(format!("it is {}", describe::words(earlier.status.as_str())))
         .hint(format!("finish that first: {command} rollback {run}")));
     }
-    let recorded = match session.spec_of(run).await? {
+    let recorded = match spec_of(engine, run).await? {
         Spec::Site(site) => serde_json::to_value(&site),
         Spec::Images(images) => serde_json::to_value(&images),
         Spec::Resync(spec) => serde_json::to_value(&spec),
@@ -234,22 +307,16 @@ pub(super) async fn attach(
         .hint(format!("finish it as it was: {command} resume {run}"))
         .hint(format!("or take it back, then run again: {command} rollback {run}")));
     }
-    if about.account().is_some() {
-        let identity = world.identify(about).await?;
-        World::same_principal(earlier, &identity)?;
-    }
-    ui.note(&format!("going on with run {run}, which is {}", describe::words(earlier.status.as_str())));
-    world.hold(run).await;
-    let engine = session.engine_in(world);
-    let stream = Stream::new(ui, format, run, earlier.seq);
-    let handle = engine.resume(run, Request::by(config::user())).await?;
-    let exit = session.follow(&engine, handle, stream, Aim::Forward, about).await;
-    world.let_go(run, &exit).await;
-    exit
+    Ok(())
 }
 
 /// What is about to happen, where, and as whom.
-fn banner(ui: &Ui, site: &Site, principal: &str, sandbox: Option<&Sandbox>, settings: &Settings) {
+pub(crate) fn banner(
+    site: &Site,
+    principal: &str,
+    sandbox: Option<&Sandbox>,
+    settings: &Settings,
+) -> Vec<String> {
     let mut lines = vec![
         format!("site       {}", site.name),
         format!("account    {}", site.expected_account),
@@ -270,16 +337,16 @@ fn banner(ui: &Ui, site: &Site, principal: &str, sandbox: Option<&Sandbox>, sett
             dssflow_workflows::summary(site).iter().map(|line| format!("costs      {}", one_line(line))),
         );
     }
-    ui.note(&lines.join("\n"));
+    lines
 }
 
 /// `bootstrap-lab`, then `bootstrap-lab-2` and so on.
-pub(super) async fn free_id(session: &Session<'_>, workflow: &Workflow) -> CommandResult<RunId> {
+pub(crate) async fn free_id(engine: &Engine, workflow: &Workflow) -> CommandResult<RunId> {
     let base = format!("{}-{}", workflow.name, workflow.site);
     for n in 1..MAX_RUNS_OF_A_SITE {
         let text = if n == 1 { base.clone() } else { format!("{base}-{n}") };
         let id = RunId::new(text).map_err(|e| CommandError::new(Code::Usage, e.to_string()))?;
-        if session.engine().store().head(&id).await?.is_none() {
+        if engine.store().head(&id).await?.is_none() {
             return Ok(id);
         }
     }

@@ -15,7 +15,7 @@ use crate::access::Access;
 use crate::args::{
     EventsArgs, EventsFormat, GetArgs, GraphFormat, ListFormat, LsArgs, RunGraphArgs, RunRef, RunsCommand,
 };
-use crate::commands::{copies, prune};
+use crate::commands::{copies, logs, prune};
 use crate::config::Settings;
 use crate::describe;
 use crate::drift_report;
@@ -35,11 +35,14 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, command: RunsCommand) -> C
         RunsCommand::Ls(args) => return ls(ui, settings, args).await,
         RunsCommand::Import(args) => return copies::import(ui, settings, &args).await,
         RunsCommand::Prune(args) => return prune::run(ui, settings, &args).await,
+        RunsCommand::Logs(args) => return logs::run(ui, settings, &args).await,
         _ => {}
     }
     let access = Access::open(&settings.store).await?;
     let result = match &command {
-        RunsCommand::Ls(_) | RunsCommand::Import(_) | RunsCommand::Prune(_) => Ok(Exit::Ok),
+        RunsCommand::Ls(_) | RunsCommand::Import(_) | RunsCommand::Prune(_) | RunsCommand::Logs(_) => {
+            Ok(Exit::Ok)
+        }
         RunsCommand::Get(args) => get(ui, settings, &access, args).await,
         RunsCommand::Events(args) => events(ui, &access, args).await,
         RunsCommand::Watch(args) => watch(ui, settings, &access, args).await,
@@ -129,7 +132,7 @@ async fn list(access: &Access, query: &ListQuery, limit: usize) -> CommandResult
     Ok(runs)
 }
 
-fn label(text: &str) -> CommandResult<(String, String)> {
+pub(crate) fn label(text: &str) -> CommandResult<(String, String)> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err(CommandError::new(Code::Usage, format!("{text:?} is no label"))

@@ -6,11 +6,13 @@ use dssflow_engine::event::Request;
 use dssflow_engine::id::StepName;
 use dssflow_engine::run::view::{Awaited, RunView};
 use dssflow_engine::run::{StepStatus, Verb};
+use dssflow_engine::runtime::{Inspected, LookOptions};
 
 use crate::access::Access;
 use crate::config::{self, Settings};
 use crate::control::Act;
-use crate::drive::engine_on;
+use crate::control::client::Client;
+use crate::drive::{Session, engine_on};
 use crate::error::{Code, CommandError, CommandResult, Exit};
 use crate::suggest;
 use crate::ui::Ui;
@@ -99,11 +101,51 @@ impl Target {
         Ok(Exit::Ok)
     }
 
+    /// The process that serves the store, when one does.
+    ///
+    /// # Errors
+    /// When the store's owner does not answer.
+    pub(crate) async fn server(&self) -> CommandResult<Option<Client>> {
+        match &self.access {
+            Access::Owner(client) if client.serves().await? => Ok(Some(client.as_ref().clone())),
+            _ => Ok(None),
+        }
+    }
+
+    /// Compares what the run left with the world: as whoever serves the store, or as this process, which takes the store
+    /// for it.
+    ///
+    /// # Errors
+    /// When another process owns the store, or the world is not there or somebody else's.
+    pub(crate) async fn inspect(
+        self,
+        ui: &Ui,
+        settings: &Settings,
+        verb: &str,
+    ) -> CommandResult<(RunView, Vec<Inspected>)> {
+        let Self { access, view, .. } = self;
+        if let Access::Owner(client) = &access
+            && client.serves().await?
+        {
+            let found = client.inspect(&view.run).await?;
+            return Ok((view, found));
+        }
+        access.close().await?;
+        let (session, _, world) = Session::of_run(ui, settings, verb, &view).await?;
+        let engine = session.engine_in(&world);
+        let found = Box::pin(engine.inspect(&view.run, &LookOptions::default())).await;
+        drop(engine);
+        session.close().await?;
+        Ok((view, found?))
+    }
+
     /// Whether somebody drives the run by it now.
     pub(super) async fn record(&self, verb: Verb, reason: &str) -> CommandResult<bool> {
         let request = request(reason);
         match &self.access {
-            Access::Owner(client) => Ok(client.act(&self.view.run, &Act { verb, request }).await?.driven),
+            Access::Owner(client) => {
+                Ok(client.act(&self.view.run, &Act { verb, request, drive: false }).await?.driven)
+            }
             Access::Store(store) => {
                 engine_on(store)?.note(&self.view.run, verb, request).await?;
                 Ok(false)

@@ -1,24 +1,27 @@
 //! `dssflow run teardown`: takes back what any run of this store made for a site, as a run of its own.
 
-use dssflow_engine::StartRun;
 use dssflow_engine::event::Request;
 use dssflow_engine::graph::GraphError;
 use dssflow_engine::id::{RunId, StepName};
 use dssflow_engine::run::view::{RunView, view};
 use dssflow_engine::run::{RunState, RunStatus};
 use dssflow_engine::store::{ListQuery, MAX_PAGE};
-use dssflow_workflows::{Teardown, teardown};
+use dssflow_engine::{Engine, StartRun};
+use dssflow_workflows::{Site, Teardown, teardown};
 
 use super::ground::{Ground, chosen_id};
 use super::run::{choose_site, free_id};
 use super::{resume, rollback};
 use crate::args::{RollbackArgs, RunArgs};
 use crate::config::{self, Settings};
+use crate::control::Order;
 use crate::drive::{Aim, Session, Stream};
 use crate::error::{Code, CommandError, CommandResult, Exit};
+use crate::spec::About;
 use crate::takeovers;
 use crate::ui::{Ui, one_line};
 use crate::world::{self, SANDBOX_LABEL, World};
+use crate::{owner, remote};
 
 /// The most things that are listed before somebody says yes.
 const MAX_TOLD: usize = 200;
@@ -40,8 +43,22 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandR
     if !free && !ui.can_ask() {
         ui.confirm(&format!("This deletes what the runs of site {} made, and", site.name))?;
     }
+    if let Some(client) = owner::served(&settings.store).await {
+        let world = world::connect(&site, sandbox).await?;
+        let spec = serde_json::to_value(&site).expect("a site is plain data");
+        let mut order = Order::new(&args.workflow, spec, id);
+        if !args.as_served {
+            order.principal = remote::principal(&world, About::from(&site)).await;
+        }
+        let how = args.how(Aim::Back);
+        return Box::pin(remote::order(ui, settings, &client, order, &how, About::from(&site))).await;
+    }
+    args.must_be_followed(settings)?;
     let session = match Session::open(ui, settings, "dssflow run teardown", false).await {
-        Err(error) if error.code == Code::NoStore => return Ok(nothing(ui, &site.name)),
+        Err(error) if error.code == Code::NoStore => {
+            ui.note(&nothing(&site.name));
+            return Ok(Exit::Ok);
+        }
         other => other?,
     };
     let world = world::connect(&site, sandbox).await?;
@@ -51,11 +68,11 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandR
         ui.note(&format!("going on with run {}", down.run));
         return go_on(ui, settings, &down, args.yes, args.output).await;
     }
-    let runs = runs_of(&session, &site.name, label.as_deref()).await?;
-    let made = teardown(&site, &runs).map_err(too_many)?;
-    let Some(made) = made else {
+    let runs = runs_of(session.engine(), &site.name, label.as_deref()).await?;
+    let Some(made) = made_of(&site, &runs)? else {
         session.close().await?;
-        return Ok(nothing(ui, &site.name));
+        ui.note(&nothing(&site.name));
+        return Ok(Exit::Ok);
     };
     let identity = world.identify(&site).await?;
     for run in &runs {
@@ -67,7 +84,7 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandR
     }
     let id = match id {
         Some(id) => id,
-        None => free_id(&session, &made.workflow).await?,
+        None => free_id(session.engine(), &made.workflow).await?,
     };
     world.hold(&id).await;
     let Teardown { workflow, .. } = made;
@@ -91,10 +108,17 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandR
     exit
 }
 
-/// Says that there is nothing to do.
-pub(super) fn nothing(ui: &Ui, site: &str) -> Exit {
-    ui.note(&format!("no run of this store has left anything of site {site}: nothing to tear down"));
-    Exit::Ok
+/// What is told when there is nothing to take back.
+pub(crate) fn nothing(site: &str) -> String {
+    format!("no run of this store has left anything of site {site}: nothing to tear down")
+}
+
+/// The teardown of what runs made for a site; none when they have left nothing.
+///
+/// # Errors
+/// When it has too many steps.
+pub(crate) fn made_of(site: &Site, runs: &[RunState]) -> CommandResult<Option<Teardown>> {
+    teardown(site, runs).map_err(too_many)
 }
 
 /// Goes on with a teardown: from where it was, or with what could not be taken back.
@@ -114,8 +138,8 @@ async fn go_on(
 }
 
 /// Every run of the site in the same world, as its history has it.
-pub(super) async fn runs_of(
-    session: &Session<'_>,
+pub(crate) async fn runs_of(
+    engine: &Engine,
     site: &str,
     sandbox: Option<&str>,
 ) -> CommandResult<Vec<RunState>> {
@@ -123,11 +147,11 @@ pub(super) async fn runs_of(
     loop {
         let query =
             ListQuery { site: Some(site.to_owned()), limit: MAX_PAGE, cursor, ..ListQuery::default() };
-        let page = session.engine().list(query).await?;
+        let page = engine.list(query).await?;
         for summary in page.runs {
             let here = summary.labels.get(SANDBOX_LABEL).map(String::as_str) == sandbox;
             if here && summary.workflow != dssflow_workflows::teardown::NAME {
-                runs.push(session.engine().load(&summary.run).await?);
+                runs.push(engine.load(&summary.run).await?);
             }
         }
         cursor = page.cursor;
@@ -185,7 +209,7 @@ pub(super) fn told(step: &StepName, run: &RunId, title: &str, resources: &[Strin
 }
 
 /// What will go, as far as runs recorded it.
-fn what_goes(made: &Teardown, runs: &[RunState], principal: &str, settings: &Settings) -> String {
+pub(crate) fn what_goes(made: &Teardown, runs: &[RunState], principal: &str, settings: &Settings) -> String {
     let mut lines = vec![
         format!("site       {}", one_line(&made.workflow.site)),
         format!("principal  {}", one_line(principal)),

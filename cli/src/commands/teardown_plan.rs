@@ -54,14 +54,20 @@ pub(super) async fn run(ui: &Ui, settings: &Settings, args: PlanArgs) -> Command
     let chosen = choose_site(ui, settings, args.file.as_deref(), &args.set, args.sandbox).await?;
     let Ground { site, sandbox } = Ground::of(settings, chosen, None).await?;
     let session = match Session::open(ui, settings, "dssflow plan teardown", false).await {
-        Err(error) if error.code == Code::NoStore => return Ok(command::nothing(ui, &site.name)),
+        Err(error) if error.code == Code::NoStore => {
+            ui.note(&command::nothing(&site.name));
+            return Ok(Exit::Ok);
+        }
         other => other?,
     };
     let world = world::connect(&site, sandbox).await?;
     let label = world.sandbox.as_ref().map(|s| s.id.clone());
     let found = look(ui, settings, &session, &world, &site, label.as_deref()).await;
     session.close().await?;
-    let Some(planned) = found? else { return Ok(command::nothing(ui, &site.name)) };
+    let Some(planned) = found? else {
+        ui.note(&command::nothing(&site.name));
+        return Ok(Exit::Ok);
+    };
     match args.output {
         ViewFormat::Table => ui.out(&picture(ui, &site.name, &planned)),
         format => {
@@ -86,7 +92,7 @@ async fn look(
     site: &dssflow_workflows::Site,
     sandbox: Option<&str>,
 ) -> CommandResult<Option<Vec<Planned>>> {
-    let runs = command::runs_of(session, &site.name, sandbox).await?;
+    let runs = command::runs_of(session.engine(), &site.name, sandbox).await?;
     if let Some(down) = takeovers::under_way(session.store(), &site.name, sandbox).await? {
         let goes_on = settings.address("`dssflow run teardown` goes on with it");
         ui.note(&format!("run {} is at it already: {goes_on}", down.run));

@@ -24,12 +24,7 @@ pub(crate) fn run(ui: &Ui, command: WorkflowsCommand) -> CommandResult {
             ListFormat::Name => catalog::ALL.iter().for_each(|e| ui.out(e.name)),
         },
         WorkflowsCommand::Schema { workflow } => {
-            let schema = match catalog::find(&workflow)?.name {
-                dssflow_workflows::image::NAME => dssflow_workflows::image::schema(),
-                dssflow_workflows::glue_resync::NAME => dssflow_workflows::glue_resync::schema(),
-                _ => dssflow_workflows::schema(),
-            };
-            ui.json(&schema, true);
+            ui.json(&catalog::schema(&workflow)?, true);
         }
         WorkflowsCommand::Graph { workflow, file, set, output } => {
             if catalog::find(&workflow)?.name == dssflow_workflows::image::NAME {

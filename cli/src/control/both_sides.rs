@@ -49,7 +49,7 @@ fn owner() -> Owner {
         })
         .unwrap();
     let engine = Engine::builder(store.clone()).activities(activities).build();
-    let server = server::start(&engine, &store).unwrap();
+    let server = server::start(server::Owner::of_command(&engine, &store)).unwrap();
     let socket = super::socket_path(&path).unwrap();
     let client = Client { socket, store: path, holder: None };
     Owner { engine, client, go, begun, _server: server, _dir: dir }
@@ -64,7 +64,7 @@ fn name(text: &str) -> StepName {
 }
 
 fn act(verb: Verb) -> Act {
-    Act { verb, request: Request { by: "ada".to_owned(), reason: "because".to_owned() } }
+    Act { verb, request: Request { by: "ada".to_owned(), reason: "because".to_owned() }, drive: false }
 }
 
 fn gate() -> Step {

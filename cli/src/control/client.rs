@@ -1,23 +1,32 @@
 //! The other commands' side of the socket.
 
+mod schedules;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
+use dssflow_activities::aws::sweep::Leftover;
 use dssflow_engine::Graph;
 use dssflow_engine::event::Event;
 use dssflow_engine::id::RunId;
+use dssflow_engine::run::versions::Comparison;
 use dssflow_engine::run::view::RunView;
+use dssflow_engine::runtime::Inspected;
 use dssflow_engine::store::{ListPage, ListQuery, VerifyReport};
 use dssflow_store::Holder;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::{Act, Acted, Demand, Obstacles, OwnerInfo, Page, PruneDone, PruneOrder, Refusal};
+use super::{
+    Act, Acted, Checked, Demand, Driven, Fork, Health, Obstacles, Order, OwnerInfo, Page, PruneDone,
+    PruneOrder, Refusal, Resume,
+};
 use crate::error::{Code, CommandError, CommandResult};
 use crate::owner;
 
@@ -25,6 +34,8 @@ use crate::owner;
 const ANSWER: Duration = Duration::from_millis(700);
 /// How long an owner may take to make a demand durable.
 const DEMAND: Duration = Duration::from_secs(10);
+/// The same where the owner looks at the world first.
+const LOOKED: Duration = Duration::from_mins(5);
 /// How long reading the whole store may take.
 const VERIFY: Duration = Duration::from_mins(10);
 /// How long an owner may pause within a copy.
@@ -44,6 +55,57 @@ impl Client {
     /// Who owns the store.
     pub(crate) async fn owner(&self) -> CommandResult<OwnerInfo> {
         self.get("/v1/store", ANSWER).await
+    }
+
+    /// How the owner stands; none when it is of a version that does not tell.
+    pub(crate) async fn health(&self) -> CommandResult<Option<Health>> {
+        match self.get("/v1/health", ANSWER).await {
+            Ok(health) => Ok(Some(health)),
+            Err(error) if error.code == Code::RunRefused => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the owner is `dssflow serve`, which drives any run and takes new ones.
+    pub(crate) async fn serves(&self) -> CommandResult<bool> {
+        Ok(self.health().await?.is_some_and(|health| health.serves))
+    }
+
+    /// What an order would do, as the owner would do it.
+    pub(crate) async fn check(&self, order: &Order) -> CommandResult<Checked> {
+        self.post("/v1/runs/check", order, LOOKED).await
+    }
+
+    /// Has the owner start a run, or go on with one. Nothing when there is nothing to do.
+    pub(crate) async fn order(&self, order: &Order) -> CommandResult<Option<Driven>> {
+        let body = serde_json::to_vec(order).expect("an order is plain data");
+        let bytes = self.fetch(Method::POST, "/v1/runs", Bytes::from(body), LOOKED).await?;
+        if bytes.is_empty() { Ok(None) } else { parse(&bytes).map(Some) }
+    }
+
+    /// Has the owner drive a run on.
+    pub(crate) async fn resume(&self, run: &RunId, wish: &Resume) -> CommandResult<Driven> {
+        self.post(&format!("/v1/runs/{}/resume", encoded(run.as_str())), wish, LOOKED).await
+    }
+
+    /// Has the owner start a run that takes over from another.
+    pub(crate) async fn fork(&self, run: &RunId, fork: &Fork) -> CommandResult<Driven> {
+        self.post(&format!("/v1/runs/{}/fork", encoded(run.as_str())), fork, LOOKED).await
+    }
+
+    /// How a run differs from its workflow in the owner's version.
+    pub(crate) async fn compare(&self, run: &RunId) -> CommandResult<Comparison> {
+        self.get(&format!("/v1/runs/{}/compare", encoded(run.as_str())), DEMAND).await
+    }
+
+    /// Has the owner compare what a run left with the world.
+    pub(crate) async fn inspect(&self, run: &RunId) -> CommandResult<Vec<Inspected>> {
+        self.post(&format!("/v1/runs/{}/inspect", encoded(run.as_str())), &(), LOOKED).await
+    }
+
+    /// Has the owner look for what carries the marks of a run's site and no run knows of.
+    pub(crate) async fn orphans(&self, run: &RunId) -> CommandResult<Vec<Leftover>> {
+        self.post(&format!("/v1/runs/{}/orphans", encoded(run.as_str())), &(), LOOKED).await
     }
 
     /// Has the owner read and check everything.
@@ -122,8 +184,7 @@ impl Client {
 
     /// Has the owner prune its store.
     pub(crate) async fn prune(&self, order: &PruneOrder) -> CommandResult<PruneDone> {
-        let body = serde_json::to_vec(order).expect("an order is plain data");
-        parse(&self.fetch(Method::POST, "/v1/store/prune", Bytes::from(body), VERIFY).await?)
+        self.post("/v1/store/prune", order, VERIFY).await
     }
 
     /// Has the owner write an archive of its store, or of one run, and hands out what comes. That all of it came only the
@@ -157,20 +218,31 @@ impl Client {
     pub(crate) async fn demand(&self, run: &RunId, verb: &str, demand: &Demand) -> CommandResult<()> {
         let body = serde_json::to_vec(demand).expect("a demand is plain data");
         let uri = format!("/v1/runs/{}/{verb}", encoded(run.as_str()));
-        self.fetch(Method::POST, &uri, Bytes::from(body), DEMAND).await.map(drop)
+        // To take back a run that it does not drive, the owner looks at the run's world first.
+        let limit = if verb == "pause" { DEMAND } else { LOOKED };
+        self.fetch(Method::POST, &uri, Bytes::from(body), limit).await.map(drop)
     }
 
     /// Has the owner do what an operator wants of a step; durable when this returns.
     pub(crate) async fn act(&self, run: &RunId, act: &Act) -> CommandResult<Acted> {
-        let body = serde_json::to_vec(act).expect("a verb is plain data");
-        let uri = format!("/v1/runs/{}/act", encoded(run.as_str()));
-        parse(&self.fetch(Method::POST, &uri, Bytes::from(body), DEMAND).await?)
+        let limit = if act.drive { LOOKED } else { DEMAND };
+        self.post(&format!("/v1/runs/{}/act", encoded(run.as_str())), act, limit).await
     }
 
     /// What keeps the run's steps from starting, as far as the owner knows.
     pub(crate) async fn obstacles(&self, run: &RunId) -> CommandResult<Obstacles> {
         // The owner reads the run's history for each step.
         self.get(&format!("/v1/runs/{}/obstacles", encoded(run.as_str())), DEMAND).await
+    }
+
+    async fn post<T: DeserializeOwned>(
+        &self,
+        uri: &str,
+        body: &impl Serialize,
+        limit: Duration,
+    ) -> CommandResult<T> {
+        let body = serde_json::to_vec(body).expect("what is sent is plain data");
+        parse(&self.fetch(Method::POST, uri, Bytes::from(body), limit).await?)
     }
 
     async fn get<T: DeserializeOwned>(&self, uri: &str, limit: Duration) -> CommandResult<T> {
@@ -248,7 +320,11 @@ fn refused(status: StatusCode, bytes: &[u8]) -> CommandError {
     match serde_json::from_slice::<Refusal>(bytes) {
         Ok(refusal) => {
             let code = Code::parse(&refusal.code).unwrap_or(Code::RunRefused);
-            CommandError { hints: refusal.hints, ..CommandError::new(code, refusal.message) }
+            CommandError {
+                why: refusal.why,
+                hints: refusal.hints,
+                ..CommandError::new(code, refusal.message)
+            }
         }
         Err(_) => CommandError::new(Code::RunRefused, format!("the owner of the store answered {status}")),
     }

@@ -69,6 +69,7 @@ pub trait ErasedActivity: Send + Sync {
 
 /// What an activity's types look like, to see whether they changed; see [`crate::shape`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Shapes {
     /// Of [`Activity::Input`].
     pub input: ShapeHash,

@@ -8,6 +8,7 @@ use super::cut;
 
 /// The class of an error: the engine decides by it and never reads messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorClass {
     /// May go away by itself; retried by the step's policy.
@@ -26,6 +27,7 @@ pub enum ErrorClass {
 
 /// An activity's failure.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[error("{code}: {message}")]
 pub struct ActivityError {
     /// What the engine does about it.

@@ -10,6 +10,7 @@ use super::Owner;
 
 /// What a probe found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "found")]
 pub enum Probe<T> {
     /// Nothing is there, or (for an Update) the managed keys do not hold our values yet.
@@ -37,6 +38,7 @@ pub enum Probe<T> {
 
 /// How a compensation ended well.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "undo")]
 pub enum Undo {
     /// What the step made is gone, or the old values are back.
@@ -52,6 +54,7 @@ pub enum Undo {
 
 /// Something in the outside world that an attempt made, recorded durably the moment its id is known.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Resource {
     /// What it is, as `ec2:instance` or `glue:database`.
     pub kind: String,

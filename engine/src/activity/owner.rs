@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Who a thing in the outside world belongs to, proven by its marks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Owner {
     /// This run made it.

@@ -6,12 +6,15 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{ArchiveError, ArchiveReader, ArchiveWriter, ArchivedRun, Header, Part, Totals};
+use super::{
+    ArchiveError, ArchiveReader, ArchiveWriter, ArchivedRun, ArchivedSchedule, Header, Part, Totals,
+};
 use crate::event::{self, EVENT_FORMAT, Event, EventKind, Request, graphs_named};
-use crate::id::{RunId, StoreId};
+use crate::id::{RunId, ScheduleId, StoreId};
 use crate::run::{RunStatus, restored_note};
 use crate::runtime::{EngineError, load_at, summary};
-use crate::store::{GraphHash, Head, Record, SnapshotHead, Store, StoreError, WholeRun};
+use crate::schedule;
+use crate::store::{GraphHash, Head, Record, SchedulePut, SnapshotHead, Store, StoreError, WholeRun};
 use crate::time::Timestamp;
 
 /// Bytes of records read at once.
@@ -70,6 +73,14 @@ pub enum CopyError {
         /// The graph.
         graph: GraphHash,
     },
+    /// A schedule of the backup cannot be taken.
+    #[error("schedule {schedule} of the backup cannot be taken: {why}")]
+    BadSchedule {
+        /// The schedule.
+        schedule: ScheduleId,
+        /// Why.
+        why: String,
+    },
 }
 
 fn in_store(run: &RunId, error: StoreError) -> CopyError {
@@ -119,7 +130,8 @@ pub struct Made {
     pub bytes: u64,
 }
 
-/// Writes a backup of a store that may be in use: every run as it was at one instant. Runs go on meanwhile, and nothing
+/// Writes a backup of a store that may be in use: every run as it was at one instant, and, when all runs are wanted, every
+/// schedule. Runs go on meanwhile, and nothing
 /// is removed. Holds a megabyte of records, or one record or graph that is larger, and about a hundred bytes a run.
 ///
 /// Whoever wants the backup to survive a power cut writes it to a file of another name, syncs, renames and syncs the
@@ -157,6 +169,12 @@ pub async fn write<W: Write + Send>(
         write_run(store, &mut writer, head).await?;
         (copied.runs, copied.bytes) = (copied.runs + 1, writer.bytes());
         progress(copied);
+    }
+    if wanted.is_none() {
+        for stored in &snapshot.schedules {
+            let (schedule, due, record) = (stored.id.clone(), stored.due, stored.record.clone());
+            writer.schedule(&ArchivedSchedule { schedule, due, record })?;
+        }
     }
     drop(snapshot);
     let bytes = writer.bytes();
@@ -266,6 +284,11 @@ pub struct PutReport {
     pub existing: u64,
     /// The first of them.
     pub first_existing: Option<RunId>,
+    /// Schedules that are in the store now, paused, and were not before.
+    pub schedules: u64,
+    /// Schedules that stay out: those of another store, and where only some runs were asked for; and those that are in the
+    /// store already, which stay as they are.
+    pub schedules_left: u64,
     /// Runs that were asked for and are not in the backup.
     pub missing: Vec<RunId>,
     /// What could not be read or taken; only when salvaging. At most a thousand are told.
@@ -369,9 +392,39 @@ async fn put_part<R: BufRead + Send>(
                 }
             }
         }
+        Part::Schedule(_) if options.purpose == Purpose::Import || options.runs.is_some() => {
+            report.schedules_left += 1;
+            Ok(())
+        }
+        Part::Schedule(archived) => {
+            let put = put_schedule(store, header, &archived, options).await?;
+            *(if put { &mut report.schedules } else { &mut report.schedules_left }) += 1;
+            Ok(())
+        }
         Part::Record(_) | Part::EndOfRun(_) => {
             unreachable!("a run is read to its end, or the reader is lost")
         }
+    }
+}
+
+/// Puts a schedule into the store, paused; false when there is one of that name.
+async fn put_schedule(
+    store: &dyn Store,
+    header: &Header,
+    archived: &ArchivedSchedule,
+    options: &PutOptions,
+) -> Result<bool, CopyError> {
+    let ArchivedSchedule { schedule: id, record, .. } = archived;
+    let bad = |why: String| CopyError::BadSchedule { schedule: id.clone(), why };
+    let mut state = schedule::decode(id, record).map_err(|error| bad(error.to_string()))?;
+    state.restored(header.created, options.now);
+    // Paused, it wants nothing; the runs that it follows are looked at by whoever drives schedules.
+    let put = SchedulePut { id: id.clone(), expect: None, record: schedule::encode(&state), due: None };
+    match store.put_schedule(put, store.epoch()).await {
+        Ok(_) => Ok(true),
+        Err(StoreError::ScheduleConflict { .. }) => Ok(false),
+        Err(error @ (StoreError::TooLarge { .. } | StoreError::Invalid(_))) => Err(bad(error.to_string())),
+        Err(error) => Err(of_store(error)),
     }
 }
 

@@ -7,9 +7,10 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use super::line::{BadLine, Sums};
-use super::{ARCHIVE_FORMAT, ArchivedRun, Header, MAX_GRAPHS, MAX_LINE_BYTES, Totals};
-use crate::id::RunId;
+use super::{ARCHIVE_FORMAT, ArchivedRun, ArchivedSchedule, Header, MAX_GRAPHS, MAX_LINE_BYTES, Totals};
+use crate::id::{RunId, ScheduleId};
 use crate::store::{GraphHash, MAX_RECORD_BYTES, Record};
+use crate::time::Timestamp;
 
 /// Why an archive cannot be read, and what mends it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -72,11 +73,13 @@ pub enum Part {
     Record(Record),
     /// That run was whole.
     EndOfRun(RunId),
+    /// A schedule.
+    Schedule(ArchivedSchedule),
 }
 
 /// Reads an archive.
 ///
-/// After an error in the middle the next call goes on at the next graph or run that can be read, so that whatever is
+/// After an error in the middle the next call goes on at the next graph, run or schedule that can be read, so that whatever is
 /// whole can be saved from a damaged archive. After its end, or after it was cut off, there is nothing more.
 #[derive(Debug)]
 pub struct ArchiveReader<R> {
@@ -109,6 +112,15 @@ struct Open {
 #[derive(Debug, Deserialize)]
 struct Graph {
     graph: GraphHash,
+    #[serde(flatten)]
+    value: Begun,
+}
+
+#[derive(Debug, Deserialize)]
+struct Sched {
+    schedule: ScheduleId,
+    #[serde(default)]
+    due: Option<Timestamp>,
     #[serde(flatten)]
     value: Begun,
 }
@@ -161,10 +173,19 @@ enum Line {
     Record(Rec),
     More(String),
     EndOfRun(EndOfRun),
+    Schedule(Sched),
     End(Totals),
 }
 
 impl Line {
+    /// Whether it begins something, so that reading can go on with it after damage.
+    fn begins(&self) -> bool {
+        match self {
+            Self::Graph(_) | Self::Run(_) | Self::Schedule(_) | Self::End(_) => true,
+            Self::Record(_) | Self::More(_) | Self::EndOfRun(_) => false,
+        }
+    }
+
     fn parse(text: &[u8]) -> Result<Self, String> {
         // What a line is its first member says.
         let text = std::str::from_utf8(text).map_err(|_| "it is not UTF-8".to_owned())?;
@@ -176,6 +197,7 @@ impl Line {
             Some("record") => serde_json::from_str(text).map(Self::Record).map_err(bad),
             Some("more") => serde_json::from_str(text).map(|More { more }| Self::More(more)).map_err(bad),
             Some("end_of_run") => serde_json::from_str(text).map(Self::EndOfRun).map_err(bad),
+            Some("schedule") => serde_json::from_str(text).map(Self::Schedule).map_err(bad),
             Some("end") => serde_json::from_str(text).map(|End { end }| Self::End(end)).map_err(bad),
             Some("dssflow_archive") => Err("another backup begins here".to_owned()),
             Some(_) | None => Err("it is no line of a backup".to_owned()),
@@ -189,6 +211,7 @@ impl Line {
             Self::Record(_) => "a record",
             Self::More(_) => "the rest of a value",
             Self::EndOfRun(_) => "the end of a run",
+            Self::Schedule(_) => "a schedule",
             Self::End(_) => "the end",
         }
     }
@@ -334,6 +357,12 @@ impl<R: BufRead> ArchiveReader<R> {
                 self.totals.records += open.records;
                 return Ok(Some(Part::EndOfRun(open.run)));
             }
+            (Line::Schedule(schedule), None) => {
+                let Sched { schedule, due, value } = schedule;
+                let record = self.value(value)?;
+                self.totals.schedules += 1;
+                return Ok(Some(Part::Schedule(ArchivedSchedule { schedule, due, record })));
+            }
             (Line::End(totals), None) => {
                 if !self.damaged && totals != self.totals {
                     let what = format!("{:?} was there, {totals:?} is said", self.totals);
@@ -354,7 +383,7 @@ impl<R: BufRead> ArchiveReader<R> {
             }
             (line, _) => line,
         };
-        let begins = matches!(line, Line::Graph(_) | Line::Run(_) | Line::End(_));
+        let begins = line.begins();
         let what = format!("{} does not belong here", line.what());
         if begins {
             // The rest of the run before it is gone; it is whole itself.
@@ -372,7 +401,7 @@ impl<R: BufRead> ArchiveReader<R> {
             };
             let lost = self.lost;
             match line {
-                Ok(line) if !lost || matches!(line, Line::Graph(_) | Line::Run(_) | Line::End(_)) => {
+                Ok(line) if !lost || line.begins() => {
                     self.lost = false;
                     return Ok(line);
                 }
@@ -439,7 +468,7 @@ impl<R: BufRead> ArchiveReader<R> {
                 line => {
                     let what =
                         format!("a value of {len} bytes has {}, then comes {}", bytes.len(), line.what());
-                    if matches!(line, Line::Graph(_) | Line::Run(_) | Line::End(_)) {
+                    if line.begins() {
                         self.ahead = Some(line);
                     }
                     return Err(self.damage(what));

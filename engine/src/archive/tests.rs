@@ -41,6 +41,7 @@ fn archive(parts: &[Part]) -> Vec<u8> {
             Part::Run(run) => writer.run(run),
             Part::Record(record) => writer.record(record),
             Part::EndOfRun(_) => writer.end_run(),
+            Part::Schedule(schedule) => writer.schedule(schedule),
         }
         .unwrap();
     }
@@ -63,6 +64,11 @@ fn small() -> Vec<Part> {
         Part::Run(run("b", 1, &["aa", "bb"])),
         Part::Record(record(1, b"")),
         end("b"),
+        Part::Schedule(ArchivedSchedule {
+            schedule: ScheduleId::new("nightly").unwrap(),
+            due: Some(Timestamp::from_millis(7)),
+            record: br#"{"id":"nightly"}"#.to_vec(),
+        }),
     ]
 }
 
@@ -83,7 +89,7 @@ fn read(input: impl BufRead) -> Result<(Vec<Part>, Vec<ArchiveError>), ArchiveEr
 fn whole_runs(parts: &[Part]) -> Vec<&RunId> {
     let ends = parts.iter().filter_map(|part| match part {
         Part::EndOfRun(run) => Some(run),
-        Part::Graph(..) | Part::Run(_) | Part::Record(_) => None,
+        Part::Graph(..) | Part::Run(_) | Part::Record(_) | Part::Schedule(_) => None,
     });
     ends.collect()
 }
@@ -191,9 +197,9 @@ fn what_is_no_archive_or_newer_is_named() {
         let error = ArchiveReader::open(text.as_bytes()).unwrap_err();
         assert!(matches!(error, ArchiveError::NotAnArchive { .. }), "{text:?}: {error}");
     }
-    let newer = ArchiveReader::open(&b"{\"dssflow_archive\":2,\"what\":{}}\n"[..]).unwrap_err();
-    assert!(matches!(newer, ArchiveError::Newer { found: 2 }), "{newer}");
-    assert!(newer.to_string().contains("format 2") && newer.to_string().contains("up to 1"), "{newer}");
+    let newer = ArchiveReader::open(&b"{\"dssflow_archive\":3,\"what\":{}}\n"[..]).unwrap_err();
+    assert!(matches!(newer, ArchiveError::Newer { found: 3 }), "{newer}");
+    assert!(newer.to_string().contains("format 3") && newer.to_string().contains("up to 2"), "{newer}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::line::Sums;
-use super::{ARCHIVE_FORMAT, ArchivedRun, Header, Totals};
+use super::{ARCHIVE_FORMAT, ArchivedRun, ArchivedSchedule, Header, Totals};
 use crate::id::RunId;
 use crate::store::{GraphHash, Record};
 
@@ -127,6 +127,20 @@ impl<W: Write> ArchiveWriter<W> {
         self.line(&json!({ "end_of_run": run, "records": records, "seq": seq, "sha256": sha256 }))?;
         self.totals.runs += 1;
         self.totals.records += records;
+        Ok(())
+    }
+
+    /// Adds a schedule.
+    ///
+    /// # Errors
+    /// What the output fails with; also when a run was begun and not ended.
+    pub fn schedule(&mut self, schedule: &ArchivedSchedule) -> io::Result<()> {
+        if let Some(open) = &self.run {
+            return Err(misuse(format!("run {} is not ended yet", open.run)));
+        }
+        let ArchivedSchedule { schedule, due, record } = schedule;
+        self.value(&json!({ "schedule": schedule, "due": due, "len": record.len() }), record)?;
+        self.totals.schedules += 1;
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// What happens when a step cannot go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OnTrouble {
     /// The run pauses; `resume` tries again.
@@ -16,6 +17,7 @@ pub enum OnTrouble {
 
 /// How a run behaves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct RunOptions {
     /// How many attempts at once. Default 16.

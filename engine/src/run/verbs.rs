@@ -15,6 +15,7 @@ pub const FOREIGN: &str = "ForeignResource";
 
 /// What an operator wants.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "verb")]
 #[non_exhaustive]
 pub enum Verb {

@@ -13,6 +13,7 @@ use crate::run::state::RunState;
 
 /// What another definition means for a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// It does the same: at most titles, retries and limits differ.
@@ -25,6 +26,7 @@ pub enum Verdict {
 
 /// How a step differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
     /// It is new.
@@ -39,6 +41,8 @@ pub enum Change {
 
 /// A step that differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(rename = "StepDifference"))]
 pub struct Difference {
     /// The step.
     pub step: StepName,
@@ -50,6 +54,7 @@ pub struct Difference {
 
 /// A definition beside a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Comparison {
     /// What it means.
     pub verdict: Verdict,

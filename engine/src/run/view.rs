@@ -17,6 +17,7 @@ use crate::time::Timestamp;
 
 /// One run, for people and programs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct RunView {
     /// Its id.
@@ -79,6 +80,7 @@ pub struct RunView {
 
 /// One step of a [`RunView`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct StepView {
     /// Its name.
@@ -156,6 +158,7 @@ pub struct StepView {
 
 /// What a step waits for outside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "for")]
 #[non_exhaustive]
 pub enum Awaited {

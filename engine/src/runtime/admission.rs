@@ -80,6 +80,7 @@ pub(crate) struct Refused {
 
 /// What kind of thing a step waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ObstacleKind {
     /// A lock that others hold.
@@ -96,6 +97,7 @@ pub enum ObstacleKind {
 
 /// One thing that keeps a step from starting.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Obstacle {
     /// What kind of thing it is.
     pub kind: ObstacleKind,
@@ -207,6 +209,11 @@ impl Admission {
     /// Runs that hold a lock, or a permit of that name, each once.
     pub(crate) fn holders(&self, name: &LockName) -> Vec<RunId> {
         self.ledger().holders(name)
+    }
+
+    /// How many wants were refused and stand in line.
+    pub(crate) fn waiting(&self) -> usize {
+        self.ledger().waiting()
     }
 
     /// Changes whenever somebody who was refused may fit now.

@@ -360,6 +360,12 @@ impl Engine {
         self.inner.admission.holders(lock)
     }
 
+    /// How many steps, of all runs that are driven from here, could start and stand in line: for a lock, a permit, a rate
+    /// or a slot.
+    pub fn queued(&self) -> usize {
+        self.inner.admission.waiting()
+    }
+
     /// What keeps a step that may start from starting: locks, semaphores, rates, slots. Nothing when nothing does.
     ///
     /// # Errors
@@ -529,8 +535,16 @@ impl Engine {
 async fn drive(driver: Driver, place: Place, first: oneshot::Sender<()>) {
     let (inner, run) = (&place.inner, &place.run);
     let driven = async {
+        tracing::info!("the run is driven");
         let result = driver.drive(first).await;
         let status = result.as_ref().ok().map(|view| view.status);
+        match &result {
+            Ok(view) => {
+                let why = view.paused.as_ref().map(|why| why.message.as_str());
+                tracing::info!(status = %view.status, why, "the drive is over");
+            }
+            Err(error) => tracing::error!(%error, "the drive of the run failed"),
+        }
         inner.measure(&Measure::DriveEnded { run, status });
         result
     };

@@ -29,6 +29,18 @@ pub struct Recovered {
     pub looping: Vec<RunId>,
 }
 
+/// What became of a run that was to be recovered.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Recovery {
+    /// It goes on.
+    Driven(RunHandle),
+    /// It is paused: it was recovered over and over without getting on.
+    Looping,
+    /// There was nothing to do: it stands or has ended, or somebody drives it.
+    Nothing,
+}
+
 /// What an operator's verb led to.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -173,15 +185,15 @@ impl Engine {
             // Each goes on by itself, and their first commits share groups.
             let mut driven = stream::iter(page.runs)
                 .map(async |summary| {
-                    let driven = self.drive_on(&summary.run, Request::by("recovery"), false).await;
+                    let driven = self.recover_run(&summary.run).await;
                     (summary.run, driven)
                 })
                 .buffered(RECOVER_AT_ONCE);
             while let Some((run, driven)) = driven.next().await {
                 match driven {
-                    Ok(Some((handle, false))) => found.runs.push(handle),
-                    Ok(Some((_, true))) => found.looping.push(run),
-                    Ok(None) | Err(EngineError::Live(_) | EngineError::Held { .. }) => {}
+                    Ok(Recovery::Driven(handle)) => found.runs.push(handle),
+                    Ok(Recovery::Looping) => found.looping.push(run),
+                    Ok(Recovery::Nothing) => {}
                     Err(error) => found.parked.push((run, error)),
                 }
             }
@@ -189,6 +201,20 @@ impl Engine {
             if cursor.is_none() {
                 return Ok(found);
             }
+        }
+    }
+
+    /// Drives one run on that was running when its owner ended, as [`Engine::recover`] does with all of them: for whoever
+    /// injects other things for each.
+    ///
+    /// # Errors
+    /// As [`Engine::resume`]; that somebody drives it already is none.
+    pub async fn recover_run(&self, run: &RunId) -> Result<Recovery, EngineError> {
+        match self.drive_on(run, Request::by("recovery"), false).await {
+            Ok(Some((handle, false))) => Ok(Recovery::Driven(handle)),
+            Ok(Some((_, true))) => Ok(Recovery::Looping),
+            Ok(None) | Err(EngineError::Live(_) | EngineError::Held { .. }) => Ok(Recovery::Nothing),
+            Err(error) => Err(error),
         }
     }
 

@@ -21,6 +21,7 @@ const MAX_DIFFERENCES: usize = 20;
 
 /// How the world differs from what a step left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Finding {
     /// It is as the step left it.
@@ -75,6 +76,8 @@ impl Finding {
 
 /// A value that differs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(rename = "ValueDifference"))]
 pub struct Difference {
     /// JSON pointer into the step's output.
     pub at: String,
@@ -86,6 +89,7 @@ pub struct Difference {
 
 /// One step of a run, compared with the world.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Inspected {
     /// Its name.

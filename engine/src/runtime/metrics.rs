@@ -41,6 +41,8 @@ pub enum Measure<'a> {
         run: &'a RunId,
         /// The step.
         step: &'a StepName,
+        /// Its activity; for a sub-workflow `sub-workflow`.
+        activity: &'a str,
         /// What for.
         phase: Phase,
     },
@@ -50,6 +52,8 @@ pub enum Measure<'a> {
         run: &'a RunId,
         /// The step.
         step: &'a StepName,
+        /// Its activity; for a sub-workflow `sub-workflow`.
+        activity: &'a str,
         /// What it was for.
         phase: Phase,
         /// How it ended.

@@ -26,18 +26,19 @@ use crate::schedule::{
     Backfill, FiredBy, IllegalChange, Overlap, ScheduleSpec, ScheduleState, ScheduleView, SkipReason, Times,
     Zone, decide, decode, encode, run_id, view,
 };
-use crate::store::{SchedulePut, StoreError, StoredSchedule};
+use crate::store::{SchedulePut, StoreError, StoredSchedule, escaped_len};
 use crate::time::Timestamp;
 
 /// How often a change is tried that others get in the way of.
 const MAX_TRIES: usize = 64;
 /// The most instants that are told at once.
 pub const MAX_INSTANTS: usize = 10_000;
-/// The longest text of who asks or why, in bytes: both are part of the schedule.
-const MAX_REQUEST_BYTES: usize = 1_024;
+/// The longest text of who asks and why, in bytes as JSON: both are part of the schedule.
+const MAX_REQUEST_BYTES: usize = 512;
 
 /// A page of schedules.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SchedulePage {
     /// The schedules, by name.
     pub schedules: Vec<ScheduleView>,
@@ -48,6 +49,7 @@ pub struct SchedulePage {
 
 /// A firing that somebody wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Triggered {
     /// The run that it starts, once it may.
     pub run: RunId,
@@ -57,6 +59,7 @@ pub struct Triggered {
 
 /// An instant of a backfill, and why it does not fire, if it does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Foreseen {
     /// The instant.
     pub nominal: Timestamp,
@@ -67,6 +70,7 @@ pub struct Foreseen {
 
 /// What a backfill does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Backfilled {
     /// Its instants, up to [`MAX_INSTANTS`].
     pub instants: Vec<Foreseen>,
@@ -382,7 +386,7 @@ fn instants(times: &Times, after: Timestamp, count: usize) -> Vec<Timestamp> {
 }
 
 fn check_request(request: &Request) -> Result<(), ScheduleError> {
-    let size = request.by.len() + request.reason.len();
+    let size = escaped_len(&request.by) + escaped_len(&request.reason);
     if size > MAX_REQUEST_BYTES {
         return Err(ScheduleError::RequestTooLong { size });
     }

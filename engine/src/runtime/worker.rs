@@ -176,8 +176,39 @@ impl Recorder for DriverRecorder {
 /// Runs the attempt to its end and reports it.
 pub(crate) async fn run(attempt: Attempt, reports: mpsc::UnboundedSender<Report>) {
     let (step, number) = (attempt.step, attempt.attempt);
+    let began = tokio::time::Instant::now();
+    attempt.span.in_scope(|| tracing::info!("the attempt begins"));
     let outcome = storable(limited(&attempt).instrument(attempt.span.clone()).await);
+    attempt.span.in_scope(|| tell(&outcome, began.elapsed()));
     drop(reports.send(Report::Ended { step, attempt: number, outcome }));
+}
+
+/// How an attempt ended, for the log. Outputs are the history's: they may be long.
+fn tell(outcome: &Outcome, took: Duration) {
+    let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    match outcome {
+        Outcome::Done { found: None, .. } => tracing::info!(took_ms, "the attempt is done"),
+        Outcome::Done { found: Some(owner), .. } => tracing::info!(took_ms, ?owner, "it was there already"),
+        Outcome::Undone(undo) => tracing::info!(took_ms, ?undo, "the attempt has taken back"),
+        Outcome::Answer(Probe::Absent) => tracing::info!(took_ms, "a look found nothing"),
+        Outcome::Answer(Probe::Present { owner, .. }) => {
+            tracing::info!(took_ms, ?owner, "a look found it");
+        }
+        Outcome::Answer(Probe::InProgress { detail }) => {
+            tracing::info!(took_ms, detail, "it is being made or removed");
+        }
+        Outcome::Answer(Probe::Failed { owner, detail }) => {
+            tracing::warn!(took_ms, ?owner, detail, "a look found it broken");
+        }
+        Outcome::Failed(error) => tracing::warn!(
+            took_ms,
+            class = ?error.class,
+            code = error.code,
+            request_id = error.request_id,
+            "the attempt failed: {}",
+            error.message
+        ),
+    }
 }
 
 /// The texts of an outcome, cut where they are too long to be stored: they are for people, and must not hold up the run.

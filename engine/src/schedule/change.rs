@@ -16,7 +16,7 @@ use crate::run::RunStatus;
 use crate::time::Timestamp;
 
 /// The longest text of why something failed that is kept, in bytes.
-const MAX_WHY: usize = 500;
+const MAX_WHY: usize = 300;
 
 /// A change that makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,6 +47,7 @@ pub enum IllegalChange {
 
 /// The instants of a stretch of time that are wanted after all.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Backfill {
     /// The first moment; an instant at it belongs to it.
@@ -308,8 +309,10 @@ impl Backfill {
 
 /// The beginning of a text.
 fn cut(text: &str) -> String {
+    // What is written with six bytes in JSON is of no use to people.
+    let text = text.replace(char::is_control, " ");
     if text.len() <= MAX_WHY {
-        return text.to_owned();
+        return text;
     }
     let end = (0..=MAX_WHY).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
     format!("{}…", &text[..end])

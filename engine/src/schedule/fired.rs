@@ -11,9 +11,9 @@ use super::times::{Instants, Times};
 use crate::time::Timestamp;
 
 /// The most ranges, of all timings together.
-pub(super) const MAX_RANGES: usize = 256;
+pub(super) const MAX_RANGES: usize = 200;
 /// The most earlier timings.
-pub(super) const MAX_ERAS: usize = 4;
+pub(super) const MAX_ERAS: usize = 3;
 
 /// From the first to the last of instants that all fired.
 type Range = (Timestamp, Timestamp);

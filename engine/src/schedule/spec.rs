@@ -16,11 +16,11 @@ pub const DEFAULT_CATCH_UP: Duration = Duration::from_hours(24);
 /// The least that may be asked for: the clock is looked at every ten seconds, so a shorter window would miss at random.
 pub const MIN_CATCH_UP: Duration = Duration::from_secs(10);
 /// The most expressions and intervals a schedule may have.
-pub const MAX_TIMINGS: usize = 32;
+pub const MAX_TIMINGS: usize = 16;
 /// The longest expression, in bytes.
-pub const MAX_CRON_BYTES: usize = 200;
+pub const MAX_CRON_BYTES: usize = 100;
 /// The most a spec may have as JSON, in bytes: it is part of a record that is written at every firing.
-pub const MAX_SPEC_BYTES: usize = 32 * 1024;
+pub const MAX_SPEC_BYTES: usize = 24 * 1024;
 
 /// A point in time from which an expression must match at all: 2000.
 const SOME_TIME: Timestamp = Timestamp::from_millis(946_684_800_000);
@@ -35,6 +35,7 @@ const SOME_TIME: Timestamp = Timestamp::from_millis(946_684_800_000);
 /// assert!(ScheduleSpec::cron("0 25 * * *", ScheduleAction::new("report")).check().is_err());
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ScheduleSpec {
     /// When: all instants of all of them.
@@ -70,6 +71,7 @@ pub struct ScheduleSpec {
 
 /// Instants, one way or the other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(untagged, deny_unknown_fields)]
 pub enum Timing {
     /// Those at which the zone's clock shows what a cron expression says; see [`Cron`](super::Cron).
@@ -90,6 +92,7 @@ pub enum Timing {
 /// What happens when it is time to start a run and one that the schedule started is not over. A run that is paused is not
 /// over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Overlap {
     /// Nothing: the instant is skipped.
@@ -146,6 +149,7 @@ impl std::fmt::Display for Overlap {
 
 /// What a firing starts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ScheduleAction {
     /// The workflow.

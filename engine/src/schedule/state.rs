@@ -14,13 +14,13 @@ use crate::run::RunStatus;
 use crate::time::Timestamp;
 
 /// The most firings that wait for a run to be over. While there are so many, no more instants are taken in.
-pub const MAX_QUEUE: usize = 500;
+pub const MAX_QUEUE: usize = 300;
 /// The most runs of a schedule that go on at once; more wait.
 pub const MAX_RUNNING: usize = 100;
 /// The most firings and skips that are shown as the latest.
 pub const MAX_RECENT: usize = 20;
 /// The most backfills that wait.
-pub const MAX_BACKFILLS: usize = 10;
+pub const MAX_BACKFILLS: usize = 4;
 /// The longest result that is kept in the schedule, in bytes; a longer one is read from its run as long as that is there.
 pub const MAX_INLINE_RESULT: usize = 4 * 1024;
 
@@ -79,6 +79,7 @@ pub struct ScheduleState {
 
 /// Why a schedule is paused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Paused {
     /// Who, or what.
     pub by: String,
@@ -93,6 +94,7 @@ pub struct Paused {
 
 /// What kind of pause it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PauseCause {
     /// Somebody asked.
@@ -105,6 +107,7 @@ pub enum PauseCause {
 
 /// What makes a firing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum FiredBy {
     /// The clock.
@@ -133,7 +136,8 @@ impl FiredBy {
 
 /// A firing that waits. Stored as a short list: there may be hundreds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "(Timestamp, FiredBy, Option<Overlap>)", into = "(Timestamp, FiredBy, Option<Overlap>)")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(try_from = "(Timestamp, u8)", into = "(Timestamp, u8)")]
 pub struct Wanted {
     /// The instant.
     pub nominal: Timestamp,
@@ -143,20 +147,50 @@ pub struct Wanted {
     pub overlap: Option<Overlap>,
 }
 
-impl From<(Timestamp, FiredBy, Option<Overlap>)> for Wanted {
-    fn from((nominal, by, overlap): (Timestamp, FiredBy, Option<Overlap>)) -> Self {
-        Self { nominal, by, overlap }
+/// What made a firing, and a policy or none, as one number: 16 for each step of the first, and the policy counted from 1.
+fn code(by: FiredBy, overlap: Option<Overlap>) -> u8 {
+    let by = match by {
+        FiredBy::Clock => 0,
+        FiredBy::Backfill => 16,
+        FiredBy::Trigger => 32,
+    };
+    let overlap = overlap.map_or(0, |overlap| match overlap {
+        Overlap::Skip => 1,
+        Overlap::BufferOne => 2,
+        Overlap::BufferAll => 3,
+        Overlap::CancelOther => 4,
+        Overlap::TerminateOther => 5,
+        Overlap::AllowAll => 6,
+    });
+    by + overlap
+}
+
+fn of_code(found: u8) -> Result<(FiredBy, Option<Overlap>), String> {
+    let overlaps = Overlap::ALL.iter().copied().map(Some).chain([None]);
+    let all = [FiredBy::Clock, FiredBy::Backfill, FiredBy::Trigger];
+    let mut pairs = overlaps.flat_map(|overlap| all.map(|by| (by, overlap)));
+    let fits = pairs.find(|(by, overlap)| code(*by, *overlap) == found);
+    fits.ok_or_else(|| format!("{found} is no code of a firing"))
+}
+
+impl TryFrom<(Timestamp, u8)> for Wanted {
+    type Error = String;
+
+    fn try_from((nominal, code): (Timestamp, u8)) -> Result<Self, String> {
+        let (by, overlap) = of_code(code)?;
+        Ok(Self { nominal, by, overlap })
     }
 }
 
-impl From<Wanted> for (Timestamp, FiredBy, Option<Overlap>) {
+impl From<Wanted> for (Timestamp, u8) {
     fn from(wanted: Wanted) -> Self {
-        (wanted.nominal, wanted.by, wanted.overlap)
+        (wanted.nominal, code(wanted.by, wanted.overlap))
     }
 }
 
 /// A backfill that is not taken in yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct BackfillState {
     /// The last instant that was taken in, or just before the first.
     pub after: Timestamp,
@@ -168,8 +202,9 @@ pub struct BackfillState {
     pub request: Request,
 }
 
-/// A run of the schedule that is not over.
+/// A run of the schedule that is not over. Stored as a short list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "(Timestamp, Timestamp, u8)", into = "(Timestamp, Timestamp, u8)")]
 pub struct Running {
     /// Its instant.
     pub nominal: Timestamp,
@@ -178,8 +213,22 @@ pub struct Running {
     /// When it was started.
     pub started: Timestamp,
     /// Set when it is to end for another one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop: Option<Overlap>,
+}
+
+impl TryFrom<(Timestamp, Timestamp, u8)> for Running {
+    type Error = String;
+
+    fn try_from((nominal, started, code): (Timestamp, Timestamp, u8)) -> Result<Self, String> {
+        let (by, stop) = of_code(code)?;
+        Ok(Self { nominal, by, started, stop })
+    }
+}
+
+impl From<Running> for (Timestamp, Timestamp, u8) {
+    fn from(running: Running) -> Self {
+        (running.nominal, running.started, code(running.by, running.stop))
+    }
 }
 
 impl Running {
@@ -191,6 +240,7 @@ impl Running {
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Recent {
     /// The instant; the first of several.
     pub nominal: Timestamp,
@@ -205,6 +255,7 @@ pub struct Recent {
 
 /// What happened to an instant.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "what")]
 pub enum Happened {
     /// A run was started.
@@ -236,6 +287,7 @@ pub enum Happened {
 
 /// Why an instant was skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum SkipReason {
     /// A run was not over.
@@ -271,6 +323,7 @@ impl SkipReason {
 
 /// What a run that succeeded returned.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LastResult {
     /// The run.
     pub run: RunId,
@@ -283,6 +336,7 @@ pub struct LastResult {
 
 /// Why a run failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LastFailure {
     /// The run; none when it could not be started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -295,6 +349,7 @@ pub struct LastFailure {
 
 /// Why a firing that is due could not be started so far.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Trouble {
     /// The instant.
     pub nominal: Timestamp,
@@ -306,6 +361,7 @@ pub struct Trouble {
 
 /// How often what happened since the schedule was created.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Counts {
     /// Runs that were started.
@@ -359,6 +415,7 @@ impl Firing {
 
 /// What a run knows of the schedule that started it. Part of its history, so the same whenever it is asked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Scheduled {
     /// The schedule.
     pub schedule: ScheduleId,

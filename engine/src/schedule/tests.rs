@@ -514,6 +514,62 @@ fn what_fired_is_known_across_changes_of_the_timing() {
 }
 
 #[test]
+fn the_largest_schedule_fits_its_record() {
+    let mut spec = cron("* * * * * *").overlap(Overlap::AllowAll);
+    spec.action.input = json!("");
+    let rest = MAX_SPEC_BYTES - serde_json::to_vec(&spec).unwrap().len();
+    spec.action.input = json!("x".repeat(rest));
+    let mut world = World::new(spec);
+    let id = ScheduleId::new("n".repeat(crate::id::MAX_SCHEDULE_ID_LEN)).unwrap();
+    world.state.id = id.clone();
+    // Alternating, so that no two ranges join: fires at every other second.
+    let times = world.times();
+    for n in 0..600_u64 {
+        world.state.fired.add(at(T0 + n * 2_000), &times);
+    }
+    let long = "w".repeat(2_000);
+    for n in 0..MAX_RUNNING as u64 {
+        world.state.running.push(Running {
+            nominal: at(T0 + n),
+            by: FiredBy::Backfill,
+            started: at(T0 + n),
+            stop: Some(Overlap::TerminateOther),
+        });
+    }
+    while world.state.queue.len() < MAX_QUEUE {
+        let nominal = at(T0 + world.state.queue.len() as u64);
+        let overlap = Some(Overlap::TerminateOther);
+        world.state.queue.push_back(Wanted { nominal, by: FiredBy::Backfill, overlap });
+    }
+    let request = Request { by: "b".repeat(256), reason: "r".repeat(256) };
+    for _ in 0..MAX_BACKFILLS {
+        let backfill = Backfill { overlap: Overlap::TerminateOther, ..Backfill::new(at(0), at(T0)) };
+        world.state.backfill(&backfill, at(T0), request.clone()).unwrap();
+    }
+    world.state.pause(at(T0), request.clone()).unwrap();
+    world.state.request = request;
+    for n in 0..(2 * MAX_RECENT as u64) {
+        world.state.refuse(at(T0 + n), FiredBy::Backfill, &long, at(T0));
+    }
+    world.state.note_trouble(at(T0), &long, at(T0));
+    let output = json!("o".repeat(MAX_INLINE_RESULT - 2));
+    let running = world.state.running[0].clone();
+    let ended = Ended { status: Some(RunStatus::Succeeded), output: Some(output), message: String::new() };
+    world.state.ended(running.nominal, running.by, ended, at(T0));
+    assert!(world.state.last_result.as_ref().unwrap().output.is_some());
+    for minute in 0..5 {
+        let cron = format!("{minute}{} * * * *", ",1".repeat(crate::schedule::MAX_CRON_BYTES / 2 - 5));
+        let timing = vec![Timing::Cron { cron }; MAX_TIMINGS];
+        let other = ScheduleSpec { timing, ..world.state.spec.clone() };
+        world.state.fired.turn(&other);
+        world.state.fired.add(at(T0 + minute), &times);
+    }
+    let size = encode(&world.state).len();
+    println!("{size} of {MAX_SCHEDULE_BYTES} bytes");
+    assert!(size <= MAX_SCHEDULE_BYTES, "{size}");
+}
+
+#[test]
 fn a_run_id_says_schedule_and_instant() {
     let nominal = at(T0 + 2 * HOUR);
     assert_eq!(run_id(&id(), nominal, FiredBy::Clock).as_str(), "nightly-20260301t020000z");

@@ -13,6 +13,7 @@ use crate::time::Timestamp;
 
 /// Where a schedule stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ScheduleStatus {
     /// It fires.
@@ -42,6 +43,7 @@ impl std::fmt::Display for ScheduleStatus {
 
 /// One schedule, for people and programs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct ScheduleView {
     /// Its id.
@@ -94,6 +96,7 @@ pub struct ScheduleView {
 
 /// A run of a schedule that is not over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RunningView {
     /// The run.
     pub run: RunId,
@@ -107,6 +110,7 @@ pub struct RunningView {
 
 /// A firing that waits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct WaitingView {
     /// Its instant.
     pub nominal: Timestamp,

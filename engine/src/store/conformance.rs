@@ -35,7 +35,8 @@
 //! # }
 //! ```
 //!
-//! A store that can be copied and pruned is held to that by [`archives`], which needs the same harness.
+//! A store that can be copied and pruned is held to that by [`archives`], one that keeps schedules by [`schedules()`]; both
+//! need the same harness.
 //!
 //! [`StoreCaps::multi_worker`]: super::StoreCaps::multi_worker
 
@@ -43,6 +44,7 @@ mod commits;
 mod lasting;
 mod leases;
 mod lists;
+mod schedules;
 mod whole;
 
 use std::collections::BTreeMap;
@@ -149,6 +151,25 @@ pub async fn archives<H: Harness>(harness: &mut H) -> Conformance {
         whole::an_imported_run_is_as_it_was,
         whole::an_import_is_whole_or_nothing,
         whole::of_rival_imports_one_wins,
+    );
+    Conformance { cases }
+}
+
+/// Runs every case of what a store promises that keeps schedules.
+///
+/// # Panics
+/// When the store breaks a promise, with the case and the promise.
+pub async fn schedules<H: Harness>(harness: &mut H) -> Conformance {
+    let mut cases = 0;
+    cases!(harness, cases:
+        schedules::a_schedule_comes_back_as_it_was,
+        schedules::of_rivals_one_wins,
+        schedules::a_version_never_comes_back,
+        schedules::due_schedules_are_ordered_and_replaced,
+        schedules::a_run_and_its_schedule_are_written_together,
+        schedules::an_earlier_epoch_changes_no_schedule,
+        schedules::schedules_are_there_after_reopening,
+        schedules::a_snapshot_has_the_schedules,
     );
     Conformance { cases }
 }

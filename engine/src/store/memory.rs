@@ -349,6 +349,7 @@ fn verify(data: &Data) -> VerifyReport {
             what: "the due index has an item of no run".to_owned(),
         });
     }
+    report.schedules = data.schedules.len();
     report.damage.extend(data.schedules.verify());
     report
 }
@@ -565,6 +566,8 @@ mod tests {
             assert_eq!(report.cases, cases, "shared: {shared}");
             let report = conformance::archives(&mut Memory(100, shared)).now_or_never();
             assert_eq!(report.expect("nor then").cases, 12, "shared: {shared}");
+            let report = conformance::schedules(&mut Memory(200, shared)).now_or_never();
+            assert_eq!(report.expect("nor then").cases, 8, "shared: {shared}");
         }
     }
 

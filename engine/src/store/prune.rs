@@ -26,6 +26,7 @@ const MAX_DEPTH: usize = 1_000;
 /// An id is free again when its run is gone, and a new run of that id has the tokens of the old one. Services forget
 /// tokens after a day or so: runs that are removed earlier should not be started again under the same id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Policy {
     /// Only where nothing has happened for so long.
     pub older_than: Duration,
@@ -75,6 +76,7 @@ impl Policy {
 
 /// Why a run stays that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "because")]
 pub enum Stays {
     /// It has not ended.

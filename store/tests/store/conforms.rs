@@ -47,6 +47,8 @@ fn conforms_when_closed() {
     assert!(report.cases >= 23, "{report:?}");
     let report = wait(conformance::archives(&mut harness));
     assert!(report.cases >= 11, "{report:?}");
+    let report = wait(conformance::schedules(&mut harness));
+    assert!(report.cases >= 8, "{report:?}");
 }
 
 #[test]
@@ -56,6 +58,8 @@ fn conforms_when_dropped() {
     assert!(report.cases >= 23, "{report:?}");
     let report = wait(conformance::archives(&mut harness));
     assert!(report.cases >= 11, "{report:?}");
+    let report = wait(conformance::schedules(&mut harness));
+    assert!(report.cases >= 8, "{report:?}");
 }
 
 #[test]

@@ -70,7 +70,7 @@ fn read(bytes: &[u8]) -> BTreeMap<String, Vec<Record>> {
         match part {
             Part::Record(record) => open.push(record),
             Part::EndOfRun(run) => drop(runs.insert(run.to_string(), std::mem::take(&mut open))),
-            Part::Graph(..) | Part::Run(_) => {}
+            Part::Graph(..) | Part::Run(_) | Part::Schedule(_) => {}
         }
     }
     runs

@@ -10,9 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use dssflow_engine::event::Request;
-use dssflow_engine::id::{ActivityName, RunId, StepName, WorkflowName};
+use dssflow_engine::id::{ActivityName, RunId, ScheduleId, StepName, WorkflowName};
 use dssflow_engine::run::{RunStatus, StepStatus};
-use dssflow_engine::store::{GraphHash, Store};
+use dssflow_engine::schedule::{
+    ScheduleAction, ScheduleSpec, ScheduleState, Times, Zone, decide, decode, encode,
+};
+use dssflow_engine::store::{GraphHash, SchedulePut, Store, StoredSchedule};
 use dssflow_engine::testing::HistoryBuilder;
 use dssflow_engine::time::Timestamp;
 use dssflow_engine::{ActivityError, ActivityRegistry, Binding, Engine, Graph, StartRun, Step};
@@ -23,7 +26,7 @@ use sha2::Digest as _;
 use crate::support::{contents, fill, open, wait};
 
 /// The format that is written now, and the version that reads it.
-const PRESENT: u32 = 2;
+const PRESENT: u32 = 3;
 const NEEDS: &str = "0.2.0";
 /// What [`fill`] names its graphs, and how many there are.
 const FILLED: u64 = 12;
@@ -70,6 +73,21 @@ fn histories() -> Vec<HistoryBuilder> {
     ]
 }
 
+/// One that is paused, one that has fired, one that is large.
+fn schedules() -> Vec<ScheduleState> {
+    let now = Timestamp::from_millis(5_000);
+    let new = |id: &str, input: Value| {
+        let spec = ScheduleSpec::cron("*/5 * * * *", ScheduleAction::new("shop").input(input));
+        ScheduleState::new(ScheduleId::new(id).unwrap(), spec.zone("Europe/Berlin"), now, Request::by("ada"))
+    };
+    let mut paused = new("paused", json!(null));
+    paused.pause(now, Request { by: "ada".to_owned(), reason: "audit".to_owned() }).unwrap();
+    let fired = new("fired", json!({ "a": 1 }));
+    let times = Times::of(&fired, &Zone::find).unwrap();
+    let fire = decide(&fired, &times, Timestamp::from_millis(300_000)).fire.unwrap();
+    vec![paused, fire.state, new("large", json!("x".repeat(20_000)))]
+}
+
 /// Everything a store says, with digests in place of long bytes.
 async fn read(store: &dyn Store) -> Value {
     let digest = |bytes: &[u8]| hex::encode(sha2::Sha256::digest(bytes));
@@ -89,7 +107,14 @@ async fn read(store: &dyn Store) -> Value {
         let bytes = store.graph(&hash).await.unwrap();
         graphs.insert(hash.0, json!(digest(&bytes)));
     }
-    json!({ "store": store.id(), "runs": runs, "due": due, "graphs": graphs })
+    let mut all = json!({ "store": store.id(), "runs": runs, "due": due, "graphs": graphs });
+    let schedules = store.schedules(None, 100).await.unwrap();
+    if !schedules.is_empty() {
+        let told = |s: StoredSchedule| json!([s.id, s.version, s.due, digest(&s.record)]);
+        all["schedules"] = schedules.into_iter().map(told).collect();
+        all["due_schedules"] = json!(store.due_schedules(Timestamp::MAX, 100).await.unwrap());
+    }
+    all
 }
 
 /// Unpacks a golden store.
@@ -107,6 +132,11 @@ fn write_golden() {
         fill(&store, FILLED).await;
         for history in histories() {
             history.into_store(&store).await.unwrap();
+        }
+        for state in schedules() {
+            let due = state.paused.is_none().then_some(Timestamp::from_millis(9_000));
+            let put = SchedulePut { id: state.id.clone(), expect: None, record: encode(&state), due };
+            store.put_schedule(put, store.epoch()).await.unwrap();
         }
         let expected = read(&store).await;
         store.close().await.unwrap();
@@ -128,6 +158,21 @@ fn a_store_of_every_format_reads_as_it_did() {
     }
     for format in 1..=PRESENT {
         reads_as_it_did(format);
+    }
+}
+
+/// The schedules of every format that had any are read by the core of today.
+#[test]
+fn schedules_of_every_format_are_read() {
+    for format in 3..=PRESENT {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&unpack(format, dir.path()));
+        let stored = wait(store.schedules(None, 10)).unwrap();
+        let read: Vec<_> = stored.iter().map(|s| decode(&s.id, &s.record).unwrap()).collect();
+        assert_eq!(read.len(), 3);
+        let fired = &read[0];
+        assert_eq!((fired.id.as_str(), fired.running.len(), fired.counts.fired), ("fired", 1, 1));
+        assert!(read.iter().any(|schedule| schedule.paused.is_some()));
     }
 }
 

@@ -146,7 +146,7 @@ fn a_newer_format_names_the_version_that_reads_it() {
         .rsplit_once("crc32")
         .unwrap()
         .0
-        .replace("format 2", "format 7")
+        .replace("format 3", "format 7")
         .replace("needs 0.2.0", "needs 2.5.0");
     fs::write(path.join("FORMAT"), format!("{body}crc32 {:08x}\n", crc32fast::hash(body.as_bytes())))
         .unwrap();

@@ -4,14 +4,15 @@ use std::io::{self, BufWriter, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use axum::body::Body;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use dssflow_engine::archive;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Answer, Shared, run_id};
+use super::{Answer, Params, Shared, run_id};
 use crate::commands::copies::copy_options;
 
 /// Bytes sent at once.
@@ -20,9 +21,10 @@ const CHUNK: usize = 64 * 1024;
 const WAITING: usize = 16;
 
 /// Parameters of `GET /v1/store/archive`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Which {
+    /// Only this run.
     run: Option<String>,
 }
 
@@ -44,7 +46,7 @@ impl Write for Pipe {
 }
 
 /// An archive of the store, or of one run, as of now. When it fails on the way the stream breaks off.
-pub(super) async fn stream(State(owner): Shared, Query(which): Query<Which>) -> Answer<Response> {
+pub(super) async fn stream(State(owner): Shared, Params(which): Params<Which>) -> Answer<Response> {
     let runs = match which.run {
         Some(run) => {
             let run = run_id(run)?;

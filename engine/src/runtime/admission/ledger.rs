@@ -162,6 +162,11 @@ impl Ledger {
         need
     }
 
+    /// How many stand in line.
+    pub(super) fn waiting(&self) -> usize {
+        self.line.len()
+    }
+
     /// Where a want stands, or would stand were it queued now.
     pub(super) fn place(&self, want: &Want) -> Place {
         let known = self.places.get(&(want.run.clone(), want.step));

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Driver, MIN_PATIENCE};
 use crate::activity::{ActivityContext, ActivityError, ContextInner, Effect, ErasedActivity, StopReason};
 use crate::event::{CancelMode, EventKind, LostCause, Phase};
-use crate::graph::StepIx;
+use crate::graph::{Step, StepIx};
 use crate::run::decide::attempt_limit;
 use crate::run::state::{CancelModeOrd, Halt, UndoRole};
 use crate::runtime::admission::Grant;
@@ -44,6 +44,11 @@ pub(super) struct Intended {
     pub(super) phase: Phase,
     pub(super) activity: Arc<dyn ErasedActivity>,
     pub(super) grant: Grant,
+}
+
+/// What a step calls, as measurements name it.
+fn activity_of(step: &Step) -> &str {
+    step.kind.activity().map_or(step.kind.word(), |activity| activity.as_str())
 }
 
 impl Driver {
@@ -115,7 +120,12 @@ impl Driver {
                 let _grant = grant;
                 worker::run(attempt, reports).await;
             });
-            self.inner.measure(&Measure::AttemptStarted { run: &self.state.id, step: &step.name, phase });
+            self.inner.measure(&Measure::AttemptStarted {
+                run: &self.state.id,
+                step: &step.name,
+                activity: activity_of(step),
+                phase,
+            });
             let running = Running {
                 attempt: s.attempt,
                 phase,
@@ -196,9 +206,11 @@ impl Driver {
 
     /// Tells the hook how an attempt ended.
     pub(super) fn measure_end(&self, ix: StepIx, running: &Running, end: AttemptEnd) {
+        let step = self.state.graph.step(ix);
         self.inner.measure(&Measure::AttemptEnded {
             run: &self.state.id,
-            step: &self.state.graph.step(ix).name,
+            step: &step.name,
+            activity: activity_of(step),
             phase: running.phase,
             end,
             took: running.began.elapsed(),

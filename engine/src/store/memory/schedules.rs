@@ -57,6 +57,10 @@ impl Schedules {
         self.due.iter().take_while(|(at, _)| *at <= until).take(limit).cloned().collect()
     }
 
+    pub(super) fn len(&self) -> u64 {
+        self.all.len() as u64
+    }
+
     pub(super) fn verify(&self) -> Vec<Damage> {
         let dues = self.all.values().filter_map(|stored| Some((stored.due?, stored.id.clone())));
         if dues.collect::<BTreeSet<_>>() == self.due {

@@ -1,0 +1,187 @@
+//! Measurements in the form that Prometheus reads. What the engine does is counted as it happens; how many runs stand where
+//! is looked up when somebody asks.
+
+use std::sync::atomic::AtomicU64;
+
+use dssflow_engine::runtime::{AttemptEnd, Measure, Metrics};
+use dssflow_engine::store::Store as _;
+use dssflow_store::SledStore;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::control::Health;
+use crate::error::{Code, CommandError, CommandResult};
+use crate::progress::now;
+
+/// Text as it is served.
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Attempt {
+    activity: String,
+    phase: &'static str,
+    end: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Status {
+    status: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Build {
+    version: &'static str,
+}
+
+/// What is counted while the engine works. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Counts {
+    commit: Histogram,
+    events: Counter,
+    attempts: Family<Attempt, Histogram>,
+    acting: Gauge,
+    drives: Family<Status, Counter>,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self {
+            // From half a millisecond to about 16 s.
+            commit: Histogram::new(exponential_buckets(0.0005, 2.0, 16)),
+            events: Counter::default(),
+            // From 10 ms to about 45 min: an EKS cluster takes its time.
+            attempts: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.01, 3.0, 12))),
+            acting: Gauge::default(),
+            drives: Family::default(),
+        }
+    }
+}
+
+impl Metrics for Counts {
+    fn measure(&self, measure: &Measure<'_>) {
+        match measure {
+            Measure::Committed { events, took, .. } => {
+                self.commit.observe(took.as_secs_f64());
+                self.events.inc_by(events.len() as u64);
+            }
+            Measure::AttemptStarted { .. } => {
+                self.acting.inc();
+            }
+            Measure::AttemptEnded { activity, phase, end, took, .. } => {
+                self.acting.dec();
+                let labels = Attempt {
+                    activity: (*activity).to_owned(),
+                    phase: match phase {
+                        dssflow_engine::event::Phase::Execute => "execute",
+                        dssflow_engine::event::Phase::Probe => "probe",
+                        dssflow_engine::event::Phase::Compensate => "compensate",
+                    },
+                    end: match end {
+                        AttemptEnd::Done => "done",
+                        AttemptEnd::Answered => "answered",
+                        AttemptEnd::Failed(_) => "failed",
+                        _ => "lost",
+                    },
+                };
+                self.attempts.get_or_create(&labels).observe(took.as_secs_f64());
+            }
+            Measure::DriveEnded { status, .. } => {
+                let status = status.map_or("broken", |status| status.as_str());
+                self.drives.get_or_create(&Status { status }).inc();
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Everything that is measured, as text.
+///
+/// # Errors
+/// When the store fails.
+pub(crate) async fn text(counts: &Counts, store: &SledStore, health: &Health) -> CommandResult<String> {
+    let mut registry = Registry::with_prefix("dssflow");
+    let with = |registry: &mut Registry, name: &str, help: &str, value: f64| {
+        let gauge = Gauge::<f64, AtomicU64>::default();
+        gauge.set(value);
+        registry.register(name, help, gauge);
+    };
+    let build = Family::<Build, Gauge>::default();
+    build.get_or_create(&Build { version: env!("CARGO_PKG_VERSION") }).set(1);
+    registry.register("build", "The version that serves", build);
+
+    let info = store.info().await?;
+    let runs = Family::<Status, Gauge>::default();
+    for (status, n) in &info.runs {
+        runs.get_or_create(&Status { status: status.as_str() }).set(i64::try_from(*n).unwrap_or(i64::MAX));
+    }
+    registry.register("runs", "Runs in the store, by status", runs);
+    with(&mut registry, "runs_driven", "Runs that are driven now", number(health.driven as u64));
+    with(
+        &mut registry,
+        "runs_parked",
+        "Runs that were under way and cannot be driven",
+        number(health.parked.len() as u64),
+    );
+    with(&mut registry, "runs_overdue", "Runs that wanted to be looked at by now", number(info.lag.runs));
+    with(
+        &mut registry,
+        "queue_depth",
+        "Steps that could start and stand in line",
+        number(health.queued as u64),
+    );
+    with(&mut registry, "store_bytes", "What the store takes on the disk", number(info.bytes_on_disk));
+    with(&mut registry, "store_events", "Events in the store", number(info.events));
+
+    let now = now();
+    let due = store.due_schedules(now, 1).await?;
+    let late = due.first().map_or(0.0, |(at, _)| now.since(*at).as_secs_f64());
+    with(
+        &mut registry,
+        "schedule_lag_seconds",
+        "How long the firing of a schedule is overdue, of the latest one",
+        late,
+    );
+    if let Some(bytes) = resident() {
+        with(&mut registry, "resident_memory_bytes", "Memory of the process that is in use", number(bytes));
+    }
+
+    registry.register_with_unit(
+        "commit",
+        "How long the store took to make a change durable",
+        Unit::Seconds,
+        counts.commit.clone(),
+    );
+    registry.register("events", "Events that were written", counts.events.clone());
+    registry.register_with_unit(
+        "attempt",
+        "How long attempts of steps took",
+        Unit::Seconds,
+        counts.attempts.clone(),
+    );
+    registry.register("attempts_acting", "Attempts that act now", counts.acting.clone());
+    registry.register("drives_ended", "Drives that are over, by where the run stands", counts.drives.clone());
+
+    let mut text = String::new();
+    encode(&mut text, &registry)
+        .map_err(|e| CommandError::new(Code::Internal, "the measurements cannot be written").why(e))?;
+    Ok(text)
+}
+
+/// Counts are far below what a float holds exactly.
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+fn number(n: u64) -> f64 {
+    n as f64
+}
+
+/// Resident memory of this process, in bytes.
+fn resident() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib * 1024)
+}

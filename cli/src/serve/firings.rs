@@ -1,0 +1,72 @@
+//! Runs that schedules start: each in the world of its site, looked after like any other.
+
+use std::sync::Arc;
+
+use dssflow_engine::Engine;
+use dssflow_engine::runtime::{Launch, LaunchError, Launcher, ScheduleDriver};
+use dssflow_engine::schedule::{Firing, ScheduleAction};
+use dssflow_engine::time::BoxFuture;
+
+use super::{Opened, Service};
+use crate::commands::run::sandbox_behind;
+use crate::error::{Code, CommandError, CommandResult};
+use crate::spec::About;
+use crate::world;
+use crate::{drive, launch, takeovers};
+
+/// Starts the runs of schedules as the daemon does.
+struct Firings(Arc<Service>);
+
+impl Service {
+    /// Fires what is due from now on, until the driver is stopped.
+    pub(crate) fn fire(self: &Arc<Self>) -> ScheduleDriver {
+        self.engine.schedules().with_launcher(Arc::new(Firings(Arc::clone(self)))).drive()
+    }
+
+    async fn launch(self: &Arc<Self>, firing: &Firing) -> CommandResult<Launch> {
+        self.must_go_on()?;
+        let (mut start, spec) = launch::start_of_action(&firing.action, None)?;
+        let about = About::from(&spec);
+        let sandbox = sandbox_behind(&self.settings, about).await?;
+        let label = sandbox.as_ref().map(|sandbox| sandbox.id.clone());
+        if let Some(down) = takeovers::tidy(&self.store, about.name(), label.as_deref()).await? {
+            return Err(takeovers::in_the_way(about.name(), &down, &self.settings.command()));
+        }
+        if let Some(id) = label {
+            start.labels.insert(world::SANDBOX_LABEL.to_owned(), id);
+        }
+        let world = world::connect_about(&self.pool, about, sandbox).await?;
+        if about.account().is_some() {
+            world.identify(about).await?;
+        }
+        let engine = drive::equip(&self.engine, &world);
+        let (service, opened) = (Arc::clone(self), Opened { spec, world, engine: engine.clone() });
+        Ok(Launch::new(start, engine).then(move |handle| service.keep(opened, handle)))
+    }
+}
+
+impl Launcher for Firings {
+    fn check(&self, engine: &Engine, action: &ScheduleAction) -> Result<(), LaunchError> {
+        launch::Checker.check(engine, action)
+    }
+
+    fn launch<'a>(&'a self, _: &'a Engine, firing: &'a Firing) -> BoxFuture<'a, Result<Launch, LaunchError>> {
+        Box::pin(async move { Box::pin(self.0.launch(firing)).await.map_err(|error| refusal(&error)) })
+    }
+}
+
+/// Whether a firing waits for what is in its way.
+fn refusal(error: &CommandError) -> LaunchError {
+    let text = super::recovery::text_of(error);
+    match error.code {
+        Code::Credentials
+        | Code::WrongAccount
+        | Code::HostUnusable
+        | Code::Preflight
+        | Code::RunInTheWay
+        | Code::SandboxFailed
+        | Code::StoreFailed
+        | Code::Stopping => LaunchError::Later(text),
+        _ => LaunchError::Never(text),
+    }
+}

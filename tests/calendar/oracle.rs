@@ -1,0 +1,124 @@
+//! What is right, found the long way: every second or minute of a stretch is put on the zone's clock and compared with the
+//! fields that the expression was made of. Nothing here is shared with the code that is judged but the offsets of zones.
+
+use std::collections::BTreeSet;
+
+use dssflow_engine::schedule::Zone;
+use dssflow_engine::time::Timestamp;
+
+use crate::case::{Expression, Field, MINUTE};
+
+const DAY: i64 = 86_400;
+
+/// Year, month, day, hour, minute, second and weekday (0 is Sunday) of a count of seconds, by counting years and months.
+pub(crate) fn civil(seconds: i64) -> (i64, u32, u32, u32, u32, u32, u32) {
+    let (mut days, rest) = (seconds.div_euclid(DAY), seconds.rem_euclid(DAY));
+    let weekday = (days + 4).rem_euclid(7);
+    let leap = |year: i64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let mut year = 1970;
+    loop {
+        let length = if leap(year) { 366 } else { 365 };
+        if days < length {
+            break;
+        }
+        days -= length;
+        year += 1;
+    }
+    let february = if leap(year) { 29 } else { 28 };
+    let mut month = 0;
+    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
+        month += 1;
+        if days < length {
+            break;
+        }
+        days -= length;
+    }
+    let small = |n: i64| u32::try_from(n).expect("a part of a date");
+    (
+        year,
+        month,
+        small(days + 1),
+        small(rest / 3600),
+        small(rest / 60 % 60),
+        small(rest % 60),
+        small(weekday),
+    )
+}
+
+fn has(field: &Field, value: u32) -> bool {
+    field.any || field.values.contains(&value)
+}
+
+fn matches(expression: &Expression, local: i64) -> bool {
+    let (year, month, day, hour, minute, second, weekday) = civil(local);
+    let of = expression;
+    // When both days are restricted either will do.
+    let of_day = if of.day.any || of.weekday.any {
+        has(&of.day, day) && has(&of.weekday, weekday)
+    } else {
+        has(&of.day, day) || has(&of.weekday, weekday)
+    };
+    has(&of.second, second)
+        && has(&of.minute, minute)
+        && has(&of.hour, hour)
+        && of_day
+        && has(&of.month, month)
+        && has(&of.year, u32::try_from(year).expect("a year of our days"))
+}
+
+/// All instants after `from` and up to `to`, in seconds.
+pub(crate) fn instants(expression: &Expression, zone: &Zone, from: u64, to: u64) -> Vec<u64> {
+    let by_second = expression.second.any || expression.second.values != [0];
+    let step = if by_second { 1 } else { MINUTE };
+    let begin = from / step * step + step;
+    let mut found = Vec::new();
+    let mut at = begin;
+    while at <= to {
+        let offset = zone.offset_s(Timestamp::from_millis(at * 1000)).expect("a time of our days");
+        if matches(expression, i64::try_from(at).expect("a time of our days") + offset) {
+            found.push(at);
+        }
+        at += step;
+    }
+    found
+}
+
+/// What must have fired, in order, when the clock was looked at at these times, told from a list of all instants.
+pub(crate) struct Expected {
+    /// Instants and when they are due.
+    instants: Vec<(u64, u64)>,
+    window: u64,
+    mark: u64,
+    once: BTreeSet<u64>,
+    pub(crate) fired: Vec<u64>,
+    pub(crate) missed: u64,
+}
+
+impl Expected {
+    /// `due` in milliseconds, for each instant.
+    pub(crate) fn new(instants: &[u64], due: &dyn Fn(u64) -> u64, from: u64, window: u64) -> Self {
+        let instants = instants.iter().map(|at| (at * 1000, due(*at))).collect();
+        let (once, fired, missed) = Default::default();
+        Self { instants, window: window * 1000, mark: from * 1000, once, fired, missed }
+    }
+
+    pub(crate) fn look(&mut self, now: u64) {
+        // A clock that is put back by more than a minute is followed.
+        if now + 60_000 < self.mark {
+            self.mark = now;
+        }
+        let first = self.instants.partition_point(|(instant, _)| *instant <= self.mark);
+        for &(instant, due) in self.instants[first..].iter().take_while(|(_, due)| *due <= now) {
+            self.mark = instant;
+            if self.once.contains(&instant) {
+                continue;
+            }
+            if now - due > self.window {
+                self.missed += 1;
+            } else {
+                self.once.insert(instant);
+                self.fired.push(instant);
+            }
+        }
+    }
+}
