@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use crate::access::Access;
 use crate::args::{AskArgs, BackfillArgs, NameFormat, SchedulesCommand, SpecArgs, ViewFormat};
 use crate::catalog::{self, MadeOf};
+use crate::commands::run::sandbox_if;
 use crate::config::{self, Settings};
 use crate::control::client::Client;
 use crate::control::schedules::{ChangedSchedule, NewSchedule, Trigger, WantedBackfill};
@@ -50,8 +51,10 @@ enum Place {
 pub(crate) async fn run(ui: &Ui, settings: &Settings, command: SchedulesCommand) -> CommandResult {
     // What is wrong without a store is told without one.
     let wanted = match &command {
-        SchedulesCommand::Create(args) => Some(Wanted::read(args)?),
-        SchedulesCommand::Update(args) => Some(Wanted::read(args)?),
+        SchedulesCommand::Create(args) | SchedulesCommand::Update(args) => {
+            let sandbox = sandbox_if(ui, settings, args.sandbox).await?;
+            Some(Wanted::read(args, sandbox.as_ref().map(|sandbox| sandbox.site_yaml.as_path()))?)
+        }
         _ => None,
     };
     let place = Place::open(settings, matches!(command, SchedulesCommand::Create(_))).await;
@@ -382,12 +385,15 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn read(args: &SpecArgs) -> CommandResult<Self> {
+    /// `site` is what a workflow takes when no file is named.
+    fn read(args: &SpecArgs, site: Option<&Path>) -> CommandResult<Self> {
         let mut file = SpecFile::default();
         let mut action = None;
         let mut whole = false;
         match (&args.workflow, &args.file) {
-            (Some(workflow), path) => action = Some(action_of(workflow, path.as_deref(), &args.set)?),
+            (Some(workflow), path) => {
+                action = Some(action_of(workflow, path.as_deref().or(site), &args.set)?);
+            }
             (None, Some(path)) => {
                 file = read_file(path)?;
                 whole = true;
@@ -508,7 +514,7 @@ fn read_file(path: &Path) -> CommandResult<SpecFile> {
     })?;
     serde_saphyr::from_str(&text).map_err(|e| {
         CommandError::new(Code::WrongSchedule, format!("{} is no file of a schedule", path.display()))
-            .why(one_line(&e.to_string()))
+            .why(one_line(&e.without_snippet().to_string()))
             .hint("a file of a workflow, as a site, goes with --workflow")
     })
 }
