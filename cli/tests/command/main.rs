@@ -6,6 +6,7 @@
 mod live;
 mod policy;
 mod races;
+mod schedules;
 mod store;
 mod support;
 mod verbs;
