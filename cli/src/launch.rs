@@ -117,6 +117,6 @@ impl Launcher for Checker {
     }
 
     fn launch<'a>(&'a self, _: &'a Engine, _: &'a Firing) -> BoxFuture<'a, Result<Launch, LaunchError>> {
-        Box::pin(async { Err(LaunchError::Later("nothing fires schedules here".to_owned())) })
+        Box::pin(async { Err(LaunchError::Later("schedules fire while `dssflow serve` runs".to_owned())) })
     }
 }

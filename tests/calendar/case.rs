@@ -128,6 +128,19 @@ impl Case {
         case.moves = moves(length, by_second, &mut chance);
         case
     }
+
+    /// The earliest that the clock ever shows.
+    pub(crate) fn earliest(&self) -> u64 {
+        let (mut now, mut earliest) = (self.from, self.from);
+        for step in &self.moves {
+            match *step {
+                Move::On(s) | Move::Forward(s) | Move::Dies(s) => now += s,
+                Move::Back(s) => now -= s.min(now),
+            }
+            earliest = earliest.min(now);
+        }
+        earliest
+    }
 }
 
 fn anywhere(chance: &mut Chance) -> u64 {
