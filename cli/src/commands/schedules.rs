@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use crate::access::Access;
 use crate::args::{AskArgs, BackfillArgs, NameFormat, SchedulesCommand, SpecArgs, ViewFormat};
 use crate::catalog::{self, MadeOf};
+use crate::commands::run::sandbox_if;
 use crate::config::{self, Settings};
 use crate::control::client::Client;
 use crate::control::schedules::{ChangedSchedule, NewSchedule, Trigger, WantedBackfill};
@@ -56,15 +57,21 @@ enum Asked {
     Nothing,
 }
 
+/// What flags and file want; in the sandbox, what the workflow takes there.
+async fn wanted(ui: &Ui, settings: &Settings, args: &SpecArgs) -> CommandResult<Wanted> {
+    let sandbox = sandbox_if(ui, settings, args.sandbox).await?;
+    Wanted::read(args, sandbox.as_ref().map(|sandbox| sandbox.site_yaml.as_path()))
+}
+
 /// Runs one of them.
 pub(crate) async fn run(ui: &Ui, settings: &Settings, command: SchedulesCommand) -> CommandResult {
     // What is wrong without a store is told without one, and makes none.
     let asked = match &command {
         SchedulesCommand::Create(args) => {
-            let (id, spec) = Wanted::read(args)?.new_spec()?;
+            let (id, spec) = wanted(ui, settings, args).await?.new_spec()?;
             Asked::New(id, Box::new(spec))
         }
-        SchedulesCommand::Update(args) => Asked::Change(Box::new(Wanted::read(args)?)),
+        SchedulesCommand::Update(args) => Asked::Change(Box::new(wanted(ui, settings, args).await?)),
         _ => Asked::Nothing,
     };
     let place = Place::open(settings, matches!(command, SchedulesCommand::Create(_))).await;
@@ -395,12 +402,15 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn read(args: &SpecArgs) -> CommandResult<Self> {
+    /// `site` is what a workflow takes when no file is named.
+    fn read(args: &SpecArgs, site: Option<&Path>) -> CommandResult<Self> {
         let mut file = SpecFile::default();
         let mut action = None;
         let mut whole = false;
         match (&args.workflow, &args.file) {
-            (Some(workflow), path) => action = Some(action_of(workflow, path.as_deref(), &args.set)?),
+            (Some(workflow), path) => {
+                action = Some(action_of(workflow, path.as_deref().or(site), &args.set)?);
+            }
             (None, Some(path)) => {
                 file = read_file(path)?;
                 whole = true;
@@ -523,7 +533,7 @@ fn read_file(path: &Path) -> CommandResult<SpecFile> {
     })?;
     serde_saphyr::from_str(&text).map_err(|e| {
         CommandError::new(Code::WrongSchedule, format!("{} is no file of a schedule", path.display()))
-            .why(one_line(&e.to_string()))
+            .why(one_line(&e.without_snippet().to_string()))
             .hint("a file of a workflow, as a site, goes with --workflow")
     })
 }
