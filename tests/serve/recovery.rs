@@ -81,7 +81,7 @@ const RECOVERED_MS: u128 = 2_000;
 /// And a daemon that has nothing to do takes no more. Of a build without optimisation only what it allocates is held to
 /// that: its code alone is larger, and nobody runs it.
 const IDLE_KIB: u64 = 40 * 1024;
-/// What an unfinished run may add to that: most of it is its input, its tasks, and what the store keeps of its log.
+/// What an unfinished run may add to that: most of it is its input as a tree, its tasks and their channels.
 const RUN_KIB: u64 = 80;
 
 /// A line of what the kernel says of a process's memory, in KiB.
