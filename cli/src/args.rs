@@ -379,7 +379,9 @@ pub(crate) enum RunsCommand {
     #[command(after_help = "Examples:\n  dssflow runs watch @latest")]
     Watch(RunRef),
     /// Draw a run's graph with where each step stands
-    #[command(after_help = "Examples:\n  dssflow runs graph @latest -o mermaid")]
+    #[command(
+        after_help = "Examples:\n  dssflow runs graph @latest -o mermaid\n  dssflow runs graph @latest -o svg"
+    )]
     Graph(RunGraphArgs),
     /// Write one run to a file, to look at it elsewhere
     #[command(after_help = "Examples:\n  dssflow runs export @latest -o run.ndjson")]
@@ -510,7 +512,9 @@ pub(crate) enum WorkflowsCommand {
         workflow: String,
     },
     /// Draw a workflow's graph
-    #[command(after_help = "Examples:\n  dssflow workflows graph bootstrap --set cluster.mode=sdk -o dot")]
+    #[command(
+        after_help = "Examples:\n  dssflow workflows graph bootstrap --set cluster.mode=sdk -o dot\n  dssflow workflows graph bootstrap -o svg"
+    )]
     Graph {
         /// The workflow
         workflow: String,
@@ -671,6 +675,7 @@ pub(crate) enum EventsFormat {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum GraphFormat {
     Text,
+    Svg,
     Dot,
     Mermaid,
     Json,

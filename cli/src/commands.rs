@@ -8,6 +8,7 @@ pub(crate) mod copies;
 mod decide;
 mod drift;
 mod explain;
+mod graph;
 mod ground;
 pub(crate) mod image;
 mod init;
