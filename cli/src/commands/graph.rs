@@ -42,9 +42,26 @@ mod tests {
     use super::*;
     use crate::catalog;
 
+    /// Rounding.
+    const SLACK: f64 = 1e-6;
+
     /// Whether a vertical line at `x` from `top` to `bottom` runs through a box.
     fn runs_through(place: &Place, x: f64, top: f64, bottom: f64) -> bool {
-        x > place.x && x < place.x + place.size.width && bottom > place.y && top < place.y + place.size.height
+        let inside = x > place.x && x < place.x + place.size.width;
+        inside && bottom > place.y + SLACK && top < place.y + place.size.height - SLACK
+    }
+
+    /// The picture that docs/pictures.md shows is the one that is drawn.
+    fn is_in_the_docs(drawn: &str) {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/pictures/bootstrap.svg");
+        if std::env::var_os("DSSFLOW_WRITE_DOCS").is_some() {
+            std::fs::write(path, drawn).unwrap();
+        }
+        assert!(
+            std::fs::read_to_string(path).unwrap_or_default() == drawn,
+            "docs/pictures/bootstrap.svg is of another version; write it anew: DSSFLOW_WRITE_DOCS=1 cargo test --workspace \
+             --bins bootstrap_in_both"
+        );
     }
 
     #[test]
@@ -71,10 +88,10 @@ mod tests {
             assert_eq!(laid.lines.len(), edges.len());
             for (n, a) in laid.places.iter().enumerate() {
                 for b in &laid.places[..n] {
-                    let apart = a.x >= b.x + b.size.width
-                        || b.x >= a.x + a.size.width
-                        || a.y >= b.y + b.size.height
-                        || b.y >= a.y + a.size.height;
+                    let apart = a.x >= b.x + b.size.width - SLACK
+                        || b.x >= a.x + a.size.width - SLACK
+                        || a.y >= b.y + b.size.height - SLACK
+                        || b.y >= a.y + a.size.height - SLACK;
                     assert!(apart, "{mode}: {a:?} and {b:?}");
                 }
             }
@@ -87,13 +104,16 @@ mod tests {
                             continue;
                         }
                         // Between layers there is no box at all, so whatever the curve does there meets none.
-                        let apart = place.y >= b.y || place.y + place.size.height <= a.y;
+                        let apart = place.y >= b.y - SLACK || place.y + place.size.height <= a.y + SLACK;
                         assert!(apart, "{mode}: {line:?} and {place:?}");
                     }
                 }
             }
             let drawn = svg::svg(&graph, None, "bootstrap").unwrap();
             assert_eq!(drawn.matches("<g class=\"plain\"").count(), graph.len());
+            if mode == "dss-plugin" {
+                is_in_the_docs(&drawn);
+            }
         }
     }
 }

@@ -13,7 +13,7 @@ use dssflow_workflows::teardown;
 
 use crate::access::Access;
 use crate::args::{EventsArgs, EventsFormat, GetArgs, ListFormat, LsArgs, RunGraphArgs, RunRef, RunsCommand};
-use crate::commands::{copies, graph, logs, prune};
+use crate::commands::{copies, graph, logs, prune, timeline};
 use crate::config::Settings;
 use crate::describe;
 use crate::drift_report;
@@ -34,13 +34,16 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, command: RunsCommand) -> C
         RunsCommand::Import(args) => return copies::import(ui, settings, &args).await,
         RunsCommand::Prune(args) => return prune::run(ui, settings, &args).await,
         RunsCommand::Logs(args) => return logs::run(ui, settings, &args).await,
+        RunsCommand::Timeline(args) => return timeline::run(ui, settings, &args).await,
         _ => {}
     }
     let access = Access::open(&settings.store).await?;
     let result = match &command {
-        RunsCommand::Ls(_) | RunsCommand::Import(_) | RunsCommand::Prune(_) | RunsCommand::Logs(_) => {
-            Ok(Exit::Ok)
-        }
+        RunsCommand::Ls(_)
+        | RunsCommand::Import(_)
+        | RunsCommand::Prune(_)
+        | RunsCommand::Logs(_)
+        | RunsCommand::Timeline(_) => Ok(Exit::Ok),
         RunsCommand::Get(args) => get(ui, settings, &access, args).await,
         RunsCommand::Events(args) => events(ui, &access, args).await,
         RunsCommand::Watch(args) => watch(ui, settings, &access, args).await,
