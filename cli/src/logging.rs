@@ -63,7 +63,7 @@ pub(crate) fn check_level(key: &str, text: &str) -> CommandResult<()> {
 
 fn targets(flag: &str, text: &str) -> CommandResult<Targets> {
     let one_level = text.parse::<LevelFilter>().is_ok();
-    let quiet = if one_level && text.eq_ignore_ascii_case("warn") {
+    let quiet = if one_level && ["warn", "info"].iter().any(|level| text.eq_ignore_ascii_case(level)) {
         format!("{text},{QUIET}")
     } else {
         text.to_owned()

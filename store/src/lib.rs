@@ -54,6 +54,7 @@ mod remove;
 mod restore;
 mod schedules;
 mod snapshot;
+mod stats;
 mod store;
 mod summary;
 mod sweep;
@@ -70,4 +71,5 @@ pub use offline::{
 };
 pub use open_engine::OpenEngine;
 pub use restore::Restore;
-pub use store::{OpenOptions, SledStore, Spent, Stats};
+pub use stats::{Spent, Stats};
+pub use store::{OpenOptions, SledStore};

@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use dssflow_engine::id::{RunId, ScheduleId, StoreId};
 use dssflow_engine::store::{
@@ -28,6 +27,7 @@ use crate::manifest::{self, ManifestState};
 use crate::offline::{self, StoreInfo};
 use crate::place::{CURRENT, FORMAT, GENERATION, Place, REPLACING, names};
 use crate::read::Reader;
+use crate::stats::Stats;
 use crate::tree::{self, BLOBS, DB, Trouble, protect};
 use crate::watch::Watch;
 use crate::{check, codec, import, migrate, payload, remove, schedules, snapshot, sweep};
@@ -64,44 +64,6 @@ impl std::fmt::Debug for OpenOptions {
             .field("command", &self.command)
             .finish_non_exhaustive()
     }
-}
-
-/// What a store has done since it was opened.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Groups of commits made durable, the one that raised the epoch included.
-    pub groups: u64,
-    /// Transitions in them.
-    pub transitions: u64,
-    /// Syncs of sled's log, for groups.
-    pub tree_syncs: u64,
-    /// Syncs of `HEAD`, for groups.
-    pub head_syncs: u64,
-    /// Payload files written or found there.
-    pub payloads: u64,
-    /// Transitions in the largest group.
-    pub largest_group: u64,
-    /// Transitions that were refused: decided elsewhere, fenced, not fit to be stored.
-    pub refused: u64,
-    /// Runs that lists have looked at, those that did not match included: what queries cost.
-    pub listed: u64,
-    /// Where the time of the groups went.
-    pub spent: Spent,
-}
-
-/// How long the committer was in each part of its groups, in this order.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Spent {
-    /// Checking transitions and encoding what they write.
-    pub staging: Duration,
-    /// sled's `apply_batch`.
-    pub applying: Duration,
-    /// sled's `flush`.
-    pub flushing: Duration,
-    /// `fdatasync` of sled's log.
-    pub syncing_tree: Duration,
-    /// Writing and syncing a slot of `HEAD`.
-    pub writing_head: Duration,
 }
 
 /// sled, and the lock of the store it is in. However it ends, the lock goes last: the next owner must find nothing
@@ -380,25 +342,7 @@ impl SledStore {
 
     /// What it has done since it was opened.
     pub fn stats(&self) -> Stats {
-        let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-        let time = |counter| Duration::from_nanos(read(counter));
-        Stats {
-            groups: read(&self.counters.groups),
-            transitions: read(&self.counters.transitions),
-            tree_syncs: read(&self.counters.tree_syncs),
-            head_syncs: read(&self.counters.head_syncs),
-            payloads: read(&self.counters.payloads),
-            largest_group: read(&self.counters.largest_group),
-            refused: read(&self.counters.refused),
-            listed: read(&self.counters.listed),
-            spent: Spent {
-                staging: time(&self.counters.spent.staging),
-                applying: time(&self.counters.spent.applying),
-                flushing: time(&self.counters.spent.flushing),
-                syncing_tree: time(&self.counters.spent.syncing_tree),
-                writing_head: time(&self.counters.spent.writing_head),
-            },
-        }
+        Stats::of(&self.counters)
     }
 
     /// What it is and has. Reads every run's head.

@@ -202,12 +202,12 @@ fn fire(
             Move::Back(seconds) => (now, walked.back) = (now - seconds.min(now), walked.back + 1),
             Move::Dies(seconds) => {
                 walked.deaths += 1;
-                // What it had begun is not written: it looks, and dies before any of it is.
+                now += seconds;
+                // What it had begun is not written: it looks, and dies before any of it is; the next one looks at once.
                 if plant == Plant::FiresBeforeItIsWritten {
                     look(&mut state, now, &mut fired, plant);
                     state = before;
                 }
-                now += seconds;
                 state = decode(&id, &encode(&state)).map_err(|error| error.to_string())?;
                 if plant == Plant::ForgetsMark {
                     state.mark = state.created;

@@ -134,7 +134,7 @@ async fn what_is_exported_is_data_on_stdout_or_a_file() {
     let ran = home.does(&["store", "export"], 0);
     assert_eq!(ran.err, "");
     let first: Value = serde_json::from_str(ran.out.lines().next().unwrap()).unwrap();
-    assert_eq!((&first["dssflow_archive"], &first["store"]), (&json!(1), &json!(home.id())));
+    assert_eq!((&first["dssflow_archive"], &first["store"]), (&json!(2), &json!(home.id())));
     let one = home.does(&["runs", "export", "@latest"], 0);
     assert_eq!(one.out.lines().filter(|line| line.starts_with("{\"run\":")).count(), 1);
     let file = home.file("one.ndjson");
@@ -239,7 +239,7 @@ async fn a_backup_that_is_not_whole_or_of_another_store_changes_nothing() {
         ("a changed number", text.replacen("\"seq\":1,", "\"seq\":2,", 1)),
         ("nothing", String::new()),
         ("a site file", "site: lab\n".to_owned()),
-        ("a later version", text.replacen("\"dssflow_archive\":1", "\"dssflow_archive\":9", 1)),
+        ("a later version", text.replacen("\"dssflow_archive\":2", "\"dssflow_archive\":9", 1)),
     ] {
         assert_ne!(content, text, "{what}");
         fs::write(&cut, content).unwrap();
@@ -304,7 +304,7 @@ async fn compaction_says_what_it_did() {
     assert!(home.store().join("gen-3").exists() && !home.store().join("gen-1").exists());
     assert_eq!(home.names(), ALL);
     let info = home.does(&["store", "info"], 0).out;
-    for part in ["format   2", "payload file", "lag      ", "owner    nobody", "oldest   "] {
+    for part in ["format   3", "payload file", "lag      ", "owner    nobody", "oldest   "] {
         assert!(info.contains(part), "{part}: {info}");
     }
     assert!(Home::new().does(&["store", "compact"], 1).err.contains("DF0013"));

@@ -151,7 +151,7 @@ fn a_newer_format_names_the_version_that_reads_it() {
     fs::write(path.join("FORMAT"), format!("{body}crc32 {:08x}\n", crc32fast::hash(body.as_bytes())))
         .unwrap();
     let error = refusal(&path);
-    assert!(matches!(error, OpenError::Newer { format: 7, known: 2, .. }), "{error:?}");
+    assert!(matches!(error, OpenError::Newer { format: 7, known: 3, .. }), "{error:?}");
     assert_eq!(error.hint(), "use dssflow 2.5.0 or later");
 }
 
