@@ -223,6 +223,8 @@ codes! {
     BadPlan = "DF0180", Config, Usage;
     /// A plan does not fit what is to be run, or the world moved since it was made.
     StalePlan = "DF0181", Run, Preflight;
+    /// A file of settings is wrong.
+    WrongConfig = "DF0190", Config, Usage;
     /// The site file is wrong.
     WrongSite = "DF0100", Config, Usage;
     => pages only: "DF0101" "DF0102" "DF0103" "DF0104" "DF0105" "DF0106" "DF0107" "DF0108" "DF0109" "DF0110"

@@ -5,6 +5,7 @@
 
 mod live;
 mod policy;
+mod product;
 mod races;
 mod schedules;
 mod store;
