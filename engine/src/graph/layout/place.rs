@@ -60,7 +60,9 @@ fn verticals(sheet: &Sheet) -> Vec<f64> {
             let blocks = view.align(&crossed);
             let mut centres = view.compact(&blocks);
             if mirrored {
-                centres.iter_mut().for_each(|x| *x = -*x);
+                for x in &mut centres {
+                    *x = -*x;
+                }
             }
             (mirrored, centres)
         })
@@ -72,7 +74,9 @@ fn verticals(sheet: &Sheet) -> Vec<f64> {
     for (mirrored, centres) in &mut found {
         let (l, r) = ends(sheet, centres);
         let by = if *mirrored { right - r } else { left - l };
-        centres.iter_mut().for_each(|x| *x += by);
+        for x in centres.iter_mut() {
+            *x += by;
+        }
     }
     (0..sheet.widths.len())
         .map(|item| {
@@ -136,7 +140,9 @@ impl<'a> View<'a> {
             layers.reverse();
         }
         if mirrored {
-            layers.iter_mut().for_each(|layer| layer.reverse());
+            for layer in &mut layers {
+                layer.reverse();
+            }
         }
         let mut position = vec![0; sheet.widths.len()];
         for layer in &layers {

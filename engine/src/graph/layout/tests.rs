@@ -38,7 +38,9 @@ fn random(seed: u64, boxes: usize, most: usize, reach: usize) -> Dag {
     for n in (1..boxes).rev() {
         names.swap(n, chance.index(n + 1));
     }
-    edges.iter_mut().for_each(|(from, to)| (*from, *to) = (names[*from], names[*to]));
+    for (from, to) in &mut edges {
+        (*from, *to) = (names[*from], names[*to]);
+    }
     let size = |chance: &mut Chance| Size {
         width: 60.0 + f64::from(u32::try_from(chance.below(200)).unwrap()),
         height: 24.0 + f64::from(u32::try_from(chance.below(40)).unwrap()),
