@@ -60,7 +60,9 @@ fn verticals(sheet: &Sheet) -> Vec<f64> {
             let blocks = view.align(&crossed);
             let mut centres = view.compact(&blocks);
             if mirrored {
-                centres.iter_mut().for_each(|x| *x = -*x);
+                for x in &mut centres {
+                    *x = -*x;
+                }
             }
             (mirrored, centres)
         })
@@ -72,7 +74,9 @@ fn verticals(sheet: &Sheet) -> Vec<f64> {
     for (mirrored, centres) in &mut found {
         let (l, r) = ends(sheet, centres);
         let by = if *mirrored { right - r } else { left - l };
-        centres.iter_mut().for_each(|x| *x += by);
+        for x in centres.iter_mut() {
+            *x += by;
+        }
     }
     (0..sheet.widths.len())
         .map(|item| {
@@ -136,7 +140,9 @@ impl<'a> View<'a> {
             layers.reverse();
         }
         if mirrored {
-            layers.iter_mut().for_each(|layer| layer.reverse());
+            for layer in &mut layers {
+                layer.reverse();
+            }
         }
         let mut position = vec![0; sheet.widths.len()];
         for layer in &layers {
@@ -164,8 +170,9 @@ impl<'a> View<'a> {
                     None => before[item].clone(),
                 };
                 near.sort_unstable_by_key(|&n| self.position[n]);
-                let middles = near.len().saturating_sub(1) / 2..near.len() / 2 + 1;
-                for &other in near.get(middles.start..middles.end.min(near.len())).unwrap_or_default() {
+                // One, or the two in the middle of an even number.
+                let middle = near.len().saturating_sub(1) / 2;
+                for &other in near.iter().take(near.len() / 2 + 1).skip(middle) {
                     let ends = if self.upwards { (item, other) } else { (other, item) };
                     let trunk = self.sheet.inner(after, other).is_some_and(|next| next != item);
                     let free = limit.is_none_or(|limit| limit < self.position[other]);
