@@ -55,7 +55,7 @@ fn env() -> CompleteEnv<'static, fn() -> clap::Command> {
 /// Never, for the shells there are.
 pub(crate) fn run(ui: &Ui, args: &CompletionsArgs) -> CommandResult {
     let shells = Shells::builtins();
-    let name = config::word(args.shell);
+    let name = config::word(&args.shell);
     let shell = shells
         .completer(&name)
         .ok_or_else(|| CommandError::new(Code::Usage, format!("{name} is no shell that is known")))?;

@@ -116,10 +116,10 @@ pub(crate) fn lines(timeline: &Timeline, width: usize) -> Vec<Line> {
     ];
     let mut used = Vec::new();
     if !timeline.run_spans.is_empty() {
-        out.push(row("run", &timeline.run_spans, &scale, names, &mut used, String::new()));
+        out.push(row("run", &timeline.run_spans, &scale, names, &mut used, ""));
     }
     for each in &rows {
-        out.push(row(each.step.as_str(), &each.spans, &scale, names, &mut used, behind(each)));
+        out.push(row(each.step.as_str(), &each.spans, &scale, names, &mut used, &behind(each)));
     }
     let idle = timeline.rows.len() - rows.len();
     if idle > 0 {
@@ -147,7 +147,7 @@ fn row(
     scale: &Scale,
     names: usize,
     used: &mut Vec<&'static Look>,
-    behind: String,
+    behind: &str,
 ) -> Line {
     let mut cells: Vec<Option<&'static Look>> = vec![None; usize::try_from(scale.columns).unwrap_or(0)];
     for span in spans {
@@ -168,7 +168,7 @@ fn row(
         parts.push((style, alike.iter().map(|cell| cell.map_or(' ', |look| look.sign)).collect()));
     }
     if !behind.is_empty() {
-        parts.push((Some(Style::Dim), format!("  {}", cut(&behind, BEHIND - 2))));
+        parts.push((Some(Style::Dim), format!("  {}", cut(behind, BEHIND - 2))));
     }
     Line(parts)
 }
@@ -265,10 +265,10 @@ impl Scale {
 fn round(ms: u64) -> String {
     match ms {
         0 => "0".to_owned(),
-        _ if ms % 86_400_000 == 0 => format!("{} d", ms / 86_400_000),
-        _ if ms % 3_600_000 == 0 => format!("{} h", ms / 3_600_000),
-        _ if ms % 60_000 == 0 => format!("{} min", ms / 60_000),
-        _ if ms % 1_000 == 0 => format!("{} s", ms / 1_000),
+        _ if ms.is_multiple_of(86_400_000) => format!("{} d", ms / 86_400_000),
+        _ if ms.is_multiple_of(3_600_000) => format!("{} h", ms / 3_600_000),
+        _ if ms.is_multiple_of(60_000) => format!("{} min", ms / 60_000),
+        _ if ms.is_multiple_of(1_000) => format!("{} s", ms / 1_000),
         _ => format!("{ms} ms"),
     }
 }

@@ -83,7 +83,7 @@ impl Ui {
     }
 
     /// How many columns the terminal has that stdout is.
-    pub(crate) fn columns(&self) -> Option<usize> {
+    pub(crate) fn columns() -> Option<usize> {
         let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
         (size.ws_col > 0).then(|| usize::from(size.ws_col))
     }

@@ -84,7 +84,7 @@ fn dress(command: Command) -> Command {
     let mut command = command.mut_args(|arg| {
         // What a variable holds belongs to no help.
         let arg = completions::attach(arg).hide_env_values(true);
-        match arg.get_value_names().and_then(|names| names.first()).map(|name| name.as_str()) {
+        match arg.get_value_names().and_then(|names| names.first()).map(clap::builder::Str::as_str) {
             Some("FILE") => arg.value_hint(ValueHint::FilePath),
             Some("DIR") => arg.value_hint(ValueHint::DirPath),
             _ => arg,

@@ -74,8 +74,8 @@ fn held(key: Key, global: &Global) -> CommandResult<Held> {
     let typed = match key.name {
         "store" => global.store.as_ref().map(|dir| dir.display().to_string()),
         "log" => global.log.clone(),
-        "log_format" => global.log_format.map(config::word),
-        "error_format" => global.error_format.map(config::word),
+        "log_format" => global.log_format.as_ref().map(config::word),
+        "error_format" => global.error_format.as_ref().map(config::word),
         _ => None,
     };
     // Where flag and variable are both given, the flag counts.

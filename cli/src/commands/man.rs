@@ -63,7 +63,9 @@ fn of_command(command: &clap::Command, pages: &mut Vec<(String, Vec<u8>)>) {
     let mut text = Vec::new();
     man.render(&mut text).expect("writing to memory does not fail");
     pages.push((man.get_filename(), text));
-    command.get_subcommands().for_each(|below| of_command(below, pages));
+    for below in command.get_subcommands() {
+        of_command(below, pages);
+    }
 }
 
 /// A page from its Markdown: headings, paragraphs, lists and blocks of code are all that stands there.

@@ -28,7 +28,7 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &TimelineArgs) -> Co
     let (timeline, driven) = found?;
     match args.output {
         TimelineFormat::Text => {
-            let width = args.width.map_or_else(|| ui.columns().unwrap_or(COLUMNS), usize::from);
+            let width = args.width.map_or_else(|| Ui::columns().unwrap_or(COLUMNS), usize::from);
             let lines = gantt::lines(&timeline, width.clamp(NARROW, WIDE));
             ui.out(&lines.iter().map(|line| line.marked(ui)).collect::<Vec<_>>().join("\n"));
             if !driven && !timeline.status.is_end() {

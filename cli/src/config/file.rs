@@ -83,9 +83,9 @@ impl File {
         match key {
             "store" => self.store.as_ref().map(|path| path.display().to_string()),
             "log" => self.log.clone(),
-            "log_format" => self.log_format.map(word),
+            "log_format" => self.log_format.as_ref().map(word),
             "run_log" => self.run_log.clone(),
-            "error_format" => self.error_format.map(word),
+            "error_format" => self.error_format.as_ref().map(word),
             "listen" => self.listen.map(|address| address.to_string()),
             "credentials_wait" => self.credentials_wait.map(|minutes| minutes.to_string()),
             _ => None,
@@ -94,7 +94,7 @@ impl File {
 }
 
 /// As it is written on the command line.
-pub(crate) fn word(value: impl clap::ValueEnum) -> String {
+pub(crate) fn word(value: &impl clap::ValueEnum) -> String {
     value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
@@ -190,7 +190,7 @@ fn parse(text: &str, place: &Path) -> CommandResult<File> {
     let mut file = File::deserialize(toml::Value::Table(table.clone())).map_err(|error| {
         // Each key is tried alone, so that the one at fault can be named.
         let at_fault = table.iter().find(|(key, value)| {
-            let alone = toml::Table::from_iter([((*key).clone(), (*value).clone())]);
+            let alone: toml::Table = [((*key).clone(), (*value).clone())].into_iter().collect();
             File::deserialize(toml::Value::Table(alone)).is_err()
         });
         let line = at_fault.map_or(1, |(key, _)| line_with(text, key));

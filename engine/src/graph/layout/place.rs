@@ -170,8 +170,9 @@ impl<'a> View<'a> {
                     None => before[item].clone(),
                 };
                 near.sort_unstable_by_key(|&n| self.position[n]);
-                let middles = near.len().saturating_sub(1) / 2..near.len() / 2 + 1;
-                for &other in near.get(middles.start..middles.end.min(near.len())).unwrap_or_default() {
+                // One, or the two in the middle of an even number.
+                let middle = near.len().saturating_sub(1) / 2;
+                for &other in near.iter().take(near.len() / 2 + 1).skip(middle) {
                     let ends = if self.upwards { (item, other) } else { (other, item) };
                     let trunk = self.sheet.inner(after, other).is_some_and(|next| next != item);
                     let free = limit.is_none_or(|limit| limit < self.position[other]);
