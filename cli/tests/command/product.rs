@@ -71,22 +71,23 @@ struct Daemon(Child);
 
 impl Daemon {
     fn start(home: &Home) -> Self {
-        let mut child = home
+        let child = home
             .command(&["serve", "--log", "info"])
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut daemon = Self(child);
+        let mut lines = BufReader::new(daemon.0.stderr.take().unwrap()).lines();
         let begin = Instant::now();
         // It answers when it has said so, or when `store info` names it.
         std::thread::spawn(move || while lines.next().is_some() {});
         loop {
             let info = home.run(&["store", "info", "-o", "json"]);
             if info.exit == 0 && info.out.contains("dssflow serve") {
-                return Self(child);
+                return daemon;
             }
-            assert!(begin.elapsed() < Duration::from_secs(60), "it does not answer: {info:?}");
+            assert!(begin.elapsed() < Duration::from_mins(1), "it does not answer: {info:?}");
             std::thread::sleep(Duration::from_millis(50));
         }
     }
