@@ -5,6 +5,7 @@
 //! ends the attempt.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use super::calls::{Calls, EXISTS, NOT_FOUND, Refused, Walk, partition_input};
@@ -24,11 +25,20 @@ use aws_sdk_glue::types as sdk;
 use dssflow_engine::activity::{ActivityContext, ActivityError, ActivityResult, ErrorClass};
 
 /// How often a table is read and changed before it is given up that somebody else keeps changing.
-const TRIES: u32 = 6;
+const TRIES: u32 = 10;
 /// How often Glue is looked at after DSS said that it has synchronised.
 const LOOKS: u32 = 4;
 /// The wait between two such looks.
 const LOOK_WAIT: Duration = Duration::from_millis(500);
+/// The wait before a table is tried again: longer each time, and another for each table, so that many that were refused
+/// together do not all come back at once.
+fn pause(table: &str, tries: u32) -> Duration {
+    let mut hasher = DefaultHasher::new();
+    (table, tries).hash(&mut hasher);
+    let part = u32::try_from(hasher.finish() % 1_000).expect("it is below a thousand");
+    LOOK_WAIT * (tries + 1) + LOOK_WAIT * part / 1_000
+}
+
 /// Codes that mean: read it again.
 const READ_AGAIN: [&str; 6] = [
     EXISTS,
@@ -183,7 +193,7 @@ impl<'a> Mender<'a> {
                     return Err(ActivityError::terminal("DatabaseMissing", message)
                         .help("`dssflow run bootstrap` makes the databases of a site's connections"));
                 }
-                self.read_again(made, tries).await?;
+                self.read_again(job, made, tries).await?;
                 continue;
             };
             let have = Table::of(&found);
@@ -211,7 +221,7 @@ impl<'a> Mender<'a> {
             }
             let input = mended(&job.desired, &have).input(&job.table, Some(&found))?;
             let changed = self.calls.update_table(&job.database, &input, found.version_id()).await;
-            self.read_again(changed, tries).await?;
+            self.read_again(job, changed, tries).await?;
         }
         let message = format!("somebody else keeps changing {}.{}", job.database, job.table);
         Err(ActivityError::terminal("KeepsChanging", message).help("see who writes to it, then run again"))
@@ -243,14 +253,14 @@ impl<'a> Mender<'a> {
     }
 
     /// Lets the next look decide after a call that met somebody else's, or whose answer was lost.
-    async fn read_again(&self, done: ActivityResult<()>, tries: u32) -> ActivityResult<()> {
+    async fn read_again(&self, job: &Job<'_>, done: ActivityResult<()>, tries: u32) -> ActivityResult<()> {
         let Err(error) = done else { return Ok(()) };
         let unknown = error.class == ErrorClass::Retryable && !error.no_effect;
         if !unknown && !READ_AGAIN.contains(&error.code.as_str()) {
             return Err(error);
         }
         tracing::info!(%error, tries, "the table is read again");
-        self.calls.ctx.sleep(LOOK_WAIT * (tries + 1)).await
+        self.calls.ctx.sleep(pause(&job.table, tries)).await
     }
 
     /// Lets DSS mend, and looks what Glue has afterwards.
@@ -541,7 +551,7 @@ impl<'j> Batches<'j> {
             Ok(refused) => Ok(Some(refused)),
             Err(error) if error.class == ErrorClass::Retryable && tries + 1 < TRIES => {
                 tracing::info!(%error, tries, "the partitions are sent again");
-                self.calls.ctx.sleep(LOOK_WAIT * (tries + 1)).await?;
+                self.calls.ctx.sleep(pause(&self.job.table, tries)).await?;
                 Ok(None)
             }
             Err(error) => Err(error),
@@ -568,7 +578,7 @@ impl<'j> Batches<'j> {
         if again.is_empty() {
             return Ok(Vec::new());
         }
-        self.calls.ctx.sleep(LOOK_WAIT * (tries + 1)).await?;
+        self.calls.ctx.sleep(pause(&self.job.table, tries)).await?;
         Ok(sent.into_iter().filter(|input| again.iter().any(|r| r.values == input.values())).collect())
     }
 
