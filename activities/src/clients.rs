@@ -17,11 +17,11 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig, imds};
 use aws_credential_types::credential_feature::AwsCredentialFeature;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
-use aws_smithy_types::error::display::DisplayErrorContext;
 use dssflow_engine::activity::{ActivityContext, ActivityError, ActivityResult};
 
 pub use crate::credentials::{CredentialSource, Ending, StaticCredentials};
 
+use crate::aws::error::in_words;
 use crate::credentials::Renewing;
 
 mod reads;
@@ -243,7 +243,7 @@ impl AwsClients {
     /// A credentials error when there are none.
     pub async fn credentials_ending(&self) -> ActivityResult<Option<Ending>> {
         let ending = self.inner.provider.ending().await;
-        ending.map_err(|e| no_credentials(&DisplayErrorContext(&e).to_string()))
+        ending.map_err(|e| no_credentials(&in_words(&e)))
     }
 
     /// Where the credentials in use come from, in words: the source, and of the usual chain what answered in it.
@@ -252,7 +252,7 @@ impl AwsClients {
     /// A credentials error when there are none.
     pub async fn credentials_from(&self) -> ActivityResult<String> {
         let found = self.inner.provider.provide_credentials().await;
-        let found = found.map_err(|e| no_credentials(&DisplayErrorContext(&e).to_string()))?;
+        let found = found.map_err(|e| no_credentials(&in_words(&e)))?;
         let source = self.inner.spec.source().to_string();
         let features = found.get_property::<Vec<AwsCredentialFeature>>();
         let answered = features.and_then(|all| all.iter().find_map(in_chain));

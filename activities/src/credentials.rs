@@ -20,10 +20,10 @@ use aws_credential_types::Credentials;
 use aws_credential_types::credential_feature::AwsCredentialFeature;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{self, ProvideCredentials, SharedCredentialsProvider, future};
-use aws_smithy_types::error::display::DisplayErrorContext;
 use dssflow_engine::time::BoxFuture;
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::aws::error::in_words;
 use crate::clients::{self, ClientsConfig};
 use crate::secret::{self, SecretClients, SecretRef};
 
@@ -190,7 +190,7 @@ impl Renewing {
             // A source that does not answer is no reason to drop what is still good for some minutes.
             Err(error) => match last.as_ref() {
                 Some((_, found)) if found.credentials.expiry().is_some_and(|e| left(e) > Duration::ZERO) => {
-                    tracing::warn!(error = %DisplayErrorContext(&error), "credentials could not be renewed yet");
+                    tracing::warn!(error = in_words(&error), "credentials could not be renewed yet");
                     Ok(found.clone())
                 }
                 _ => Err(error),
@@ -297,7 +297,7 @@ impl Renewing {
             match meta.and_then(|m| Some((m.code()?.to_owned(), m.message().unwrap_or_default().to_owned())))
             {
                 Some((code, message)) => format!("sts:AssumeRole: {code}: {message}"),
-                None => format!("sts:AssumeRole: {}", DisplayErrorContext(&e)),
+                None => format!("sts:AssumeRole: {}", in_words(&e)),
             }
         })?;
         let given = answer.credentials().ok_or("sts:AssumeRole gave no credentials")?;
@@ -315,9 +315,7 @@ impl Renewing {
 /// An error that says who was asked: the SDK's own providers do not.
 fn named(source: &CredentialSource) -> impl Fn(CredentialsError) -> CredentialsError {
     let source = source.to_string();
-    move |error| {
-        CredentialsError::provider_error(format!("{source} gives none: {}", DisplayErrorContext(&error)))
-    }
+    move |error| CredentialsError::provider_error(format!("{source} gives none: {}", in_words(&error)))
 }
 
 /// What a source gave that is no role.
@@ -405,7 +403,7 @@ mod tests {
         write("id", "AKIASECOND");
         assert_eq!(provider.provide_credentials().await.unwrap().access_key_id(), "AKIASECOND");
         std::fs::remove_file(dir.path().join("id")).unwrap();
-        let error = DisplayErrorContext(provider.provide_credentials().await.unwrap_err()).to_string();
+        let error = in_words(&provider.provide_credentials().await.unwrap_err());
         assert!(error.contains("does not exist") && !error.contains("first"), "{error}");
     }
 }

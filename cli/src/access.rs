@@ -120,6 +120,18 @@ impl Access {
         }
     }
 
+    /// Whether there is a run of that very id.
+    async fn is_there(&self, run: &RunId) -> CommandResult<bool> {
+        match self {
+            Self::Store(store) => Ok(store.head(run).await?.is_some()),
+            Self::Owner(client) => match client.view(run).await {
+                Ok(_) => Ok(true),
+                Err(error) if error.code == Code::NoSuchRun => Ok(false),
+                Err(error) => Err(error),
+            },
+        }
+    }
+
     /// The run that `selector` names: an id, an unambiguous beginning of one, or `@latest`.
     pub(crate) async fn resolve(&self, selector: &str) -> CommandResult<RunId> {
         let page = |prefix: Option<&str>, limit| ListQuery {
@@ -135,10 +147,14 @@ impl Access {
             });
         }
         // What is no beginning of an id names no run, and is never sent anywhere.
-        if RunId::new(selector).is_ok() {
+        if let Ok(whole) = RunId::new(selector) {
             let mut found = self.list(page(Some(selector), 10)).await?.runs;
             if let Some(exact) = found.iter().position(|r| r.run.as_str() == selector) {
                 return Ok(found.swap_remove(exact).run);
+            }
+            // The newest that begin so may all be others.
+            if found.len() > 1 && self.is_there(&whole).await? {
+                return Ok(whole);
             }
             if found.len() > 1 {
                 let names: Vec<String> = found.iter().map(|r| r.run.to_string()).collect();

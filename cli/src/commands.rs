@@ -4,14 +4,18 @@ mod adopt;
 pub(crate) mod again;
 mod capture;
 mod compact;
+mod config;
 pub(crate) mod copies;
 mod decide;
 mod drift;
 mod explain;
+mod graph;
 mod ground;
+pub(crate) mod help;
 pub(crate) mod image;
 mod init;
 pub(crate) mod logs;
+mod man;
 mod pause;
 pub(crate) mod plan;
 pub(crate) mod preflight;
@@ -30,14 +34,16 @@ mod store;
 mod target;
 pub(crate) mod teardown;
 mod teardown_plan;
+mod timeline;
 mod version;
 mod why;
 mod workflows;
 
 use std::future::Future;
 
-use crate::args::{Cli, Command, DssCommand, ErrorFormat};
-use crate::config::{self, Settings};
+use crate::args::{Cli, Command, DssCommand, LogFormat};
+use crate::completions;
+use crate::config::{self as settings, Settings};
 use crate::error::{Code, CommandError, CommandResult, Exit};
 use crate::logging;
 use crate::ui::Ui;
@@ -51,15 +57,29 @@ pub(crate) fn run(ui: &Ui, cli: Cli) -> CommandResult {
     match &cli.command {
         Command::Version => return Ok(version::run(ui)),
         Command::Explain(args) => return explain::run(ui, args),
+        Command::Config(command) => return config::run(ui, &cli.global, command),
+        Command::Completions(args) => return completions::run(ui, args),
+        Command::Man(args) => return man::run(ui, args),
+        Command::Help(args) => return help::run(ui, args),
         _ => {}
     }
+    let files = settings::read()?;
     let usual = if matches!(cli.command, Command::Serve(_)) { "info" } else { "warn" };
-    logging::start(cli.global.log.as_deref().unwrap_or(usual), cli.global.log_format)?;
+    let level =
+        cli.global.log.clone().or_else(|| files.find(|file| file.log.clone()).map(|(level, _)| level));
+    let format =
+        cli.global.log_format.or_else(|| files.find(|file| file.log_format).map(|(format, _)| format));
+    logging::start(level.as_deref().unwrap_or(usual), format.unwrap_or(LogFormat::Text))?;
     let named = cli.global.store.is_some() && std::env::var_os("DSSFLOW_STORE").is_none();
-    let settings = Settings { store: config::store_dir(cli.global.store.clone())?, named };
-    tracing::debug!(store = %settings.store.display(), json = cli.global.error_format == ErrorFormat::Json, "settings");
+    let settings = Settings { store: settings::store_dir(cli.global.store.clone())?, named };
+    tracing::debug!(store = %settings.store.display(), "settings");
     let done = match cli.command {
-        Command::Version | Command::Explain(_) => Ok(Exit::Ok),
+        Command::Version
+        | Command::Explain(_)
+        | Command::Config(_)
+        | Command::Completions(_)
+        | Command::Man(_)
+        | Command::Help(_) => Ok(Exit::Ok),
         Command::Run(args) => wait(run::run(ui, &settings, args)),
         Command::Preflight(args) => wait(preflight::run(ui, &settings, &args)),
         Command::Plan(args) => wait(plan::run(ui, &settings, args)),
@@ -86,7 +106,10 @@ pub(crate) fn run(ui: &Ui, cli: Cli) -> CommandResult {
         Command::Schedules(command) => wait(schedules::run(ui, &settings, command)),
         Command::Workflows(command) => workflows::run(ui, command),
         Command::Store(command) => wait(store::run(ui, &settings, &command)),
-        Command::Serve(args) => wait(serve::run(ui, &settings, &args)),
+        Command::Serve(mut args) => {
+            args.listen = args.listen.or_else(|| files.find(|file| file.listen).map(|(listen, _)| listen));
+            wait(serve::run(ui, &settings, &args))
+        }
         Command::Sandbox(command) => wait(sandbox::run(ui, &settings, command)),
         Command::Dss(DssCommand::Capture(args)) => wait(capture::run(ui, &settings, &args)),
         Command::Init(args) => wait(init::run(ui, &args)),

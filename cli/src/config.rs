@@ -1,4 +1,7 @@
-//! Where things are: the store's directory, from the flag, the environment or the user's data directory.
+//! The settings of the whole command: flags and variables first, then files of settings, then defaults. And where the
+//! store is.
+
+mod file;
 
 use std::path::PathBuf;
 
@@ -6,6 +9,8 @@ use clap::CommandFactory as _;
 
 use crate::args::Cli;
 use crate::error::{Code, CommandError, CommandResult};
+
+pub(crate) use file::{EXAMPLE, File, KEYS, Key, files, places, read, word};
 
 /// What holds for the whole command.
 #[derive(Debug, Clone)]
@@ -58,12 +63,12 @@ const CALL: &str = "dssflow ";
 
 /// Whether a word after `dssflow` is a command that opens the store.
 fn reaches_the_store(word: &str) -> bool {
-    !["init", "explain", "version", "workflows", "help", "completions", "man"].contains(&word)
+    !["init", "explain", "version", "workflows", "help", "completions", "man", "config"].contains(&word)
         && Cli::command().get_subcommands().any(|command| command.get_name() == word)
 }
 
-/// The store's directory: `given` (flag or `DSSFLOW_STORE`), else `$XDG_DATA_HOME/dssflow`, else
-/// `~/.local/share/dssflow`; absolute.
+/// The store's directory: `given` (flag or `DSSFLOW_STORE`), else as a file of settings says, else
+/// `$XDG_DATA_HOME/dssflow`, else `~/.local/share/dssflow`; absolute.
 ///
 /// # Errors
 /// When nothing says where it is.
@@ -71,6 +76,7 @@ pub(crate) fn store_dir(given: Option<PathBuf>) -> CommandResult<PathBuf> {
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
     let dir = given
         .filter(|p| !p.as_os_str().is_empty())
+        .or_else(|| files().find(|file| file.store.clone()).map(|(dir, _)| dir))
         .or_else(|| absolute("XDG_DATA_HOME").map(|p| p.join("dssflow")))
         .or_else(|| absolute("HOME").map(|p| p.join(".local/share/dssflow")))
         .ok_or_else(|| {

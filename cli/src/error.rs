@@ -8,6 +8,7 @@ use dssflow_engine::EngineError;
 use dssflow_engine::activity::{ActivityError, ErrorClass};
 use dssflow_engine::archive::CopyError;
 use dssflow_engine::runtime::ScheduleError;
+use dssflow_engine::schedule::SpecError;
 use dssflow_engine::store::StoreError;
 use dssflow_sandbox::SandboxError;
 use dssflow_store::OpenError;
@@ -222,6 +223,8 @@ codes! {
     BadPlan = "DF0180", Config, Usage;
     /// A plan does not fit what is to be run, or the world moved since it was made.
     StalePlan = "DF0181", Run, Preflight;
+    /// A file of settings is wrong.
+    WrongConfig = "DF0190", Config, Usage;
     /// The site file is wrong.
     WrongSite = "DF0100", Config, Usage;
     => pages only: "DF0101" "DF0102" "DF0103" "DF0104" "DF0105" "DF0106" "DF0107" "DF0108" "DF0109" "DF0110"
@@ -368,6 +371,28 @@ impl From<EngineError> for CommandError {
     }
 }
 
+impl From<SpecError> for CommandError {
+    fn from(why: SpecError) -> Self {
+        let error = Self::new(Code::WrongSchedule, why.to_string());
+        match why {
+            SpecError::NoTiming => error.hint("say when: --cron '0 3 * * *', or --every 1h"),
+            SpecError::Cron { .. } | SpecError::NeverFires { .. } => error
+                .hint("five fields are minute, hour, day of month, month and day of week, as '0 3 * * 1-5'")
+                .hint("six have seconds in front of them, seven a year behind them as well"),
+            SpecError::Interval { .. } => {
+                error.hint("it is written 30s, 15m, 1h or 1d; 6h/30m is half an hour later")
+            }
+            SpecError::Zone(_) => error.hint(
+                "a time zone is a name of the IANA database, as Europe/Berlin; without --zone it is UTC",
+            ),
+            SpecError::CatchUp => error.hint("give it more: --catch-up 1m; without it, it is 24h"),
+            SpecError::NoActions => error.hint("`dssflow schedules pause` lets a schedule start nothing"),
+            // The list of the engine may grow; what else there is says itself what to do.
+            _ => error.hint("all that a schedule may have: docs/schedules.md"),
+        }
+    }
+}
+
 impl From<ScheduleError> for CommandError {
     fn from(error: ScheduleError) -> Self {
         let message = error.to_string();
@@ -379,8 +404,9 @@ impl From<ScheduleError> for CommandError {
             ScheduleError::Exists(id) => Self::new(Code::ScheduleRefused, message)
                 .hint(format!("change it: dssflow schedules update {id}"))
                 .hint("or choose another name"),
-            ScheduleError::Spec { why, .. } => Self::new(Code::WrongSchedule, why.to_string()),
-            ScheduleError::Launch { .. } => Self::new(Code::WrongSchedule, message),
+            ScheduleError::Spec { why, .. } => why.into(),
+            ScheduleError::Launch { .. } => Self::new(Code::WrongSchedule, message)
+                .hint("`dssflow plan WORKFLOW -f FILE` checks what a workflow takes; `dssflow workflows ls` lists them"),
             ScheduleError::Illegal { id, .. } | ScheduleError::Contended(id) => {
                 Self::new(Code::ScheduleRefused, message)
                     .hint(format!("`dssflow schedules get {id}` says where it stands"))

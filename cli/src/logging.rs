@@ -21,6 +21,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::args::LogFormat;
+use crate::config;
 use crate::error::{Code, CommandError, CommandResult};
 pub(crate) use record::Record;
 use record::{Form, Ids};
@@ -39,7 +40,8 @@ const QUIET: &str = "aws_config=error,sled=off";
 /// When `level`, or what the environment says of the files of runs, is neither a level nor a list of `target=level`.
 pub(crate) fn start(level: &str, format: LogFormat) -> CommandResult<()> {
     let terminal = targets("--log", level)?;
-    let wanted = std::env::var(RUN_LOG).unwrap_or_else(|_| RUN_LEVEL.to_owned());
+    let said = || config::files().find(|file| file.run_log.clone()).map(|(level, _)| level);
+    let wanted = std::env::var(RUN_LOG).ok().or_else(said).unwrap_or_else(|| RUN_LEVEL.to_owned());
     let files = targets(RUN_LOG, &wanted)?;
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let form = match format {
@@ -51,9 +53,17 @@ pub(crate) fn start(level: &str, format: LogFormat) -> CommandResult<()> {
     Ok(())
 }
 
+/// Whether `text`, said with `key`, is a level or a list of `target=level`.
+///
+/// # Errors
+/// When it is neither.
+pub(crate) fn check_level(key: &str, text: &str) -> CommandResult<()> {
+    targets(key, text).map(drop)
+}
+
 fn targets(flag: &str, text: &str) -> CommandResult<Targets> {
     let one_level = text.parse::<LevelFilter>().is_ok();
-    let quiet = if one_level && text.eq_ignore_ascii_case("warn") {
+    let quiet = if one_level && ["warn", "info"].iter().any(|level| text.eq_ignore_ascii_case(level)) {
         format!("{text},{QUIET}")
     } else {
         text.to_owned()

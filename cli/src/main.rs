@@ -16,13 +16,16 @@ mod args;
 mod bar;
 mod catalog;
 mod commands;
+mod completions;
 mod config;
 mod control;
 mod describe;
 mod drift_report;
 mod drive;
 mod error;
+mod gantt;
 mod iam_policy;
+mod jq;
 mod launch;
 mod logging;
 mod moment;
@@ -44,11 +47,10 @@ mod world;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use clap::error::ErrorKind;
 use rustix::fs::Mode;
 
-use crate::args::{Cli, ErrorFormat};
+use crate::args::{ErrorFormat, Typed};
 use crate::error::{Code, CommandError, Exit};
 use crate::ui::Ui;
 
@@ -60,14 +62,30 @@ fn main() -> ExitCode {
     }
     // Whatever is written is for this user alone.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
-    let ui = Ui::detect();
-    let exit = match Cli::try_parse() {
-        Ok(cli) => {
-            let json = cli.global.error_format == ErrorFormat::Json;
-            commands::run(&ui, cli).unwrap_or_else(|error| {
-                ui.error(&error, json);
+    if completions::answer() {
+        return ExitCode::SUCCESS;
+    }
+    let mut ui = Ui::detect();
+    let exit = match args::parse(std::env::args_os().collect()) {
+        Ok(Typed { cli, jq }) => {
+            let given = cli.global.error_format;
+            ui.filter(jq);
+            let exit = commands::run(&ui, cli).unwrap_or_else(|error| {
+                // What the files of settings say is known by now, unless they are what is wrong.
+                let format = given.or_else(|| config::files().find(|file| file.error_format).map(|(f, _)| f));
+                ui.error(&error, format == Some(ErrorFormat::Json));
                 error.exit
-            })
+            });
+            match ui.misfit() {
+                Some(why) => {
+                    let error = CommandError::new(Code::Usage, "--jq does not fit what is printed")
+                        .why(why)
+                        .hint("-o json without --jq prints what the expression is given");
+                    ui.error(&error, given == Some(ErrorFormat::Json));
+                    error.exit
+                }
+                None => exit,
+            }
         }
         Err(error) => wrong_command_line(&ui, &error),
     };
@@ -100,7 +118,8 @@ fn wrong_command_line(ui: &Ui, error: &clap::Error) -> Exit {
     made.why = lines.map(str::trim).filter(|l| !l.is_empty()).map(str::to_owned).collect();
     let json = std::env::args_os().collect::<Vec<OsString>>();
     let json = json.windows(2).any(|w| w[0] == "--error-format" && w[1] == "json")
-        || json.iter().any(|w| w == "--error-format=json");
+        || json.iter().any(|w| w == "--error-format=json")
+        || std::env::var_os("DSSFLOW_ERROR_FORMAT").is_some_and(|format| format == "json");
     ui.error(&made, json);
     made.exit
 }

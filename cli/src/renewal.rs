@@ -13,6 +13,7 @@ use dssflow_engine::event::PauseKind;
 use dssflow_engine::run::view::RunView;
 use dssflow_engine::run::{RunStatus, StepStatus};
 
+use crate::config;
 use crate::describe;
 use crate::error::{Code, CommandError, CommandResult};
 use crate::spec::About;
@@ -57,7 +58,7 @@ pub(crate) struct Renewal {
 /// When it is no number.
 pub(crate) fn limit() -> CommandResult<Duration> {
     let minutes = match std::env::var(WAIT) {
-        Err(_) => WAIT_MIN,
+        Err(_) => config::files().find(|file| file.credentials_wait).map_or(WAIT_MIN, |(minutes, _)| minutes),
         Ok(text) => text.trim().parse().map_err(|_| {
             CommandError::new(Code::Usage, format!("{WAIT} is {text:?}, which is no number of minutes")).hint(
                 "0 ends the command at once when credentials end; without the variable it waits 720 minutes",

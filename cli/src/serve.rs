@@ -173,12 +173,18 @@ impl Service {
         }
     }
 
-    /// Opens the world that a run is in. What a run started as one of its steps is in the world of the run above.
-    async fn open(&self, view: &RunView) -> CommandResult<Opened> {
+    /// The run that was started by itself, and not as a step: what a run starts is in the world of the run above.
+    async fn top_of(&self, view: &RunView) -> CommandResult<RunView> {
         let mut top = view.clone();
         while let Some(parent) = &top.parent {
             top = self.engine.view(&parent.run).await?;
         }
+        Ok(top)
+    }
+
+    /// Opens the world that a run is in.
+    async fn open(&self, view: &RunView) -> CommandResult<Opened> {
+        let top = self.top_of(view).await?;
         let sandbox = drive::sandbox_of(&self.settings.store, &top).await?;
         let (spec, world) = drive::world_of(&self.engine, &self.pool, &top, sandbox).await?;
         let engine = drive::equip(&self.engine, &world);
@@ -206,8 +212,11 @@ impl Service {
     /// Waits until the run stands, closes the books of a teardown, and waits for credentials that have ended.
     async fn look_after(&self, opened: Opened, mut handle: RunHandle) -> CommandResult<()> {
         let Opened { spec, world, engine } = opened;
+        // Most runs only wait, and there may be thousands: what is seldom wanted is read again, and futures that are
+        // seldom awaited are boxed.
+        drop(spec);
         let run = handle.id().clone();
-        world.hold(&run).await;
+        Box::pin(world.hold(&run)).await;
         let mut renewal = Renewal::new(&world.clients, patience(&world))?;
         loop {
             let view = match handle.wait().await {
@@ -215,22 +224,24 @@ impl Service {
                 Err(error) => return self.failed(error),
             };
             if takeovers::is_done(&view) {
-                takeovers::close(&self.store, &view).await?;
+                Box::pin(takeovers::close(&self.store, &view)).await?;
             }
             let stopping = self.stopping.is_cancelled();
             let request = if !stopping && recovery::was_stopped(&view) {
                 // The last stop asked it to pause, and was over before it did.
                 recovery::request()
             } else if !stopping && renewal.may_wait(&view) {
-                match self.until_renewed(&renewal, &view, About::from(&spec)).await {
+                let top = Box::pin(self.top_of(&view)).await?;
+                let spec = Box::pin(drive::spec_of(&self.engine, &top.run)).await?;
+                match Box::pin(self.until_renewed(&renewal, &view, About::from(&spec))).await {
                     Some(request) => request,
                     None => return Ok(()),
                 }
             } else {
-                world.let_go(&run, &Ok(exit_of(&view, Aim::Forward, None))).await;
+                Box::pin(world.let_go(&run, &Ok(exit_of(&view, Aim::Forward, None)))).await;
                 return Ok(());
             };
-            handle = match engine.resume(&run, request).await {
+            handle = match Box::pin(engine.resume(&run, request)).await {
                 Ok(handle) => handle,
                 // Somebody went on with it a moment ago, and that drive is looked after.
                 Err(EngineError::Live(_)) => return Ok(()),

@@ -6,10 +6,12 @@
 use std::borrow::Cow;
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
 use crate::error::{Code, CommandError, CommandResult};
+use crate::jq;
 
 /// How a word is marked on a terminal. Never the only carrier of what it says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +50,9 @@ pub(crate) struct Ui {
     asks: bool,
     quiet_reader: AtomicBool,
     failed: AtomicBool,
+    /// What JSON goes through, and why it did not.
+    filter: Option<String>,
+    misfit: Mutex<Option<String>>,
 }
 
 impl Ui {
@@ -62,7 +67,25 @@ impl Ui {
             asks: err && io::stdin().is_terminal(),
             quiet_reader: AtomicBool::new(false),
             failed: AtomicBool::new(false),
+            filter: None,
+            misfit: Mutex::new(None),
         }
+    }
+
+    /// From here on JSON goes through this expression of jq.
+    pub(crate) fn filter(&mut self, expression: Option<String>) {
+        self.filter = expression;
+    }
+
+    /// Why something could not go through it.
+    pub(crate) fn misfit(&self) -> Option<String> {
+        self.misfit.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many columns the terminal has that stdout is.
+    pub(crate) fn columns() -> Option<usize> {
+        let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+        (size.ws_col > 0).then(|| usize::from(size.ws_col))
     }
 
     /// Whether progress may be redrawn in place and coloured.
@@ -107,7 +130,15 @@ impl Ui {
     /// Writes a value as JSON: on lines of its own, or on one.
     pub(crate) fn json(&self, value: &impl Serialize, pretty: bool) {
         let text = if pretty { serde_json::to_string_pretty(value) } else { serde_json::to_string(value) };
-        self.out(&text.expect("what commands print is plain data"));
+        let text = text.expect("what commands print is plain data");
+        let Some(filter) = &self.filter else { return self.out(&text) };
+        let mut print = |result: &str| {
+            self.out(result);
+            !self.is_closed()
+        };
+        if let Err(why) = jq::apply(filter, text.as_bytes(), pretty, &mut print) {
+            self.misfit.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+        }
     }
 
     /// Writes a value as YAML.

@@ -4,8 +4,10 @@
 //! be read. Dependencies come from two places: `after`, and every output an input or condition refers to.
 
 mod binding;
+pub mod layout;
 pub mod render;
 mod step;
+pub mod svg;
 
 pub use binding::{Binding, OutputRef, truthy};
 pub use step::{LockMode, LockUse, OnParentClose, OnReject, Step, StepKind, Timeouts};

@@ -3,6 +3,7 @@
 //! - [`guarantees`]: what "done" means, what happens once and what may happen again, what is not promised.
 //! - [`idempotency`]: tokens, generations, probes, records; what a plain function has to be.
 //! - [`compensation`]: what a rollback takes back, in which order, and what a person can do when it is stuck.
+//! - [`schedules`]: runs that start at given times.
 //! - [`versioning`]: definitions and types that change while runs are under way.
 //! - [`testing`]: how to test workflows and activities.
 //!
@@ -11,5 +12,6 @@
 pub mod compensation;
 pub mod guarantees;
 pub mod idempotency;
+pub mod schedules;
 pub mod testing;
 pub mod versioning;

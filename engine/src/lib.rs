@@ -36,8 +36,8 @@
 //! The [`guide`] says what is promised and how to keep one's own side of it.
 //!
 //! The rooms: [`workflow`] is where workflows are written, [`run`] is the pure core, [`schedule`] that of schedules,
-//! [`runtime`] the edge, [`event`] what is stored, [`store`] the port to disk, [`testing`] the kit to test workflows and
-//! activities with.
+//! [`runtime`] the edge, [`event`] what is stored, [`store`] the port to disk, [`timeline`] a run in time, [`testing`] the kit to test
+//! workflows and activities with.
 #![warn(missing_docs)]
 
 pub mod activity;
@@ -55,6 +55,7 @@ pub mod store;
 pub mod takeover;
 pub mod testing;
 pub mod time;
+pub mod timeline;
 pub mod workflow;
 
 #[cfg(doctest)]

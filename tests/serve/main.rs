@@ -4,7 +4,11 @@
 
 mod daemon;
 mod http;
+#[expect(dead_code, reason = "the tests of the resync use the rest")]
+#[path = "../glue/lake.rs"]
+mod lake;
 mod recovery;
+mod schedules;
 mod schema;
 mod stops;
 mod stream;

@@ -19,6 +19,22 @@ pub use self::catalogue::{Trouble, help, trouble, trouble_in};
 
 mod catalogue;
 
+/// What an error and those below it say, each once. The SDK's own way of printing an error adds all that is inside it,
+/// a page of names of types.
+pub fn in_words(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut below = error.source();
+    while let Some(cause) = below {
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        below = cause.source();
+    }
+    text
+}
+
 /// How far a call got before it failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach {
@@ -90,7 +106,7 @@ where
         }
         SdkError::ResponseError(response) => {
             let (status, request_id, retry_after_s) = headers(response.raw());
-            let text = DisplayErrorContext(&SdkError::<E, HttpResponse>::ResponseError(response)).to_string();
+            let text = in_words(&SdkError::<E, HttpResponse>::ResponseError(response));
             Failure {
                 status,
                 request_id,
@@ -98,14 +114,11 @@ where
                 ..failure(Reach::Unknown, "ResponseUnreadable", text)
             }
         }
-        SdkError::TimeoutError(_) => {
-            failure(Reach::Unknown, "Timeout", DisplayErrorContext(&error).to_string())
-        }
-        SdkError::ConstructionFailure(_) => {
-            failure(Reach::NotSent, "RequestInvalid", DisplayErrorContext(&error).to_string())
-        }
+        SdkError::TimeoutError(_) => failure(Reach::Unknown, "Timeout", in_words(&error)),
+        SdkError::ConstructionFailure(_) => failure(Reach::NotSent, "RequestInvalid", in_words(&error)),
         SdkError::DispatchFailure(ref dispatch) => {
             let user = dispatch.is_user();
+            // Which it is only the names of the types inside tell.
             let text = DisplayErrorContext(&error).to_string();
             let code = match () {
                 () if is_credentials_text(&text) => "NoCredentials",
@@ -117,9 +130,9 @@ where
             } else {
                 Reach::Unknown
             };
-            failure(reach, code, text)
+            failure(reach, code, in_words(&error))
         }
-        other => failure(Reach::Unknown, "Unknown", DisplayErrorContext(&other).to_string()),
+        other => failure(Reach::Unknown, "Unknown", in_words(&other)),
     }
 }
 

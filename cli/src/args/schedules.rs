@@ -103,6 +103,9 @@ pub(crate) struct SpecArgs {
     /// What the workflow takes, as a site; without --workflow a file that says everything of the schedule
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
+    /// Run in the sandbox, which is started when it is not there; -f is then optional
+    #[arg(long, requires = "workflow")]
+    pub(crate) sandbox: bool,
     /// Change a value of what the workflow takes, as cluster.mode=sdk (may be repeated)
     #[arg(long, value_name = "KEY=VALUE", requires = "workflow")]
     pub(crate) set: Vec<String>,

@@ -168,7 +168,7 @@ pub(crate) async fn choose_site(
     Ok((catalog::read_site(file, set)?, sandbox))
 }
 
-pub(super) async fn sandbox_if(ui: &Ui, settings: &Settings, wanted: bool) -> CommandResult<Option<Sandbox>> {
+pub(crate) async fn sandbox_if(ui: &Ui, settings: &Settings, wanted: bool) -> CommandResult<Option<Sandbox>> {
     if wanted { start_sandbox(ui, settings).await.map(Some) } else { Ok(None) }
 }
 

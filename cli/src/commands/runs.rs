@@ -12,10 +12,8 @@ use dssflow_engine::store::{ListQuery, MAX_PAGE, RunSummary};
 use dssflow_workflows::teardown;
 
 use crate::access::Access;
-use crate::args::{
-    EventsArgs, EventsFormat, GetArgs, GraphFormat, ListFormat, LsArgs, RunGraphArgs, RunRef, RunsCommand,
-};
-use crate::commands::{copies, logs, prune};
+use crate::args::{EventsArgs, EventsFormat, GetArgs, ListFormat, LsArgs, RunGraphArgs, RunRef, RunsCommand};
+use crate::commands::{copies, graph, logs, prune, timeline};
 use crate::config::Settings;
 use crate::describe;
 use crate::drift_report;
@@ -37,17 +35,20 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, command: RunsCommand) -> C
         RunsCommand::Import(args) => return copies::import(ui, settings, &args).await,
         RunsCommand::Prune(args) => return prune::run(ui, settings, &args).await,
         RunsCommand::Logs(args) => return logs::run(ui, settings, &args).await,
+        RunsCommand::Timeline(args) => return timeline::run(ui, settings, &args).await,
         _ => {}
     }
     let access = Access::open(&settings.store).await?;
     let result = match &command {
-        RunsCommand::Ls(_) | RunsCommand::Import(_) | RunsCommand::Prune(_) | RunsCommand::Logs(_) => {
-            Ok(Exit::Ok)
-        }
+        RunsCommand::Ls(_)
+        | RunsCommand::Import(_)
+        | RunsCommand::Prune(_)
+        | RunsCommand::Logs(_)
+        | RunsCommand::Timeline(_) => Ok(Exit::Ok),
         RunsCommand::Get(args) => get(ui, settings, &access, args).await,
         RunsCommand::Events(args) => events(ui, &access, args).await,
         RunsCommand::Watch(args) => watch(ui, settings, &access, args).await,
-        RunsCommand::Graph(args) => graph(ui, &access, args).await,
+        RunsCommand::Graph(args) => picture_of(ui, &access, args).await,
         RunsCommand::Export(args) => match copies::outside(&settings.store, &args.output) {
             Ok(()) => copies::export_run(ui, &access, args).await,
             Err(error) => Err(error),
@@ -341,26 +342,11 @@ async fn watch(ui: &Ui, settings: &Settings, access: &Access, args: &RunRef) -> 
     Ok(exit_of(&view, aim, None))
 }
 
-async fn graph(ui: &Ui, access: &Access, args: &RunGraphArgs) -> CommandResult {
+async fn picture_of(ui: &Ui, access: &Access, args: &RunGraphArgs) -> CommandResult {
     let run = access.resolve(&args.run.run).await?;
     let graph = access.graph(&run).await?;
     let view = access.view(&run).await?;
     let statuses: render::Statuses = view.steps.iter().map(|s| (s.step.clone(), s.status)).collect();
-    draw(ui, args.output, &graph, Some(&statuses));
-    Ok(Exit::Ok)
-}
-
-/// Draws a graph in any format.
-pub(crate) fn draw(
-    ui: &Ui,
-    format: GraphFormat,
-    graph: &dssflow_engine::Graph,
-    statuses: Option<&render::Statuses>,
-) {
-    match format {
-        GraphFormat::Text => ui.out(render::text(graph, statuses).trim_end()),
-        GraphFormat::Dot => ui.out(render::dot(graph, statuses).trim_end()),
-        GraphFormat::Mermaid => ui.out(render::mermaid(graph, statuses).trim_end()),
-        GraphFormat::Json => ui.json(graph, true),
-    }
+    let heading = format!("{run}: {}", describe::words(view.status.as_str()));
+    graph::draw(ui, args.output, &graph, Some(&statuses), &heading)
 }

@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use crate::access::Access;
 use crate::args::{AskArgs, BackfillArgs, NameFormat, SchedulesCommand, SpecArgs, ViewFormat};
 use crate::catalog::{self, MadeOf};
+use crate::commands::run::sandbox_if;
 use crate::config::{self, Settings};
 use crate::control::client::Client;
 use crate::control::schedules::{ChangedSchedule, NewSchedule, Trigger, WantedBackfill};
@@ -46,13 +47,32 @@ enum Place {
     Owner(Box<Client>),
 }
 
+/// What flags and file ask for, read before anything is opened.
+enum Asked {
+    /// A schedule that is to be made.
+    New(ScheduleId, Box<ScheduleSpec>),
+    /// Changes to one that is there.
+    Change(Box<Wanted>),
+    /// Neither.
+    Nothing,
+}
+
+/// What flags and file want; in the sandbox, what the workflow takes there.
+async fn wanted(ui: &Ui, settings: &Settings, args: &SpecArgs) -> CommandResult<Wanted> {
+    let sandbox = sandbox_if(ui, settings, args.sandbox).await?;
+    Wanted::read(args, sandbox.as_ref().map(|sandbox| sandbox.site_yaml.as_path()))
+}
+
 /// Runs one of them.
 pub(crate) async fn run(ui: &Ui, settings: &Settings, command: SchedulesCommand) -> CommandResult {
-    // What is wrong without a store is told without one.
-    let wanted = match &command {
-        SchedulesCommand::Create(args) => Some(Wanted::read(args)?),
-        SchedulesCommand::Update(args) => Some(Wanted::read(args)?),
-        _ => None,
+    // What is wrong without a store is told without one, and makes none.
+    let asked = match &command {
+        SchedulesCommand::Create(args) => {
+            let (id, spec) = wanted(ui, settings, args).await?.new_spec()?;
+            Asked::New(id, Box::new(spec))
+        }
+        SchedulesCommand::Update(args) => Asked::Change(Box::new(wanted(ui, settings, args).await?)),
+        _ => Asked::Nothing,
     };
     let place = Place::open(settings, matches!(command, SchedulesCommand::Create(_))).await;
     let place = match (place, &command) {
@@ -62,7 +82,7 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, command: SchedulesCommand)
         }
         (place, _) => place?,
     };
-    let result = done(ui, settings, &place, command, wanted).await;
+    let result = done(ui, settings, &place, command, asked).await;
     place.close().await?;
     result
 }
@@ -72,7 +92,7 @@ async fn done(
     settings: &Settings,
     place: &Place,
     command: SchedulesCommand,
-    wanted: Option<Wanted>,
+    asked: Asked,
 ) -> CommandResult {
     match command {
         SchedulesCommand::Ls { output } => list(ui, settings, &place.all().await?, output),
@@ -81,17 +101,17 @@ async fn done(
             show(ui, &view, output);
         }
         SchedulesCommand::Create(args) => {
-            let (id, spec) = wanted.expect("it was read").new_spec(&args)?;
-            let view = place.create(id, spec, request(&args.reason)).await?;
+            let Asked::New(id, spec) = asked else { unreachable!("it was read") };
+            let view = place.create(id, *spec, request(&args.reason)).await?;
             tell(ui, settings, place, &view, args.output, "created").await?;
         }
         SchedulesCommand::Update(args) => {
-            let wanted = wanted.expect("it was read");
+            let Asked::Change(wanted) = asked else { unreachable!("it was read") };
             let id = wanted.id.clone().ok_or_else(|| {
                 CommandError::new(Code::Usage, "which schedule is to be changed is not said")
                     .hint("`dssflow schedules ls` lists them")
             })?;
-            let spec = wanted.changed(place.get(&id).await?.spec, &args)?;
+            let spec = wanted.changed(place.get(&id).await?.spec)?;
             let view = place.update(&id, spec, request(&args.reason)).await?;
             tell(ui, settings, place, &view, args.output, "changed").await?;
         }
@@ -382,12 +402,15 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn read(args: &SpecArgs) -> CommandResult<Self> {
+    /// `site` is what a workflow takes when no file is named.
+    fn read(args: &SpecArgs, site: Option<&Path>) -> CommandResult<Self> {
         let mut file = SpecFile::default();
         let mut action = None;
         let mut whole = false;
         match (&args.workflow, &args.file) {
-            (Some(workflow), path) => action = Some(action_of(workflow, path.as_deref(), &args.set)?),
+            (Some(workflow), path) => {
+                action = Some(action_of(workflow, path.as_deref().or(site), &args.set)?);
+            }
             (None, Some(path)) => {
                 file = read_file(path)?;
                 whole = true;
@@ -451,7 +474,7 @@ impl Wanted {
     }
 
     /// A new schedule.
-    fn new_spec(self, args: &SpecArgs) -> CommandResult<(ScheduleId, ScheduleSpec)> {
+    fn new_spec(self) -> CommandResult<(ScheduleId, ScheduleSpec)> {
         let action = self.action.clone().ok_or_else(|| {
             CommandError::new(Code::Usage, "what the schedule is to start is not said")
                 .hint("name it: --workflow bootstrap -f site.yaml")
@@ -462,11 +485,11 @@ impl Wanted {
             None => name(&default_name(&action))?,
         };
         let spec = ScheduleSpec { timing: Vec::new(), ..ScheduleSpec::cron("", action) };
-        Ok((id, self.changed(spec, args)?))
+        Ok((id, self.changed(spec)?))
     }
 
     /// A schedule with what is wanted of it.
-    fn changed(self, old: ScheduleSpec, _: &SpecArgs) -> CommandResult<ScheduleSpec> {
+    fn changed(self, old: ScheduleSpec) -> CommandResult<ScheduleSpec> {
         let mut spec = if self.whole {
             let action = self.action.clone().expect("a whole file has one");
             ScheduleSpec { timing: Vec::new(), ..ScheduleSpec::cron("", action) }
@@ -489,7 +512,7 @@ impl Wanted {
         spec.limit = self.limit.or(spec.limit);
         spec.pause_on_failure = self.pause_on_failure.unwrap_or(spec.pause_on_failure);
         spec.action.labels.extend(self.labels);
-        spec.check().map_err(|why| CommandError::new(Code::WrongSchedule, why.to_string()))?;
+        spec.check()?;
         Ok(spec)
     }
 }
@@ -504,11 +527,13 @@ fn default_name(action: &ScheduleAction) -> String {
 
 fn read_file(path: &Path) -> CommandResult<SpecFile> {
     let text = std::fs::read_to_string(path).map_err(|e| {
-        CommandError::new(Code::File, format!("the file {} cannot be read", path.display())).why(e)
+        CommandError::new(Code::File, format!("the file {} cannot be read", path.display())).why(e).hint(
+            "docs/schedules.md has one to start from; a file of a workflow, as a site, goes with --workflow",
+        )
     })?;
     serde_saphyr::from_str(&text).map_err(|e| {
         CommandError::new(Code::WrongSchedule, format!("{} is no file of a schedule", path.display()))
-            .why(one_line(&e.to_string()))
+            .why(one_line(&e.without_snippet().to_string()))
             .hint("a file of a workflow, as a site, goes with --workflow")
     })
 }

@@ -2,7 +2,7 @@
 
 use crate::args::{ListFormat, WorkflowsCommand};
 use crate::catalog;
-use crate::commands::runs::draw;
+use crate::commands::graph::draw;
 use crate::error::{CommandResult, Exit};
 use crate::ui::{Ui, table};
 
@@ -32,22 +32,20 @@ pub(crate) fn run(ui: &Ui, command: WorkflowsCommand) -> CommandResult {
                     Some(file) => catalog::read_images(&file, &set)?,
                     None => catalog::example_images()?,
                 };
-                draw(ui, output, &dssflow_workflows::image(&spec).graph, None);
-                return Ok(Exit::Ok);
+                return draw(ui, output, &dssflow_workflows::image(&spec).graph, None, &workflow);
             }
             if catalog::find(&workflow)?.name == dssflow_workflows::glue_resync::NAME {
                 let spec = match file {
                     Some(file) => catalog::read_resync(&file, &set)?,
                     None => catalog::example_resync()?,
                 };
-                draw(ui, output, &dssflow_workflows::glue_resync(&spec).graph, None);
-                return Ok(Exit::Ok);
+                return draw(ui, output, &dssflow_workflows::glue_resync(&spec).graph, None, &workflow);
             }
             let site = match file {
                 Some(file) => catalog::read_site(&file, &set)?,
                 None => catalog::example_site(&set)?,
             };
-            draw(ui, output, &catalog::build(&workflow, &site)?.graph, None);
+            return draw(ui, output, &catalog::build(&workflow, &site)?.graph, None, &workflow);
         }
     }
     Ok(Exit::Ok)

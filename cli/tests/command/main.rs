@@ -5,7 +5,9 @@
 
 mod live;
 mod policy;
+mod product;
 mod races;
+mod schedules;
 mod store;
 mod support;
 mod verbs;
@@ -175,6 +177,20 @@ async fn a_run_can_be_looked_at_from_every_side() {
         let mode = entry.metadata().unwrap().permissions().mode() & 0o077;
         assert_eq!(mode, 0, "{:?} is for its owner alone", entry.path());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_is_itself_however_many_newer_ones_begin_like_it() {
+    let home = Home::new();
+    std::fs::create_dir_all(home.store().parent().unwrap()).unwrap();
+    seed(&home.store(), "lab").await;
+    for n in 0..12 {
+        seed(&home.store(), &format!("lab-{n}")).await;
+    }
+    let get = home.run(&["runs", "get", "lab", "-o", "json"]);
+    let view: serde_json::Value = serde_json::from_str(&get.out).unwrap_or_default();
+    assert_eq!(view["run"], "lab", "{get:?}");
+    assert!(home.run(&["runs", "get", "la"]).err.contains("DF0005"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

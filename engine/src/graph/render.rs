@@ -1,7 +1,7 @@
 //! Graphs as text for people: layers on a terminal, DOT for Graphviz, Mermaid for pages.
 //!
-//! Pure and deterministic: the same graph and statuses give the same bytes. Nothing here lays out pixels, and
-//! nothing judges a graph; it was checked when it was built.
+//! Pure and deterministic: the same graph and statuses give the same bytes. Pixels are for [`layout`](super::layout)
+//! and [`svg`](super::svg), and nothing judges a graph; it was checked when it was built.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -14,6 +14,47 @@ fn answered(status: u16, code: &str, message: &str) -> Failure {
     }
 }
 
+/// An error with a cause.
+#[derive(Debug)]
+struct Because(&'static str, Option<Box<Because>>);
+
+impl std::fmt::Display for Because {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl Error for Because {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.1.as_deref().map(|cause| cause as &(dyn Error + 'static))
+    }
+}
+
+#[test]
+fn an_error_is_told_in_words_with_its_causes_each_once() {
+    let cause = Because("io error", Some(Box::new(Because("connection refused", None))));
+    let error = Because("dispatch failure", Some(Box::new(cause)));
+    assert_eq!(in_words(&error), "dispatch failure: io error: connection refused");
+    let error = Because("it says: io error", Some(Box::new(Because("io error", None))));
+    assert_eq!(in_words(&error), "it says: io error");
+}
+
+#[test]
+fn missing_credentials_are_told_without_the_names_of_types() {
+    use aws_credential_types::provider::error::CredentialsError;
+    use aws_smithy_runtime_api::client::result::ConnectorError;
+    type Of = SdkError<aws_sdk_sts::operation::get_caller_identity::GetCallerIdentityError, HttpResponse>;
+    let none = CredentialsError::not_loaded("nothing has any");
+    let failure = failure_of(Of::dispatch_failure(ConnectorError::other(none.into(), None)));
+    assert_eq!((failure.code.as_str(), failure.reach), ("NoCredentials", Reach::NotSent));
+    assert!(failure.message.ends_with("nothing has any"), "{}", failure.message);
+    assert!(
+        !failure.message.contains("DispatchFailure") && !failure.message.contains('{'),
+        "{}",
+        failure.message
+    );
+}
+
 struct Row {
     action: &'static str,
     status: u16,
