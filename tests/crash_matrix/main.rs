@@ -10,7 +10,7 @@
 //! `DSSFLOW_CELLS=N` tries about N cells (0: all), `DSSFLOW_REPEATS=N` N cases of each step (0: all),
 //! `DSSFLOW_MATRIX_KILLS=N` N kills; `DSSFLOW_SEED=N` chooses others; `DSSFLOW_CELL` tries the one that a failure
 //! names, or those that begin like that: `sdk`, `sdk/launch-template`. `DSSFLOW_WORLDS=N` has N worlds of each mode share
-//! the steps.
+//! the steps, `DSSFLOW_FIRST=STEP` begins at a step.
 
 mod around;
 mod cell;

@@ -33,9 +33,19 @@ pub(crate) fn seed() -> u64 {
     number("DSSFLOW_SEED", 20_261_128)
 }
 
+/// The step at which a campaign goes on that was broken off; those before it are only done.
+pub(crate) fn first() -> Option<String> {
+    std::env::var("DSSFLOW_FIRST").ok().filter(|text| !text.is_empty())
+}
+
+/// Whether only a part is tried.
+pub(crate) fn is_part() -> bool {
+    only().is_some() || first().is_some()
+}
+
 /// How many worlds of each mode share the steps.
 pub(crate) fn shards() -> usize {
-    if only().is_some() { 1 } else { number("DSSFLOW_WORLDS", 1).max(1) }
+    if is_part() { 1 } else { number("DSSFLOW_WORLDS", 1).max(1) }
 }
 
 /// The only cell that is wanted, as `MODE/STEP/POINT/END`; its beginning stands for all of a mode or a step.

@@ -136,14 +136,16 @@ pub(crate) async fn walk(
     }
     let mut outputs: BTreeMap<StepName, Value> = BTreeMap::new();
     let mut now = world.snapshot().await;
+    let mut reached = settings::first().is_none();
     for (ix, step) in steps.iter().enumerate() {
         let begun = std::time::Instant::now();
         let graph = alone(step, &outputs);
         let of_the_mode = only.is_some()
             || !shared.contains(&step.name)
             || ix.is_multiple_of(2) == (world.mode == Mode::Plugin);
+        reached |= settings::first().is_some_and(|first| first == step.name.as_str());
         // Of two steps that follow each other in a mode the other one is often the other mode's.
-        let mine = of_the_mode && (only.is_some() || (ix / 2) % share.shards == share.shard);
+        let mine = of_the_mode && reached && (only.is_some() || (ix / 2) % share.shards == share.shard);
         let at = At { world, step, graph: &graph, now: &now, steps: steps.len(), mine };
         let failed = |why: String| format!("{}/{}: {why}", world.mode, step.name);
         Box::pin(visit.before(&at)).await.map_err(failed)?;
