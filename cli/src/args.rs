@@ -358,6 +358,9 @@ pub(crate) struct RollbackArgs {
     /// Do not ask before things are deleted
     #[arg(short, long)]
     pub(crate) yes: bool,
+    /// Leave it to the process that drives the run, and do not wait until it is done
+    #[arg(long)]
+    pub(crate) detach: bool,
     #[command(flatten)]
     pub(crate) output: FollowOutput,
 }

@@ -24,6 +24,16 @@ pub(crate) fn duration(d: Duration) -> String {
     }
 }
 
+/// How long a step usually takes: by how often it was measured in earlier runs of the store, else as the workflow says.
+pub(crate) fn usual(step: &StepView) -> Option<String> {
+    let usual = usually(step.expected_ms?);
+    Some(match step.expected_by {
+        0 => usual,
+        1 => format!("{usual}, measured once"),
+        times => format!("{usual}, measured {times} times"),
+    })
+}
+
 /// How long something usually takes, coarsely: it is a guess.
 pub(crate) fn usually(expected_ms: u64) -> String {
     match expected_ms.div_ceil(1000) {
@@ -383,6 +393,13 @@ mod tests {
             assert_eq!(duration(Duration::from_millis(ms)), text);
         }
         assert_eq!(usually(900_000), "usually 15 min");
+        let step = |by: u32| {
+            let step = serde_json::json!({ "step": "a", "expected_ms": 900_000, "expected_by": by });
+            crate::why::tests::view("running", &[step], &serde_json::json!({})).steps.remove(0)
+        };
+        assert_eq!(usual(&step(0)).as_deref(), Some("usually 15 min"));
+        assert_eq!(usual(&step(1)).as_deref(), Some("usually 15 min, measured once"));
+        assert_eq!(usual(&step(3)).as_deref(), Some("usually 15 min, measured 3 times"));
         assert_eq!(when(Timestamp::from_millis(0)), "1970-01-01 00:00:00Z");
     }
 

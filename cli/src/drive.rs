@@ -33,6 +33,7 @@ use crate::error::{Code, CommandError, CommandResult, Exit};
 use crate::launch;
 use crate::logging;
 use crate::owner;
+use crate::past;
 use crate::plans::Revision;
 use crate::progress::Progress;
 use crate::renewal::{self, Answer, Renewal};
@@ -238,6 +239,7 @@ impl<'a> Session<'a> {
         let mut progress = Progress::new(self.ui, self.settings);
         progress.learn(&engine.history(&run, 0).await?);
         if let Ok(view) = engine.view(&run).await {
+            progress.expect(past::of(&Access::Store(Arc::clone(&self.store)), &view).await);
             progress.tick(self.ui, &view);
         }
         stream.catch_up(engine, &run, self.ui, &mut progress).await?;

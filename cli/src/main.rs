@@ -31,6 +31,7 @@ mod logging;
 mod moment;
 mod outfile;
 mod owner;
+mod past;
 mod plans;
 mod progress;
 mod remote;

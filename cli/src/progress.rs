@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use dssflow_engine::event::{Event, EventKind};
 use dssflow_engine::id::StepName;
 use dssflow_engine::run::StepStatus;
+use dssflow_engine::run::past::Past;
 use dssflow_engine::run::view::{RunView, StepView};
 use dssflow_engine::time::Timestamp;
 
@@ -68,6 +69,8 @@ impl Undo {
 /// Progress of one run on stderr.
 pub(crate) struct Progress {
     undo: Undo,
+    /// What steps took in earlier runs.
+    past: Past,
     kind: Kind,
 }
 
@@ -84,17 +87,23 @@ impl Progress {
         if !ui.is_live() {
             return Self::plain(settings);
         }
-        Self { undo: Undo::default(), kind: Kind::Live(live::Live::new()) }
+        Self { undo: Undo::default(), past: Past::default(), kind: Kind::Live(live::Live::new()) }
     }
 
     /// One line a change, whatever the terminal.
     pub(crate) fn plain(settings: &Settings) -> Self {
-        Self { undo: Undo::default(), kind: Kind::Plain(plain::Plain::new(settings.command())) }
+        let kind = Kind::Plain(plain::Plain::new(settings.command()));
+        Self { undo: Undo::default(), past: Past::default(), kind }
     }
 
     /// Takes in what happened before it is shown.
     pub(crate) fn learn(&mut self, history: &[Event]) {
         self.undo = Undo::of(history);
+    }
+
+    /// What steps took in earlier runs is what is expected of them in this one.
+    pub(crate) fn expect(&mut self, past: Past) {
+        self.past = past;
     }
 
     /// What is known of the way back.
@@ -121,9 +130,11 @@ impl Progress {
 
     /// Time went by.
     pub(crate) fn tick(&mut self, ui: &Ui, view: &RunView) {
+        let mut view = view.clone();
+        self.past.mark(&mut view);
         match &mut self.kind {
-            Kind::Live(live) => live.draw(ui, view, &self.undo, now()),
-            Kind::Plain(plain) => plain.tick(ui, view, &self.undo, now()),
+            Kind::Live(live) => live.draw(ui, &view, &self.undo, now()),
+            Kind::Plain(plain) => plain.tick(ui, &view, &self.undo, now()),
         }
     }
 

@@ -17,6 +17,7 @@ use crate::control::{Driven, Order, Principal};
 use crate::describe;
 use crate::drive::{Aim, Signals, Stream, conclude, exit_of};
 use crate::error::{Code, CommandError, CommandResult, Exit};
+use crate::past;
 use crate::progress::Progress;
 use crate::renewal;
 use crate::serve::{ACTOR, STOPS};
@@ -106,7 +107,8 @@ pub(crate) async fn driven_on(
     follow(ui, settings, client, &driven.run, stream, aim, about).await
 }
 
-fn detached(ui: &Ui, settings: &Settings, run: &RunId, format: FollowFormat) -> Exit {
+/// Says how one comes back to a run that is left to somebody else.
+pub(crate) fn detached(ui: &Ui, settings: &Settings, run: &RunId, format: FollowFormat) -> Exit {
     let command = settings.command();
     ui.note(&format!(
         "run {run} goes on without this command\nfollow it:  {command} runs watch {run}\nstop it:    {command} pause {run}"
@@ -133,6 +135,9 @@ pub(crate) async fn follow(
 ) -> CommandResult {
     let mut progress = Progress::new(ui, settings);
     progress.learn(&client.events(run, 0).await?);
+    if let Ok(view) = client.view(run).await {
+        progress.expect(past::of(&Access::Owner(Box::new(client.clone())), &view).await);
+    }
     let mut tick = tokio::time::interval(progress.interval());
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut signals = Signals::new()?;

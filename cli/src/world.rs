@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use dssflow_activities::aws::identity::{self, Identity, identify};
 use dssflow_activities::clients::{AwsClients, ClientsConfig};
+use dssflow_activities::credentials::CredentialSource;
 use dssflow_activities::host::{
     Host, HostError, HostHandle, HostRoute, LocalHost, SshHost, SshTarget, reachable,
 };
@@ -17,7 +18,7 @@ use dssflow_engine::graph::Graph;
 use dssflow_engine::id::RunId;
 use dssflow_engine::run::view::RunView;
 use dssflow_sandbox::World as Sandbox;
-use dssflow_workflows::site::Transport;
+use dssflow_workflows::site::{Aws, Transport};
 use dssflow_workflows::{ImageSpec, ResyncSpec, Site};
 use tokio::sync::Mutex;
 
@@ -143,6 +144,25 @@ pub(crate) async fn connect_about(
 }
 
 impl Pool {
+    /// The clients that a file asks for; `named` finds its credentials by their name.
+    async fn clients_for(
+        &self,
+        region: &str,
+        aws: &Aws,
+        named: impl FnOnce(&str) -> Option<CredentialSource>,
+    ) -> CommandResult<Pooled> {
+        let mut config = ClientsConfig::new(region);
+        config.endpoint_url.clone_from(&aws.endpoint_url);
+        config.imds_endpoint.clone_from(&aws.imds_endpoint);
+        if let Some(name) = &aws.credentials {
+            let source = named(name).ok_or_else(|| {
+                CommandError::new(Code::WrongSite, format!("there are no usable credentials named {name:?}"))
+            })?;
+            config.source = Some(source);
+        }
+        Ok(Box::pin(self.clients(&config)).await)
+    }
+
     async fn clients(&self, config: &ClientsConfig) -> Pooled {
         // Where credentials come from is printed without any that are secret, and never is a set in memory.
         let key = format!("{config:?}");
@@ -161,16 +181,8 @@ impl Pool {
 /// # Errors
 /// As [`connect`].
 pub(crate) async fn connect_from(pool: &Pool, site: &Site, sandbox: Option<Sandbox>) -> CommandResult<World> {
-    let mut config = ClientsConfig::new(&site.region);
-    config.endpoint_url.clone_from(&site.aws.endpoint_url);
-    config.imds_endpoint.clone_from(&site.aws.imds_endpoint);
-    if let Some(name) = &site.aws.credentials {
-        let source = site.credential_source(name).ok_or_else(|| {
-            CommandError::new(Code::WrongSite, format!("there are no usable credentials named {name:?}"))
-        })?;
-        config.source = Some(source);
-    }
-    let Pooled { clients, known } = Box::pin(pool.clients(&config)).await;
+    let named = |name: &str| site.credential_source(name);
+    let Pooled { clients, known } = Box::pin(pool.clients_for(&site.region, &site.aws, named)).await?;
     let unusable = |e: HostError| CommandError::new(Code::HostUnusable, e.to_string());
     let (host, route): (Arc<dyn Host>, _) = match site.host.transport {
         Transport::Local => (Arc::new(LocalHost::new(site.host.wrapper.clone())), None),
@@ -224,16 +236,8 @@ pub(crate) async fn connect_resync(
     spec: &ResyncSpec,
     sandbox: Option<Sandbox>,
 ) -> CommandResult<World> {
-    let mut config = ClientsConfig::new(&spec.region);
-    config.endpoint_url.clone_from(&spec.aws.endpoint_url);
-    config.imds_endpoint.clone_from(&spec.aws.imds_endpoint);
-    if let Some(name) = &spec.aws.credentials {
-        let source = spec.credential_source(name).ok_or_else(|| {
-            CommandError::new(Code::WrongSite, format!("there are no usable credentials named {name:?}"))
-        })?;
-        config.source = Some(source);
-    }
-    let Pooled { clients, known } = Box::pin(pool.clients(&config)).await;
+    let named = |name: &str| spec.credential_source(name);
+    let Pooled { clients, known } = Box::pin(pool.clients_for(&spec.region, &spec.aws, named)).await?;
     let unusable = |e: HostError| CommandError::new(Code::HostUnusable, e.to_string());
     let (host, route): (Arc<dyn Host>, _) = match &spec.dss.ssh {
         None => (Arc::new(LocalHost::new(Vec::new())), None),
@@ -265,16 +269,8 @@ pub(crate) async fn connect_images(pool: &Pool, spec: &ImageSpec) -> CommandResu
     let region = spec.account().map(|(_, region)| region.to_owned());
     let region =
         region.or_else(|| std::env::var("AWS_REGION").ok()).unwrap_or_else(|| "us-east-1".to_owned());
-    let mut config = ClientsConfig::new(region);
-    config.endpoint_url.clone_from(&spec.aws.endpoint_url);
-    config.imds_endpoint.clone_from(&spec.aws.imds_endpoint);
-    if let Some(name) = &spec.aws.credentials {
-        let source = spec.credential_source(name).ok_or_else(|| {
-            CommandError::new(Code::WrongSite, format!("there are no usable credentials named {name:?}"))
-        })?;
-        config.source = Some(source);
-    }
-    let Pooled { clients, known } = Box::pin(pool.clients(&config)).await;
+    let named = |name: &str| spec.credential_source(name);
+    let Pooled { clients, known } = Box::pin(pool.clients_for(&region, &spec.aws, named)).await?;
     let host = HostHandle(Arc::new(LocalHost::new(Vec::new())));
     Ok(World { clients, known, host, route: None, sandbox: None })
 }

@@ -1,10 +1,12 @@
 //! One run: its state as a fold over its history ([`state`], `apply`), what comes next (`decide`), the order of
-//! undo (`compensate`), and what people see of it ([`view`]). Pure: no clock, chance, IO or tokio in here.
+//! undo (`compensate`), what people see of it ([`view`]), and how long its steps are likely to take ([`past`]). Pure: no
+//! clock, chance, IO or tokio in here.
 
 mod apply;
 mod compensate;
 pub mod decide;
 mod options;
+pub mod past;
 pub mod resolve;
 pub mod state;
 mod status;

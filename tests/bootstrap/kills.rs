@@ -7,7 +7,7 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use serde_json::Value;
 
-use crate::support::{Home, differences, kept_by_rule};
+use crate::support::{Home, differences, kept_by_rule, without_installation};
 
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
@@ -17,29 +17,7 @@ fn setting(name: &str, default: u64) -> u64 {
 fn undisturbed(set: &str) -> Value {
     let home = Home::with_sandbox();
     home.run(&["run", "bootstrap", "--sandbox", "--set", set]).expect(0);
-    without_chance(&home.snapshot())
-}
-
-/// A snapshot without what differs between two installations of DSS: its id, drawn by the installer, and the digests
-/// of the images built for it.
-fn without_chance(world: &Value) -> Value {
-    let mut text = world.to_string();
-    let prefix = "dku-exec-base-";
-    if let Some(at) = text.find(prefix) {
-        let id: String = text[at + prefix.len()..].chars().take_while(char::is_ascii_hexdigit).collect();
-        text = text.replace(&id, "INSTALLID");
-    }
-    let mut parts = text.split("sha256:");
-    let mut out = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        out.push_str("sha256:*");
-        out.push_str(part.trim_start_matches(|c: char| c.is_ascii_hexdigit()));
-    }
-    let mut world: Value = serde_json::from_str(&out).expect("still JSON");
-    if let Some(images) = world.pointer_mut("/dss/baseImages").and_then(Value::as_array_mut) {
-        images.sort_by_key(Value::to_string);
-    }
-    world
+    without_installation(&home.snapshot())
 }
 
 #[test]
@@ -78,7 +56,7 @@ fn killed_at_random_moments_and_resumed() {
             violations.push(format!("run {runs} ({}): exit {}\n{}", modes[mode], end.code, end.stderr));
             break;
         }
-        let world = without_chance(&home.snapshot());
+        let world = without_installation(&home.snapshot());
         violations.extend(
             differences(&references[mode], &world)
                 .into_iter()

@@ -230,6 +230,38 @@ impl Drop for Home {
     }
 }
 
+/// `text` with a star in the place of what follows each `mark`, as far as it is made of such characters.
+pub(crate) fn masked(text: &str, mark: &str, drawn: impl Fn(char) -> bool) -> String {
+    let mut parts = text.split(mark);
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        out.push_str(mark);
+        out.push('*');
+        out.push_str(part.trim_start_matches(&drawn));
+    }
+    out
+}
+
+/// The id of an installation has at least so many digits.
+const MIN_ID: usize = 6;
+
+/// A snapshot without what differs between two installations of DSS: its id, drawn by the installer, and the digests of
+/// the images built for it.
+pub(crate) fn without_installation(world: &Value) -> Value {
+    let mut text = world.to_string();
+    let ids = text.split("dku-exec-base-").skip(1);
+    let ids = ids.map(|rest| rest.chars().take_while(char::is_ascii_hexdigit).collect::<String>());
+    if let Some(id) = ids.filter(|id| id.len() >= MIN_ID).max() {
+        text = text.replace(&id, "INSTALLID");
+    }
+    let text = masked(&text, "sha256:", |c| c.is_ascii_hexdigit());
+    let mut world: Value = serde_json::from_str(&text).expect("still JSON");
+    if let Some(images) = world.pointer_mut("/dss/baseImages").and_then(Value::as_array_mut) {
+        images.sort_by_key(Value::to_string);
+    }
+    world
+}
+
 /// Every difference between two snapshots, one line each.
 pub(crate) fn differences(before: &Value, after: &Value) -> Vec<String> {
     fn walk(path: &str, a: &Value, b: &Value, out: &mut Vec<String>) {

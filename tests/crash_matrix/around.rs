@@ -11,34 +11,49 @@ use serde_json::Value;
 
 use crate::world::{GIVEN, Wrap};
 
-/// What is done in place of an activity's calls. Without a word of its own each goes on to the activity.
-pub(crate) trait Around: Send + Sync + 'static {
-    fn execute<'a>(
-        &'a self,
-        inner: &'a dyn ErasedActivity,
-        ctx: &'a ActivityContext,
-        input: &'a Value,
-    ) -> BoxFuture<'a, ActivityResult<Value>> {
-        inner.execute(ctx, input)
+/// What the engine asks of an activity.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    inner: &'a dyn ErasedActivity,
+    pub(crate) ctx: &'a ActivityContext,
+    pub(crate) input: &'a Value,
+}
+
+impl<'a> Asked<'a> {
+    /// The same of another input.
+    pub(crate) fn of(self, input: &'a Value) -> Self {
+        Self { input, ..self }
     }
 
-    fn probe<'a>(
-        &'a self,
-        inner: &'a dyn ErasedActivity,
-        ctx: &'a ActivityContext,
-        input: &'a Value,
-    ) -> BoxFuture<'a, ActivityResult<Probe<Value>>> {
-        inner.probe(ctx, input)
+    pub(crate) fn execute(self) -> BoxFuture<'a, ActivityResult<Value>> {
+        self.inner.execute(self.ctx, self.input)
+    }
+
+    pub(crate) fn probe(self) -> BoxFuture<'a, ActivityResult<Probe<Value>>> {
+        self.inner.probe(self.ctx, self.input)
+    }
+
+    pub(crate) fn compensate(self, recorded: &'a Recorded) -> BoxFuture<'a, ActivityResult<Undo>> {
+        self.inner.compensate(self.ctx, self.input, recorded)
+    }
+}
+
+/// What is done in place of an activity's calls. Without a word of its own each goes on to the activity.
+pub(crate) trait Around: Send + Sync + 'static {
+    fn execute<'a>(&'a self, asked: Asked<'a>) -> BoxFuture<'a, ActivityResult<Value>> {
+        asked.execute()
+    }
+
+    fn probe<'a>(&'a self, asked: Asked<'a>) -> BoxFuture<'a, ActivityResult<Probe<Value>>> {
+        asked.probe()
     }
 
     fn compensate<'a>(
         &'a self,
-        inner: &'a dyn ErasedActivity,
-        ctx: &'a ActivityContext,
-        input: &'a Value,
+        asked: Asked<'a>,
         recorded: &'a Recorded,
     ) -> BoxFuture<'a, ActivityResult<Undo>> {
-        inner.compensate(ctx, input, recorded)
+        asked.compensate(recorded)
     }
 }
 
@@ -57,6 +72,12 @@ struct Wrapped<A> {
     around: Arc<A>,
 }
 
+impl<A> Wrapped<A> {
+    fn asked<'a>(&'a self, ctx: &'a ActivityContext, input: &'a Value) -> Asked<'a> {
+        Asked { inner: &*self.inner, ctx, input }
+    }
+}
+
 impl<A: Around> ErasedActivity for Wrapped<A> {
     fn effect(&self) -> Effect {
         self.inner.effect()
@@ -71,7 +92,7 @@ impl<A: Around> ErasedActivity for Wrapped<A> {
         ctx: &'a ActivityContext,
         input: &'a Value,
     ) -> BoxFuture<'a, ActivityResult<Value>> {
-        self.around.execute(&*self.inner, ctx, input)
+        self.around.execute(self.asked(ctx, input))
     }
 
     fn probe<'a>(
@@ -79,7 +100,7 @@ impl<A: Around> ErasedActivity for Wrapped<A> {
         ctx: &'a ActivityContext,
         input: &'a Value,
     ) -> BoxFuture<'a, ActivityResult<Probe<Value>>> {
-        self.around.probe(&*self.inner, ctx, input)
+        self.around.probe(self.asked(ctx, input))
     }
 
     fn verify<'a>(
@@ -97,7 +118,7 @@ impl<A: Around> ErasedActivity for Wrapped<A> {
         input: &'a Value,
         recorded: &'a Recorded,
     ) -> BoxFuture<'a, ActivityResult<Undo>> {
-        self.around.compensate(&*self.inner, ctx, input, recorded)
+        self.around.compensate(self.asked(ctx, input), recorded)
     }
 
     fn describe(&self, input: &Value) -> String {

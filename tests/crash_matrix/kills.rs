@@ -16,7 +16,7 @@ use crate::cell::Place;
 use crate::oracle;
 use crate::report::Report;
 use crate::settings::{self, Mode, index};
-use crate::support::{Home, Ran, runtime};
+use crate::support::{Home, Ran, masked, runtime};
 
 /// How long a command may run without an end or a strike.
 const PATIENCE: Duration = Duration::from_mins(5);
@@ -110,14 +110,7 @@ fn calls_so_far(home: &Home) -> u64 {
 fn world(home: &Home) -> Value {
     let mut text = home.snapshot().to_string();
     for mark in ["dssflow:store=", "dssflow:secret="] {
-        let mut parts = text.split(mark);
-        let mut plain = parts.next().unwrap_or_default().to_owned();
-        for part in parts {
-            plain.push_str(mark);
-            plain.push('*');
-            plain.push_str(part.trim_start_matches(|c: char| c.is_ascii_hexdigit() || c == '.'));
-        }
-        text = plain;
+        text = masked(&text, mark, |c| c.is_ascii_hexdigit() || c == '.');
     }
     let mut world = oracle::without_chance(&serde_json::from_str(&text).expect("still JSON"));
     if let Some(files) = world.pointer_mut("/host/files").and_then(Value::as_object_mut) {

@@ -93,6 +93,12 @@ impl Disk {
         Self { base, run, site: world.site.clone(), step: step.clone() }
     }
 
+    /// The same for a store that several processes share: who drives a run has a lease on it, and whoever takes it over ends
+    /// that.
+    pub(crate) fn shared(self) -> Self {
+        Self { base: MemoryStore::shared(self.base.id()), ..self }
+    }
+
     /// A disk with the same on it.
     pub(crate) async fn copy(&self) -> Self {
         let now = Timestamp::from_millis(0);

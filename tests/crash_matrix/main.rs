@@ -8,7 +8,9 @@
 //! - `teeth`: bugs on purpose.
 //!
 //! `DSSFLOW_CELLS=N` tries about N cells (0: all), `DSSFLOW_REPEATS=N` N cases of each step (0: all),
-//! `DSSFLOW_MATRIX_KILLS=N` N kills; `DSSFLOW_SEED=N` chooses others; `DSSFLOW_CELL` tries the one that a failure names.
+//! `DSSFLOW_MATRIX_KILLS=N` N kills; `DSSFLOW_SEED=N` chooses others; `DSSFLOW_CELL` tries the one that a failure
+//! names, or those that begin like that: `sdk`, `sdk/launch-template`. `DSSFLOW_WORLDS=N` has N worlds of each mode share
+//! the steps.
 
 mod around;
 mod cell;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::cell::{self, Cell, Outcome};
-use crate::learn::{Learned, learn};
+use crate::learn::Learned;
 use crate::report::Report;
 use crate::settings::{self, Mode, index, salt};
 use crate::walk::{At, Visit, in_both};
@@ -54,23 +54,13 @@ fn choose(cells: Vec<Cell>, quota: usize, salt: u64) -> Vec<Cell> {
 
 impl Visit for Matrix {
     async fn before(&mut self, at: &At<'_>) -> Result<(), String> {
-        let only = settings::only();
+        let Some(learned) = at.learned().await? else { return Ok(()) };
         self.report.steps += 1;
-        if !at.mine || only.as_ref().is_some_and(|id| !id.starts_with(&format!("{}/", at.name()))) {
-            return Ok(());
-        }
-        at.world.save_host();
-        let learned = Box::pin(learn(at.world, at.step, at.graph, at.now.clone())).await;
-        let learned = learned.map_err(|why| format!("undisturbed: {}", why.join("\n  ")))?;
-        at.world.tidy(at.now).await;
-        let all = cell::all(&learned);
-        let all: Vec<Cell> = match &only {
-            Some(id) => all.into_iter().filter(|cell| cell.id(self.mode, at.step) == *id).collect(),
-            None => all,
-        };
+        let mut all = cell::all(&learned);
+        all.retain(|cell| settings::wants(&cell.id(self.mode, at.step)));
         self.report.enumerated += all.len() as u64;
         let chosen = match quota(at.steps, &learned) {
-            Some(quota) if only.is_none() => choose(all, quota, salt(&at.name())),
+            Some(quota) if settings::only().is_none() => choose(all, quota, salt(&at.name())),
             _ => all,
         };
         let untouched = Tamper::default();

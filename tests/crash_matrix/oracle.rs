@@ -6,41 +6,13 @@ use std::collections::BTreeMap;
 use dssflow_sandbox::CallRecord;
 use serde_json::Value;
 
-use crate::support::{differences, kept_by_rule};
+use crate::support::{differences, kept_by_rule, masked, without_installation};
 
-/// The id of an installation has at least so many digits.
-const MIN_ID: usize = 6;
-
-/// A snapshot without what differs between two installations of DSS: its id, drawn by the installer, and the digests of
-/// the images built for it.
+/// A snapshot without what differs between two installations of DSS, and without how often something was made anew,
+/// which is no difference in what is there.
 pub(crate) fn without_chance(world: &Value) -> Value {
-    let mut text = world.to_string();
-    let prefix = "dku-exec-base-";
-    let ids = text.split(prefix).skip(1);
-    let ids = ids.map(|rest| rest.chars().take_while(char::is_ascii_hexdigit).collect::<String>());
-    if let Some(id) = ids.filter(|id| id.len() >= MIN_ID).max() {
-        text = text.replace(&id, "INSTALLID");
-    }
-    let mut parts = text.split("sha256:");
-    let mut out = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        out.push_str("sha256:*");
-        out.push_str(part.trim_start_matches(|c: char| c.is_ascii_hexdigit()));
-    }
-    // How often something was made anew is no difference in what is there.
-    let mark = "dssflow:generation=";
-    let mut parts = out.split(mark);
-    let mut text = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        text.push_str(mark);
-        text.push('*');
-        text.push_str(part.trim_start_matches(|c: char| c.is_ascii_digit()));
-    }
-    let mut world: Value = serde_json::from_str(&text).expect("still JSON");
-    if let Some(images) = world.pointer_mut("/dss/baseImages").and_then(Value::as_array_mut) {
-        images.sort_by_key(Value::to_string);
-    }
-    world
+    let text = masked(&world.to_string(), "dssflow:generation=", |c| c.is_ascii_digit());
+    without_installation(&serde_json::from_str(&text).expect("still JSON"))
 }
 
 /// What differs from the world that an undisturbed run leaves.

@@ -3,17 +3,19 @@
 //! earlier one wants to record is refused. The calls of all of them arrive.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use dssflow_activities::host::{Host, HostCommand, HostError, HostHandle, HostOutput};
-use dssflow_engine::activity::{ActivityContext, ActivityResult, ErasedActivity, Probe, Recorded, Undo};
-use dssflow_engine::time::BoxFuture;
+use dssflow_engine::activity::{ActivityResult, Probe, Recorded, Undo};
+use dssflow_engine::runtime::SystemClock;
+use dssflow_engine::time::{BoxFuture, Clock, Timestamp};
 use dssflow_sandbox::{Action, Fault};
 use futures::future::{join, join_all};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::around::{self, Around};
+use crate::around::{self, Around, Asked};
 use crate::cell::Place;
 use crate::learn::hang;
 use crate::life::{Cut, Disk, Does, End, PATIENCE};
@@ -100,47 +102,35 @@ struct AtGate {
 }
 
 impl Around for AtGate {
-    fn execute<'a>(
-        &'a self,
-        inner: &'a dyn ErasedActivity,
-        ctx: &'a ActivityContext,
-        input: &'a Value,
-    ) -> BoxFuture<'a, ActivityResult<Value>> {
+    fn execute<'a>(&'a self, asked: Asked<'a>) -> BoxFuture<'a, ActivityResult<Value>> {
         Box::pin(async move {
             // Who cannot look waits before it acts.
             if self.spot != Spot::Undo {
                 self.gate.pass().await;
             }
-            inner.execute(ctx, input).await
+            asked.execute().await
         })
     }
 
-    fn probe<'a>(
-        &'a self,
-        inner: &'a dyn ErasedActivity,
-        ctx: &'a ActivityContext,
-        input: &'a Value,
-    ) -> BoxFuture<'a, ActivityResult<Probe<Value>>> {
+    fn probe<'a>(&'a self, asked: Asked<'a>) -> BoxFuture<'a, ActivityResult<Probe<Value>>> {
         Box::pin(async move {
             if self.spot == Spot::Look {
                 self.gate.pass().await;
             }
-            inner.probe(ctx, input).await
+            asked.probe().await
         })
     }
 
     fn compensate<'a>(
         &'a self,
-        inner: &'a dyn ErasedActivity,
-        ctx: &'a ActivityContext,
-        input: &'a Value,
+        asked: Asked<'a>,
         recorded: &'a Recorded,
     ) -> BoxFuture<'a, ActivityResult<Undo>> {
         Box::pin(async move {
             if self.spot == Spot::Undo {
                 self.gate.pass().await;
             }
-            inner.compensate(ctx, input, recorded).await
+            asked.compensate(recorded).await
         })
     }
 }
@@ -174,6 +164,35 @@ impl Host for HeldHost {
 
     fn describe(&self) -> String {
         self.host.0.describe()
+    }
+}
+
+/// A process that was stopped for so long finds its lease over.
+const STOPPED_FOR: Duration = Duration::from_hours(1);
+
+/// The clock of a process that is stopped and goes on: time went by without it.
+#[derive(Default)]
+struct StoppedClock {
+    behind_ms: AtomicU64,
+}
+
+impl StoppedClock {
+    fn behind(&self) -> Duration {
+        Duration::from_millis(self.behind_ms.load(Ordering::SeqCst))
+    }
+
+    fn go_on(&self) {
+        self.behind_ms.store(u64::try_from(STOPPED_FOR.as_millis()).expect("an hour"), Ordering::SeqCst);
+    }
+}
+
+impl Clock for StoppedClock {
+    fn now(&self) -> Timestamp {
+        SystemClock.now() + self.behind()
+    }
+
+    fn sleep_until(&self, at: Timestamp) -> BoxFuture<'static, ()> {
+        SystemClock.sleep_until(SystemClock.now() + at.since(self.now()))
     }
 }
 
@@ -233,6 +252,12 @@ pub(crate) async fn at_gates(
 }
 
 /// Two processes: the first stops at one of its calls, the second does all the work, and then the first goes on.
+///
+/// A call to AWS or DSS stops on its way: it arrives late, whatever became of who sent it. A command of the host has no
+/// such way. It starts when its owner says so while it holds the lock of the step, and a dead process says nothing; so
+/// what stops before a command is a process that lives. Where one process owns the store nobody takes its run over while
+/// it lives, and where several share it the disk is one that is [`Disk::shared`]: the process was stopped behind its look
+/// at the fence, its lease ended, another took the run over, and now it goes on.
 pub(crate) async fn held(
     world: &World,
     disk: &Disk,
@@ -243,9 +268,12 @@ pub(crate) async fn held(
     tamper: &Tamper,
 ) -> Raced {
     let gate = Gate::new();
+    let clock = Arc::new(StoppedClock::default());
     let stopping = if place == Place::Host {
         let (host, gate) = (world.host.clone(), Arc::clone(&gate));
-        tamper.and_host(Arc::new(HeldHost { host, left: AtomicU32::new(at), gate }))
+        tamper
+            .and_host(Arc::new(HeldHost { host, left: AtomicU32::new(at), gate }))
+            .and_clock(Arc::clone(&clock) as Arc<dyn Clock>)
     } else {
         let fault = Fault { action: Action::Hold, ..hang(&world.sandbox, place.target(), at, after) };
         world.faults(&[fault]).await;
@@ -272,10 +300,12 @@ pub(crate) async fn held(
         };
         let end =
             if met { Some(Box::pin(disk.live(world, Does::Resume, Cut::Never, tamper)).await) } else { None };
-        gate.open();
-        if place != Place::Host {
+        if place == Place::Host {
+            clock.go_on();
+        } else {
             world.faults(&[]).await;
         }
+        gate.open();
         end
     };
     let (late, next) = join(late, next).await;

@@ -33,9 +33,29 @@ pub(crate) fn seed() -> u64 {
     number("DSSFLOW_SEED", 20_261_128)
 }
 
-/// The only cell that is wanted, as `MODE/STEP/POINT/END`.
+/// How many worlds of each mode share the steps.
+pub(crate) fn shards() -> usize {
+    if only().is_some() { 1 } else { number("DSSFLOW_WORLDS", 1).max(1) }
+}
+
+/// The only cell that is wanted, as `MODE/STEP/POINT/END`; its beginning stands for all of a mode or a step.
 pub(crate) fn only() -> Option<String> {
     std::env::var("DSSFLOW_CELL").ok().filter(|text| !text.is_empty())
+}
+
+/// Whether a cell is wanted.
+pub(crate) fn wants(id: &str) -> bool {
+    only().is_none_or(|only| is_within(id, &only))
+}
+
+/// Whether any cell of a step, `MODE/STEP`, is wanted.
+pub(crate) fn wants_of(step: &str) -> bool {
+    only().is_none_or(|only| is_within(step, &only) || is_within(&only, step))
+}
+
+/// Whether an id is `whole` or begins with it and goes on behind a slash.
+fn is_within(id: &str, whole: &str) -> bool {
+    id.strip_prefix(whole).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// A number made of the seed and a name.
@@ -48,4 +68,11 @@ pub(crate) fn salt(text: &str) -> u64 {
 /// A place in a list of this length.
 pub(crate) fn index(number: u64, length: usize) -> usize {
     usize::try_from(number % length as u64).expect("below a length")
+}
+
+#[test]
+fn the_beginning_of_an_id_stands_for_all_of_it() {
+    assert!(is_within("sdk/eksctl/fresh/row-2", "sdk/eksctl"));
+    assert!(is_within("sdk/eksctl", "sdk/eksctl"));
+    assert!(!is_within("sdk/eksctl-too/fresh/row-2", "sdk/eksctl"));
 }

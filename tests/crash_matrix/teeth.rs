@@ -4,21 +4,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use dssflow_activities::clients::AwsClients;
-use dssflow_engine::activity::{
-    ActivityContext, ActivityError, ActivityResult, ErasedActivity, Owner, Probe, Recorded, Undo,
-};
+use dssflow_engine::activity::{ActivityError, ActivityResult, Owner, Probe, Recorded, Undo};
 use dssflow_engine::time::BoxFuture;
 use dssflow_sandbox::Hands;
 use serde_json::{Value, json};
 
-use crate::around::{self, Around};
+use crate::around::{self, Around, Asked};
 use crate::cell::{Cell, Ending, Outcome, Place, Point, attempt};
 use crate::learn::{RUN, learn};
 use crate::life::{Cut, Disk, Does, Moment};
 use crate::oracle;
 use crate::repeat::{Case, Finds, Trial, Way};
 use crate::settings::Mode;
-use crate::walk::{At, Visit, walk};
+use crate::walk::{At, Share, Visit, walk};
 use crate::world::{Tamper, World};
 
 /// The step that is given bugs: it makes one thing, whose name is unique and which carries marks.
@@ -55,31 +53,21 @@ fn name_of(input: &Value) -> String {
 }
 
 impl Around for Buggy {
-    fn execute<'a>(
-        &'a self,
-        inner: &'a dyn ErasedActivity,
-        ctx: &'a ActivityContext,
-        input: &'a Value,
-    ) -> BoxFuture<'a, ActivityResult<Value>> {
+    fn execute<'a>(&'a self, asked: Asked<'a>) -> BoxFuture<'a, ActivityResult<Value>> {
         if self.bug != Bug::FreshNameEachTime {
-            return inner.execute(ctx, input);
+            return asked.execute();
         }
         Box::pin(async move {
-            let mut renamed = input.clone();
-            let attempt = self.attempts.fetch_add(1, Ordering::Relaxed) + ctx.attempt();
-            renamed["name"] = Value::String(format!("{}_{attempt}", name_of(input)));
-            inner.execute(ctx, &renamed).await
+            let mut renamed = asked.input.clone();
+            let attempt = self.attempts.fetch_add(1, Ordering::Relaxed) + asked.ctx.attempt();
+            renamed["name"] = Value::String(format!("{}_{attempt}", name_of(asked.input)));
+            asked.of(&renamed).execute().await
         })
     }
 
-    fn probe<'a>(
-        &'a self,
-        inner: &'a dyn ErasedActivity,
-        ctx: &'a ActivityContext,
-        input: &'a Value,
-    ) -> BoxFuture<'a, ActivityResult<Probe<Value>>> {
+    fn probe<'a>(&'a self, asked: Asked<'a>) -> BoxFuture<'a, ActivityResult<Probe<Value>>> {
         Box::pin(async move {
-            match (self.bug, inner.probe(ctx, input).await?) {
+            match (self.bug, asked.probe().await?) {
                 (Bug::Blind, _) => Ok(Probe::Absent),
                 (Bug::AllIsOurs, Probe::Present { output, .. }) => {
                     Ok(Probe::Present { output, owner: Owner::ThisRun })
@@ -91,20 +79,19 @@ impl Around for Buggy {
 
     fn compensate<'a>(
         &'a self,
-        inner: &'a dyn ErasedActivity,
-        ctx: &'a ActivityContext,
-        input: &'a Value,
+        asked: Asked<'a>,
         recorded: &'a Recorded,
     ) -> BoxFuture<'a, ActivityResult<Undo>> {
         Box::pin(async move {
             match self.bug {
                 Bug::IdleUndo => Ok(Undo::Undone),
                 Bug::DeletesByName | Bug::AllIsOurs => {
-                    let call = self.clients.glue().delete_database().name(name_of(input)).send().await;
+                    let name = name_of(asked.input);
+                    let call = self.clients.glue().delete_database().name(name).send().await;
                     call.map(|_| Undo::Undone)
                         .map_err(|error| ActivityError::retryable("Glue", error.to_string()))
                 }
-                Bug::Blind | Bug::FreshNameEachTime => inner.compensate(ctx, input, recorded).await,
+                Bug::Blind | Bug::FreshNameEachTime => asked.compensate(recorded).await,
             }
         })
     }
@@ -238,7 +225,7 @@ fn planted_bugs_turn_the_matrix_red() {
     let teeth = runtime.block_on(async {
         let world = World::up(Mode::Plugin).await;
         let mut teeth = Teeth { green: Vec::new(), bitten: 0 };
-        Box::pin(walk(&world, &mut teeth, Some(STEP))).await.expect("the way to the step");
+        Box::pin(walk(&world, &mut teeth, Some(STEP), Share::WHOLE)).await.expect("the way to the step");
         teeth
     });
     println!("teeth: bugs={} green={}", teeth.bitten, teeth.green.len());

@@ -8,7 +8,7 @@ use dssflow_engine::id::StepName;
 use dssflow_engine::run::RunStatus;
 use serde_json::Value;
 
-use crate::learn::{RUN, alone, references, stood};
+use crate::learn::{Learned, RUN, alone, learn, references, stood};
 use crate::life::{Cut, Disk, Does};
 use crate::plants;
 use crate::report::Report;
@@ -32,6 +32,21 @@ pub(crate) struct At<'a> {
 impl At<'_> {
     pub(crate) fn name(&self) -> String {
         format!("{}/{}", self.world.mode, self.step.name)
+    }
+
+    /// What the step does undisturbed, with the host put aside as it is now; nothing when no cell of it is wanted here.
+    ///
+    /// # Errors
+    /// When it does not work undisturbed.
+    pub(crate) async fn learned(&self) -> Result<Option<Learned>, String> {
+        if !self.mine || !settings::wants_of(&self.name()) {
+            return Ok(None);
+        }
+        self.world.save_host();
+        let learned = Box::pin(learn(self.world, self.step, self.graph, self.now.clone())).await;
+        let learned = learned.map_err(|why| format!("undisturbed: {}", why.join("\n  ")))?;
+        self.world.tidy(self.now).await;
+        Ok(Some(learned))
     }
 }
 
@@ -88,12 +103,29 @@ fn needed_for(steps: &[Step], name: &str) -> BTreeSet<StepName> {
     wanted
 }
 
+/// Which steps of a mode a walk puts through its cells, where several walks share them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Share {
+    pub(crate) shard: usize,
+    pub(crate) shards: usize,
+}
+
+impl Share {
+    /// All of them.
+    pub(crate) const WHOLE: Self = Self { shard: 0, shards: 1 };
+}
+
 /// Walks through the steps of one mode: all of them, or one and what it needs.
 ///
 /// # Errors
 /// The step at which it could not go on, and why.
 #[expect(clippy::print_stdout, reason = "who wants to see how it gets on asks for it")]
-pub(crate) async fn walk(world: &World, visit: &mut impl Visit, only: Option<&str>) -> Result<(), String> {
+pub(crate) async fn walk(
+    world: &World,
+    visit: &mut impl Visit,
+    only: Option<&str>,
+    share: Share,
+) -> Result<(), String> {
     plants::plant_in_aws(world).await;
     let verbose = std::env::var("DSSFLOW_SHOW").is_ok();
     let (shared, mut steps) = (shared_steps(world), in_order(world));
@@ -107,9 +139,11 @@ pub(crate) async fn walk(world: &World, visit: &mut impl Visit, only: Option<&st
     for (ix, step) in steps.iter().enumerate() {
         let begun = std::time::Instant::now();
         let graph = alone(step, &outputs);
-        let mine = only.is_some()
+        let of_the_mode = only.is_some()
             || !shared.contains(&step.name)
             || ix.is_multiple_of(2) == (world.mode == Mode::Plugin);
+        // Of two steps that follow each other in a mode the other one is often the other mode's.
+        let mine = of_the_mode && (only.is_some() || (ix / 2) % share.shards == share.shard);
         let at = At { world, step, graph: &graph, now: &now, steps: steps.len(), mine };
         let failed = |why: String| format!("{}/{}: {why}", world.mode, step.name);
         Box::pin(visit.before(&at)).await.map_err(failed)?;
@@ -142,18 +176,17 @@ fn shared_steps(world: &World) -> BTreeSet<StepName> {
     world.graph.steps().iter().map(|step| step.name.clone()).filter(|name| names.contains(name)).collect()
 }
 
-/// Walks in a world of each mode at once, and adds up what is reported.
+/// Walks in one or more worlds of each mode at once, and adds up what is reported.
 pub(crate) fn in_both<V>(what: &'static str, visitor: fn(Mode) -> V, report: fn(V) -> Report) -> Report
 where
     V: Visit + 'static,
 {
     let mut whole = Report::new(what);
-    let only = settings::only();
-    let modes = Mode::ALL
-        .into_iter()
-        .filter(|mode| only.as_ref().is_none_or(|id| id.starts_with(&format!("{mode}/"))));
+    let shards = settings::shards();
+    let modes = Mode::ALL.into_iter().filter(|mode| settings::wants_of(&mode.to_string()));
     let walks: Vec<_> = modes
-        .map(|mode| {
+        .flat_map(|mode| (0..shards).map(move |shard| (mode, shard)))
+        .map(|(mode, shard)| {
             std::thread::spawn(move || {
                 let runtime =
                     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -162,7 +195,8 @@ where
                     let mut visit = visitor(mode);
                     let only = settings::only();
                     let only = only.as_ref().and_then(|id| id.split('/').nth(1));
-                    let end = Box::pin(walk(&world, &mut visit, only)).await;
+                    let share = Share { shard, shards };
+                    let end = Box::pin(walk(&world, &mut visit, only, share)).await;
                     let mut found = report(visit);
                     found.violations.extend(end.err());
                     found

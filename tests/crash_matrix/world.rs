@@ -13,6 +13,7 @@ use dssflow_engine::graph::Graph;
 use dssflow_engine::id::ActivityName;
 use dssflow_engine::run::resolve::FunctionRegistry;
 use dssflow_engine::store::Store;
+use dssflow_engine::time::Clock;
 use dssflow_sandbox::{CallRecord, Fault, FaultCount, SandboxOptions};
 use serde_json::Value;
 
@@ -35,11 +36,13 @@ pub(crate) struct Tamper {
     code: Option<Wrap>,
     /// In place of the host.
     host: Option<HostHandle>,
+    /// In place of the machine's clock.
+    clock: Option<Arc<dyn Clock>>,
 }
 
 impl Tamper {
     pub(crate) fn code(code: Wrap) -> Self {
-        Self { code: Some(code), host: None }
+        Self { code: Some(code), ..Self::default() }
     }
 
     /// The same with something more around the code.
@@ -51,12 +54,17 @@ impl Tamper {
                 both
             }
         };
-        Self { code: Some(code), host: self.host.clone() }
+        Self { code: Some(code), ..self.clone() }
     }
 
     /// The same with another host.
     pub(crate) fn and_host(&self, host: Arc<dyn Host>) -> Self {
-        Self { code: self.code.clone(), host: Some(HostHandle(host)) }
+        Self { host: Some(HostHandle(host)), ..self.clone() }
+    }
+
+    /// The same with another clock.
+    pub(crate) fn and_clock(&self, clock: Arc<dyn Clock>) -> Self {
+        Self { clock: Some(clock), ..self.clone() }
     }
 }
 
@@ -105,7 +113,12 @@ impl World {
         activities.add_fn(GIVEN, |_ctx, value: Value| async move { Ok(value) }).expect("a name of ours");
         let mut functions = FunctionRegistry::default();
         dssflow_workflows::register_functions(&mut functions);
-        Engine::builder(store)
+        let builder = Engine::builder(store);
+        let builder = match &tamper.clock {
+            None => builder,
+            Some(clock) => builder.clock(Arc::clone(clock)),
+        };
+        builder
             .activities(activities)
             .functions(functions)
             .resource(self.clients.clone())

@@ -179,6 +179,7 @@ async fn runs_of_before_are_taken_up_soon_and_an_idle_daemon_is_small() {
     tokio::task::spawn_blocking(move || measure(&home, &store, runs, &asked)).await.expect("no panic");
 }
 
+#[expect(clippy::print_stdout, reason = "a campaign prints its figures")]
 fn measure(home: &Path, store: &Path, runs: usize, asked: &AtomicUsize) {
     let command = |store: &Path| {
         let mut command = Command::new(program());

@@ -107,6 +107,9 @@ fn ctrl_c_leaves_the_run_to_the_daemon_and_says_how_to_come_back() {
     until(&home, "bootstrap-sandbox", "succeeded");
     // Who comes back sees how it ended.
     home.run(&["runs", "watch"]).expect(0).says("run bootstrap-sandbox: succeeded");
+    // A rollback is waited for unless somebody says not to.
+    home.run(&["rollback", "bootstrap-sandbox", "--detach"]).expect(3).says("goes on without this command");
+    until(&home, "bootstrap-sandbox", "rolled_back");
 }
 
 #[test]

@@ -9,7 +9,8 @@ use std::collections::BTreeSet;
 use aws_sdk_ec2::types::{
     LaunchTemplate as Template, LaunchTemplateBlockDeviceMappingRequest, LaunchTemplateEbsBlockDeviceRequest,
     LaunchTemplateHttpTokensState, LaunchTemplateInstanceMetadataOptionsRequest,
-    LaunchTemplateTagSpecificationRequest, RequestLaunchTemplateData, ResourceType, VolumeType,
+    LaunchTemplateTagSpecificationRequest, LaunchTemplateVersion, RequestLaunchTemplateData, ResourceType,
+    VolumeType,
 };
 use dssflow_engine::activity::{
     Activity, ActivityContext, ActivityResult, Effect, Marks, Owner, Probe, Recorded, Undo,
@@ -76,6 +77,11 @@ impl LaunchTemplateInput {
         groups
     }
 
+    /// Whether a version with these security groups is what is wanted.
+    fn is_met_by(&self, groups: &BTreeSet<String>) -> bool {
+        self.groups().into_iter().collect::<BTreeSet<_>>() == *groups
+    }
+
     fn data(&self, marks: &Marks) -> RequestLaunchTemplateData {
         let volume = LaunchTemplateEbsBlockDeviceRequest::builder()
             .volume_size(self.disk_gb)
@@ -126,23 +132,24 @@ pub(crate) async fn exists(clients: &AwsClients, id: &str) -> ActivityResult<boo
     Ok(answer.is_some_and(|a| !a.launch_templates().is_empty()))
 }
 
-/// The security groups of a template's latest version.
-async fn groups_of(clients: &AwsClients, id: &str) -> ActivityResult<BTreeSet<String>> {
+/// A template's latest version: its number and its security groups.
+async fn latest(clients: &AwsClients, id: &str) -> ActivityResult<(Option<i64>, BTreeSet<String>)> {
     let call = clients.ec2().describe_launch_template_versions().launch_template_id(id).versions("$Latest");
     let answer =
         none_if(call.send().await.map_err(|e| classify("ec2:DescribeLaunchTemplateVersions", e)), NOT_FOUND)?;
-    let data = answer
-        .as_ref()
-        .and_then(|a| a.launch_template_versions().first())
-        .and_then(|v| v.launch_template_data());
-    Ok(data.map(|d| d.security_group_ids().iter().cloned().collect()).unwrap_or_default())
+    let version = answer.as_ref().and_then(|a| a.launch_template_versions().first());
+    let groups = version.and_then(|v| v.launch_template_data()).map(|d| d.security_group_ids().to_vec());
+    Ok((
+        version.and_then(LaunchTemplateVersion::version_number),
+        groups.unwrap_or_default().into_iter().collect(),
+    ))
 }
 
 /// Makes the launch template of the nodes.
 ///
 /// # Idempotency
 /// The step's token, a name unique in account and region, and tags given with the create. A template of ours whose
-/// latest version names other security groups gets one more version.
+/// latest version names other security groups gets one more version; one that names the wanted ones is left as it is.
 ///
 /// # Compensation
 /// Deletes the template with all its versions, if this run made it.
@@ -168,11 +175,11 @@ impl Activity for LaunchTemplate {
         let clients = AwsClients::of(ctx)?;
         let Some(template) = find(&clients, &input.name).await? else { return Ok(Probe::Absent) };
         let owner = tags::owner_of_ec2(&ctx.marks(), template.tags());
-        let there = groups_of(&clients, template.launch_template_id().unwrap_or_default()).await?;
-        if owner == Owner::ThisRun && there != input.groups().into_iter().collect() {
+        let (version, there) = latest(&clients, template.launch_template_id().unwrap_or_default()).await?;
+        if owner == Owner::ThisRun && !input.is_met_by(&there) {
             return Ok(Probe::Absent);
         }
-        Ok(Probe::Present { output: output(&template, None), owner })
+        Ok(Probe::Present { output: output(&template, version), owner })
     }
 
     async fn execute(
@@ -186,6 +193,13 @@ impl Activity for LaunchTemplate {
         if let Some(template) = find(&clients, &input.name).await?
             && tags::owner_of_ec2(&marks, template.tags()) == Owner::ThisRun
         {
+            // Another attempt may have made it since the probe looked.
+            let (version, there) =
+                latest(&clients, template.launch_template_id().unwrap_or_default()).await?;
+            if input.is_met_by(&there) {
+                ctx.record_resource(KIND, template.launch_template_id().unwrap_or_default()).await?;
+                return Ok(output(&template, version));
+            }
             let call = clients
                 .ec2()
                 .create_launch_template_version()
@@ -195,9 +209,7 @@ impl Activity for LaunchTemplate {
             let answer = call.send().await.map_err(|e| classify("ec2:CreateLaunchTemplateVersion", e))?;
             return Ok(output(
                 &template,
-                answer
-                    .launch_template_version()
-                    .and_then(aws_sdk_ec2::types::LaunchTemplateVersion::version_number),
+                answer.launch_template_version().and_then(LaunchTemplateVersion::version_number),
             ));
         }
         let call = clients
@@ -251,6 +263,9 @@ mod tests {
             disk_gb: 100,
         };
         assert_eq!(input.groups(), ["sg-c", "sg-d"]);
+        let there = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect();
+        assert!(input.is_met_by(&there(&["sg-d", "sg-c"])));
+        assert!(!input.is_met_by(&there(&["sg-d"])) && !input.is_met_by(&there(&[])));
         let marks =
             Marks { store: "s".into(), site: "l".into(), run: "r".into(), step: "x".into(), generation: 1 };
         let data = input.data(&marks);

@@ -35,6 +35,8 @@ struct Facts {
     issues: Vec<(String, String)>,
     /// What an instance says: its state, and telling lines of its console.
     instances: Vec<String>,
+    /// An instance that EKS names.
+    node: Option<String>,
     /// What does not fit in the network.
     network: Vec<String>,
 }
@@ -112,9 +114,20 @@ fn judge(facts: &Facts) -> Verdict {
             cause:
                 "the network looks right from outside; the reason is on the nodes or in their security groups"
                     .to_owned(),
-            help: GENERAL.to_owned(),
+            help: facts
+                .node
+                .as_deref()
+                .map_or_else(|| GENERAL.to_owned(), |node| format!("{GENERAL}; {}", by_hand(node))),
         },
     }
+}
+
+/// How a person reads the last thing that could tell. dssflow does not: it takes the right to run commands as root on nodes.
+fn by_hand(node: &str) -> String {
+    format!(
+        "the log of its kubelet is on the node: `aws ssm start-session --target {node}`, there `sudo journalctl -u kubelet -u \
+         nodeadm-run` (the nodes' role needs AmazonSSMManagedInstanceCore for that)"
+    )
 }
 
 /// The first word of a text that looks like a code of AWS.
@@ -136,6 +149,7 @@ async fn collect(clients: &AwsClients, group: &Nodegroup) -> Facts {
     };
     let ids = issues.iter().flat_map(Issue::resource_ids).filter(|id| id.starts_with("i-"));
     for id in ids.take(MAX_INSTANCES) {
+        facts.node.get_or_insert_with(|| id.clone());
         match look_at_instance(clients, id).await {
             Ok(line) => facts.instances.push(line),
             Err(error) => tracing::debug!(instance = id, %error, "the node was not looked at"),
@@ -218,6 +232,7 @@ mod tests {
             issues: vec![(code.to_owned(), message.to_owned())],
             network: texts(network),
             instances: texts(instances),
+            node: None,
         }
     }
 
@@ -232,6 +247,10 @@ mod tests {
         assert!(verdict.cause.contains("i/o timeout"), "{verdict:?}");
         let verdict = judge(&facts("NodeCreationFailure", failure, &[], &[]));
         assert_eq!(verdict.help, GENERAL);
+        let failed =
+            facts("NodeCreationFailure", failure, &[], &["node i-1 is running; its console tells nothing"]);
+        let verdict = judge(&Facts { node: Some("i-1".to_owned()), ..failed });
+        assert!(verdict.help.contains("start-session --target i-1"), "{verdict:?}");
     }
 
     #[test]

@@ -102,7 +102,7 @@ impl LocalHost {
     fn child(&self, command: HostCommand, identity: Option<&Identity>) -> Child {
         let name = command.name();
         let nonce = guard::nonce();
-        let HostCommand { argv, stdin, user, env, timeout, lock } = command;
+        let HostCommand { argv, stdin, user, env, timeout, lock, fence } = command;
         let stdin_len = stdin.as_ref().map_or(0, |s| s.len());
         let outer = guard::outer(&nonce, lock.as_deref(), timeout, &[]);
         let (locked, inner) = (lock.is_some(), guard::inner(stdin_len));
@@ -114,7 +114,7 @@ impl LocalHost {
             whole.push(mark);
             let wrapped = wrap(&self.wrapper, &user, argv);
             let argv = outer.into_iter().chain(inner).chain(wrapped).collect();
-            return Child { name, argv, env: whole, stdin, timeout, nonce, locked };
+            return Child { name, argv, env: whole, stdin, timeout, nonce, locked, fence };
         }
         let switch = identity.map(|i| i.switch(&user)).unwrap_or_default();
         let mut env = with_base_env(env);
@@ -129,7 +129,7 @@ impl LocalHost {
             env_prefix(env)
         };
         let argv = outer.into_iter().chain(switch).chain(carried).chain(inner).chain(argv).collect();
-        Child { name, argv, env: whole, stdin, timeout, nonce, locked }
+        Child { name, argv, env: whole, stdin, timeout, nonce, locked, fence }
     }
 }
 
@@ -171,6 +171,8 @@ impl Host for LocalHost {
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, Instant};
+
+    use dssflow_engine::activity::ActivityError;
 
     use super::*;
 
@@ -256,6 +258,29 @@ mod tests {
         let host = LocalHost::default();
         let error = host.exec(login(["sleep", "60"]).timeout(Duration::from_millis(100))).await.unwrap_err();
         assert!(matches!(error, HostError::Timeout { .. }));
+    }
+
+    #[tokio::test]
+    async fn a_command_whose_run_was_lost_while_it_waited_does_not_start() {
+        let host = LocalHost::default();
+        let key = format!("fence-test.{}", std::process::id());
+        let owner = host.exec(login(["id", "-u"])).await.unwrap().text();
+        let held = std::path::PathBuf::from(format!("/tmp/dssflow-{owner}/{key}"));
+        let file = std::env::temp_dir().join(format!("dssflow-fence-{}", std::process::id()));
+        for lost in [true, false] {
+            let mut command = login(["touch", file.to_str().unwrap()]);
+            command.lock = Some(key.clone());
+            let held = held.clone();
+            command.fence = Some(std::sync::Arc::new(move || {
+                assert!(std::fs::metadata(&held).unwrap().len() > 0, "it is asked when the lock is held");
+                if lost { Err(ActivityError::lost_ownership("the lease has ended")) } else { Ok(()) }
+            }));
+            let outcome = host.exec(command).await;
+            assert_eq!(matches!(outcome, Err(HostError::Fenced(_))), lost, "{outcome:?}");
+            assert_eq!(file.exists(), !lost);
+        }
+        assert!(!held.exists(), "the lock was let go");
+        std::fs::remove_file(file).unwrap();
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub use ssh::{SshHost, SshPlace, SshTarget};
 pub use sudo::sudo_ok;
 pub use transport::{
     DEFAULT_TIMEOUT, Host, HostCommand, HostError, HostHandle, HostOutput, HostUser, MAX_OUTPUT_BYTES,
-    is_account_name,
+    StartFence, is_account_name,
 };
 
 /// Registers every activity of this folder under the name its page gives.

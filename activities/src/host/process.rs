@@ -8,7 +8,7 @@ use tokio::process::Command;
 use zeroize::Zeroizing;
 
 use super::guard::{self, Said};
-use super::transport::{HostError, HostOutput, MAX_OUTPUT_BYTES};
+use super::transport::{HostError, HostOutput, MAX_OUTPUT_BYTES, StartFence};
 
 /// How long to wait for the guards to clear up after a timeout.
 const GRACE: Duration = Duration::from_secs(3);
@@ -31,6 +31,8 @@ pub(super) struct Child {
     pub(super) nonce: String,
     /// Whether a guard asks before it starts.
     pub(super) locked: bool,
+    /// What it is told then depends on this.
+    pub(super) fence: Option<StartFence>,
 }
 
 /// How a child ended.
@@ -60,16 +62,16 @@ pub(super) fn piped(argv: &[String], env: &[(String, String)]) -> Result<tokio::
 
 /// Runs it to its end.
 pub(super) async fn run(child: Child) -> Result<Ended, HostError> {
-    let Child { name, argv, env, stdin, timeout, nonce, locked } = child;
+    let Child { name, argv, env, stdin, timeout, nonce, locked, fence } = child;
     if argv.iter().any(|word| word.len() > MAX_WORD_BYTES) {
         let why = format!("its command line has a word of more than {MAX_WORD_BYTES} bytes");
         return Err(HostError::BadCommand { command: name, why });
     }
     let mut process = piped(&argv, &env)?;
-    let mut lifeline = process.stdin.take().expect("stdin is piped");
+    let mut lifeline = process.stdin.take();
     let stdout = process.stdout.take().expect("stdout is piped");
     let stderr = process.stderr.take().expect("stderr is piped");
-    let mut started = !locked;
+    let (mut started, mut refused) = (!locked, None);
     let pipe = |source| HostError::Pipe { command: name.clone(), source };
 
     let work = async {
@@ -77,16 +79,28 @@ pub(super) async fn run(child: Child) -> Result<Ended, HostError> {
         let feed = async {
             if locked {
                 // Without the question there is no command to feed.
-                if gone.await.is_err() || lifeline.write_all(b"g").await.is_err() {
+                if gone.await.is_err() {
+                    return;
+                }
+                refused = fence.as_ref().and_then(|fence| fence().err());
+                if refused.is_some() {
+                    // The guard that waits for its answer gives up, and with it the lock.
+                    lifeline = None;
+                    return;
+                }
+            }
+            let line = lifeline.as_mut().expect("stdin is piped");
+            if locked {
+                if line.write_all(b"g").await.is_err() {
                     return;
                 }
                 started = true;
             }
             // A command may end without reading its stdin; its status tells the story then.
             if let Some(bytes) = &stdin {
-                drop(lifeline.write_all(bytes).await);
+                drop(line.write_all(bytes).await);
             }
-            drop(lifeline.write_all(b"d").await);
+            drop(line.write_all(b"d").await);
         };
         let ((), out, err) = tokio::join!(feed, read_capped(stdout), read_asked(stderr, &nonce, go));
         let out = Zeroizing::new(out.map_err(pipe)?);
@@ -104,6 +118,9 @@ pub(super) async fn run(child: Child) -> Result<Ended, HostError> {
         drop(tokio::time::timeout(GRACE, process.wait()).await);
         return Err(HostError::Timeout { command: name.clone(), after: timeout });
     };
+    if let Some(error) = refused {
+        return Err(HostError::Fenced(error));
+    }
     let mut output = outcome?;
     match guard::last_word(&mut output.stderr, &nonce) {
         Some(Said::Busy(pid)) => Err(HostError::Busy { command: name, pid }),

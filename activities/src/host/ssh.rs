@@ -260,6 +260,7 @@ impl SshHost {
             timeout: ASK_KEYS_WITHIN,
             nonce: guard::nonce(),
             locked: false,
+            fence: None,
         };
         let ended = process::run(child).await?;
         let text = std::fs::read_to_string(&file).unwrap_or_default();
@@ -282,7 +283,7 @@ impl SshHost {
     fn child(&self, link: &Link, command: HostCommand, identity: Option<&Identity>) -> Child {
         let name = command.name();
         let nonce = guard::nonce();
-        let HostCommand { argv, stdin, user, mut env, timeout, lock } = command;
+        let HostCommand { argv, stdin, user, mut env, timeout, lock, fence } = command;
         let stdin_len = stdin.as_ref().map_or(0, |s| s.len());
         let outer = guard::outer(&nonce, lock.as_deref(), timeout, &self.lost());
         let (locked, inner) = (lock.is_some(), guard::inner(stdin_len));
@@ -299,7 +300,7 @@ impl SshHost {
         let mut argv = guard::relay();
         argv.extend(link.ssh());
         argv.push(quote_all(&remote));
-        Child { name, argv, env: ssh_env(), stdin, timeout, nonce, locked }
+        Child { name, argv, env: ssh_env(), stdin, timeout, nonce, locked, fence }
     }
 
     fn lost(&self) -> Vec<String> {

@@ -13,7 +13,9 @@ use sha2::{Digest, Sha256};
 
 use super::SshHost;
 use super::marker::{self, Marker};
-use super::transport::{Host, HostCommand, HostError, HostHandle, HostOutput, HostUser, is_account_name};
+use super::transport::{
+    Host, HostCommand, HostError, HostHandle, HostOutput, HostUser, StartFence, is_account_name,
+};
 
 /// How long "absent" must hold after a lost attempt: the guard ends what the attempt left within about a second.
 pub(super) const SETTLE: Duration = Duration::from_secs(2);
@@ -57,12 +59,16 @@ struct StepHost {
 impl Host for StepHost {
     fn exec(&self, mut command: HostCommand) -> BoxFuture<'_, Result<HostOutput, HostError>> {
         command.lock.get_or_insert_with(|| self.lock.clone());
+        let ctx = self.ctx.clone();
+        let fence: StartFence = Arc::new(move || match ctx.fence() {
+            Err(error) if error.class == ErrorClass::Cancelled => Err(error),
+            // Who only looks has no run to lose; what it starts are probes.
+            Ok(()) | Err(_) => Ok(()),
+        });
         Box::pin(async move {
-            match self.ctx.fence() {
-                // Who only looks has no run to lose; what it starts are probes.
-                Err(error) if error.class == ErrorClass::Cancelled => return Err(HostError::Fenced(error)),
-                Ok(()) | Err(_) => {}
-            }
+            // Asked here, so that what is lost waits for no lock, and again when the lock is held.
+            fence().map_err(HostError::Fenced)?;
+            command.fence = Some(fence);
             self.host.exec(command).await
         })
     }

@@ -6,9 +6,10 @@
 //! nor shown by `Debug`.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use dssflow_engine::activity::ActivityError;
+use dssflow_engine::activity::{ActivityError, ActivityResult};
 use dssflow_engine::time::BoxFuture;
 use zeroize::Zeroizing;
 
@@ -33,6 +34,9 @@ pub enum HostUser {
     Login,
 }
 
+/// Says whether a command may start.
+pub type StartFence = Arc<dyn Fn() -> ActivityResult<()> + Send + Sync>;
+
 /// One command.
 #[derive(Clone)]
 pub struct HostCommand {
@@ -49,6 +53,9 @@ pub struct HostCommand {
     /// A name of letters, digits, `.`, `_` and `-`: of two commands with the same one the second waits for the first,
     /// whoever started them. An activity's commands get that of their step.
     pub lock: Option<String>,
+    /// Asked when the lock is held, right before the command starts: whoever waited for the lock may have lost the run
+    /// meanwhile. A command without a lock does not ask.
+    pub fence: Option<StartFence>,
 }
 
 impl HostCommand {
@@ -59,7 +66,7 @@ impl HostCommand {
         S: Into<String>,
     {
         let argv = argv.into_iter().map(Into::into).collect();
-        Self { argv, stdin: None, user, env: Vec::new(), timeout: DEFAULT_TIMEOUT, lock: None }
+        Self { argv, stdin: None, user, env: Vec::new(), timeout: DEFAULT_TIMEOUT, lock: None, fence: None }
     }
 
     /// A constant script with arguments. It goes in by stdin, so that no command line has it, and can read no stdin
@@ -394,7 +401,7 @@ impl dyn Host + '_ {
 
 /// The host of a site, as injected into the engine.
 #[derive(Debug, Clone)]
-pub struct HostHandle(pub std::sync::Arc<dyn Host>);
+pub struct HostHandle(pub Arc<dyn Host>);
 
 /// Whether `name` can be an account: what `useradd` takes, and nothing a tool could read as an option.
 pub fn is_account_name(name: &str) -> bool {

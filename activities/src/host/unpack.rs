@@ -130,6 +130,9 @@ impl Activity for Unpack {
             host.move_path(&HostUser::Root, &unpacked, &dir).await?;
             host.remove_tree(&HostUser::Root, &scratch).await?;
             made.push(dir.clone());
+        } else {
+            // An attempt that was cut off had moved the kit in place already.
+            host.remove_tree(&HostUser::Root, &scratch).await?;
         }
         let output = UnpackOutput { install_dir: dir };
         marker::write(ctx, &*host, input, made, &output).await?;

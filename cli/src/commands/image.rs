@@ -5,18 +5,16 @@ use std::path::Path;
 
 use dssflow_activities::docker::context::Context;
 use dssflow_activities::docker::daemon::{CALL_TIMEOUT, Daemon};
-use dssflow_engine::event::Request;
 use dssflow_workflows::ImageSpec;
 
 use crate::args::RunArgs;
 use crate::catalog;
 use crate::commands::ground::chosen_id;
-use crate::commands::run::{attach, free_id, unfinished};
-use crate::config::{self, Settings};
+use crate::commands::run::{attach, start, unfinished};
+use crate::config::Settings;
 use crate::control::Order;
-use crate::drive::{Aim, Session, Stream};
+use crate::drive::{Aim, Session};
 use crate::error::{Code, CommandError, CommandResult};
-use crate::launch;
 use crate::spec::About;
 use crate::ui::{Ui, one_line};
 use crate::world::{self, Pool};
@@ -70,18 +68,8 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandR
     if !args.yes {
         ui.confirm("Build and push this?")?;
     }
-    let id = match id {
-        Some(id) => id,
-        None => free_id(session.engine(), &workflow).await?,
-    };
-    let start = launch::start_of(workflow, Some(id.clone()), None, Request::by(config::user()));
-    ui.note(&format!("run {id}"));
-    let engine = session.engine_in(&world);
-    let stream = Stream::new(ui, args.output.output, &id, 0);
-    let handle = engine.start(start).await?;
-    let exit = session.follow(&engine, handle, stream, Aim::Forward, &spec).await;
-    session.close().await?;
-    exit
+    Box::pin(start(ui, session, &world, workflow, id, (Aim::Forward, args.output.output), About::from(&spec)))
+        .await
 }
 
 /// Looks at what would stop the run at once: Docker, and what is to be built.

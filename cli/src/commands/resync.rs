@@ -17,12 +17,12 @@ use crate::args::{PlanArgs, RunArgs, ViewFormat};
 use crate::catalog;
 use crate::commands::ground::chosen_id;
 use crate::commands::preflight::judge;
-use crate::commands::run::{attach, free_id, sandbox_if, unfinished};
+use crate::commands::run::{attach, sandbox_if, start, unfinished};
 use crate::config::{self, Settings};
 use crate::control::Order;
 use crate::describe;
 use crate::drift_report;
-use crate::drive::{Aim, Session, Stream, engine_over, equip, exit_of};
+use crate::drive::{Aim, Session, engine_over, equip, exit_of};
 use crate::error::{Code, CommandError, CommandResult, Exit};
 use crate::launch;
 use crate::plans::Revision;
@@ -78,21 +78,8 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandR
     if !free {
         ui.confirm("Change tables in Glue?")?;
     }
-    let id = match id {
-        Some(id) => id,
-        None => free_id(session.engine(), &workflow).await?,
-    };
-    world.hold(&id).await;
-    let request = Request::by(config::user());
-    let start = launch::start_of(workflow, Some(id.clone()), label.as_deref(), request);
-    ui.note(&format!("run {id}"));
-    let engine = session.engine_in(&world);
-    let stream = Stream::new(ui, args.output.output, &id, 0);
-    let handle = engine.start(start).await?;
-    let exit = session.follow(&engine, handle, stream, Aim::Forward, &spec).await;
-    world.let_go(&id, &exit).await;
-    session.close().await?;
-    exit
+    Box::pin(start(ui, session, &world, workflow, id, (Aim::Forward, args.output.output), About::from(&spec)))
+        .await
 }
 
 /// Says what a run would change, or what it must be allowed to do.

@@ -5,6 +5,7 @@ use dssflow_engine::event::{PauseKind, Request};
 use dssflow_engine::run::RunStatus;
 use dssflow_engine::run::view::RunView;
 
+use super::run::left_to_nobody;
 use super::target::Target;
 use crate::access::Access;
 use crate::args::RollbackArgs;
@@ -40,6 +41,10 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RollbackArgs) -> Com
         return Err(CommandError::new(Code::RunRefused, format!("the rollback of run {run} is not stuck"))
             .why(format!("the run is {}", describe::words(status.as_str())))
             .hint(format!("take back what it made: {} rollback {run}", settings.command())));
+    }
+    if args.detach && matches!(target.access, Access::Store(_)) {
+        target.access.close().await?;
+        return Err(left_to_nobody(settings));
     }
     if !args.yes && !target.view.labels.contains_key(SANDBOX_LABEL) {
         let what = match &to {
@@ -109,7 +114,7 @@ async fn ask_server(
 ) -> CommandResult {
     let run = &view.run;
     let spec = spec_in(&client.events(run, 0).await?, run)?;
-    let RollbackArgs { keep, to, output, .. } = args;
+    let RollbackArgs { keep, to, output, detach, .. } = args;
     let driven = client.owner().await?.live.contains(run);
     if driven && view.rolling_back && keep.is_empty() && to.is_none() {
         ui.note(&format!("run {run} is being taken back already"));
@@ -118,6 +123,9 @@ async fn ask_server(
         ui.note(&format!("taking back {}", remote::standing(view)));
         let demand = Demand { keep, to, ..Demand::from(Request::by(config::user())) };
         client.demand(run, "rollback", &demand).await?;
+    }
+    if detach {
+        return Ok(remote::detached(ui, settings, run, output.output));
     }
     let stream = Stream::new(ui, output.output, run, view.seq);
     remote::follow(ui, settings, client, run, stream, Aim::Back, About::from(&spec)).await
@@ -133,13 +141,16 @@ async fn ask_owner(
 ) -> CommandResult {
     let mut progress = Progress::plain(settings);
     progress.learn(&client.events(&view.run, 0).await?);
-    let RollbackArgs { keep, to, .. } = args;
+    let RollbackArgs { keep, to, detach, output, .. } = args;
     if view.rolling_back && keep.is_empty() && to.is_none() {
         ui.note(&format!("run {} is being taken back already", view.run));
     } else {
         let demand = Demand { keep, to, ..Demand::from(Request::by(config::user())) };
         client.demand(&view.run, "rollback", &demand).await?;
         ui.note(&format!("the process that drives run {} takes it back", view.run));
+    }
+    if detach {
+        return Ok(remote::detached(ui, settings, &view.run, output.output));
     }
     let mut last = view.seq;
     client

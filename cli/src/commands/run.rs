@@ -40,16 +40,15 @@ impl RunArgs {
     /// # Errors
     /// When it is not to be followed.
     pub(super) fn must_be_followed(&self, settings: &Settings) -> CommandResult<()> {
-        if !self.detach {
-            return Ok(());
-        }
-        Err(CommandError::new(
-            Code::Usage,
-            "--detach leaves the run to the process that serves the store; none does",
-        )
-        .hint(format!("start it first: {} serve", settings.command()))
-        .hint("or leave --detach out: this command then drives the run"))
+        if self.detach { Err(left_to_nobody(settings)) } else { Ok(()) }
     }
+}
+
+/// A run would be left to nobody.
+pub(super) fn left_to_nobody(settings: &Settings) -> CommandError {
+    CommandError::new(Code::Usage, "--detach leaves the run to the process that serves the store; none does")
+        .hint(format!("start it first: {} serve", settings.command()))
+        .hint("or leave --detach out: this command then drives the run")
 }
 
 /// How many ids are tried for a site's next run.
@@ -115,18 +114,35 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandR
     if !free {
         ui.confirm("Make this?")?;
     }
+    Box::pin(start(ui, session, &world, workflow, id, (Aim::Forward, args.output.output), About::from(&site)))
+        .await
+}
+
+/// Starts a run in its world, under the id that was chosen or the next free one, and follows it; the session ends with it.
+///
+/// # Errors
+/// When the run cannot be started, or the store fails underneath.
+pub(super) async fn start(
+    ui: &Ui,
+    session: Session<'_>,
+    world: &World,
+    workflow: Workflow,
+    id: Option<RunId>,
+    (aim, format): (Aim, FollowFormat),
+    about: About<'_>,
+) -> CommandResult {
     let id = match id {
         Some(id) => id,
         None => free_id(session.engine(), &workflow).await?,
     };
     world.hold(&id).await;
-    let request = Request::by(config::user());
-    let start = launch::start_of(workflow, Some(id.clone()), label.as_deref(), request);
+    let sandbox = world.sandbox.as_ref().map(|sandbox| sandbox.id.as_str());
+    let start = launch::start_of(workflow, Some(id.clone()), sandbox, Request::by(config::user()));
     ui.note(&format!("run {id}"));
-    let engine = session.engine_in(&world);
-    let stream = Stream::new(ui, args.output.output, &id, 0);
+    let engine = session.engine_in(world);
+    let stream = Stream::new(ui, format, &id, 0);
     let handle = engine.start(start).await?;
-    let exit = session.follow(&engine, handle, stream, Aim::Forward, &site).await;
+    let exit = session.follow(&engine, handle, stream, aim, about).await;
     world.let_go(&id, &exit).await;
     session.close().await?;
     exit

@@ -20,6 +20,7 @@ use crate::drift_report;
 use crate::drive::{exit_of, version_line};
 use crate::error::{Code, CommandError, CommandResult, Exit};
 use crate::moment;
+use crate::past;
 use crate::progress::{Progress, Undo, now, tree};
 use crate::suggest;
 use crate::ui::{Ui, one_line, table};
@@ -315,6 +316,7 @@ async fn watch(ui: &Ui, settings: &Settings, access: &Access, args: &RunRef) -> 
     if let Access::Owner(client) = access {
         let mut progress = Progress::new(ui, settings);
         progress.learn(&history);
+        progress.expect(past::of(access, &view).await);
         while client.owner().await.is_ok_and(|owner| owner.live.contains(&run)) {
             for event in client.events(&run, view.seq).await? {
                 progress.event(ui, &event);

@@ -1,21 +1,20 @@
 //! `dssflow run teardown`: takes back what any run of this store made for a site, as a run of its own.
 
-use dssflow_engine::event::Request;
+use dssflow_engine::Engine;
 use dssflow_engine::graph::GraphError;
 use dssflow_engine::id::{RunId, StepName};
 use dssflow_engine::run::view::{RunView, view};
 use dssflow_engine::run::{RunState, RunStatus};
 use dssflow_engine::store::{ListQuery, MAX_PAGE};
-use dssflow_engine::{Engine, StartRun};
 use dssflow_workflows::{Site, Teardown, teardown};
 
 use super::ground::{Ground, chosen_id};
-use super::run::{choose_site, free_id};
+use super::run::{choose_site, start};
 use super::{resume, rollback};
 use crate::args::{RollbackArgs, RunArgs};
-use crate::config::{self, Settings};
+use crate::config::Settings;
 use crate::control::Order;
-use crate::drive::{Aim, Session, Stream};
+use crate::drive::{Aim, Session};
 use crate::error::{Code, CommandError, CommandResult, Exit};
 use crate::spec::About;
 use crate::takeovers;
@@ -82,30 +81,16 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandR
     if !free {
         ui.confirm("Delete this?")?;
     }
-    let id = match id {
-        Some(id) => id,
-        None => free_id(session.engine(), &made.workflow).await?,
-    };
-    world.hold(&id).await;
-    let Teardown { workflow, .. } = made;
-    let start = StartRun {
-        id: Some(id.clone()),
-        version: workflow.version,
-        site: workflow.site,
-        input: workflow.input,
-        options: workflow.options,
-        labels: label.into_iter().map(|id| (SANDBOX_LABEL.to_owned(), id)).collect(),
-        request: Request::by(config::user()),
-        ..StartRun::new(workflow.name, workflow.graph)
-    };
-    ui.note(&format!("run {id}"));
-    let engine = session.engine_in(&world);
-    let stream = Stream::new(ui, args.output.output, &id, 0);
-    let handle = engine.start(start).await?;
-    let exit = session.follow(&engine, handle, stream, Aim::Back, &site).await;
-    world.let_go(&id, &exit).await;
-    session.close().await?;
-    exit
+    Box::pin(start(
+        ui,
+        session,
+        &world,
+        made.workflow,
+        id,
+        (Aim::Back, args.output.output),
+        About::from(&site),
+    ))
+    .await
 }
 
 /// What is told when there is nothing to take back.
@@ -131,7 +116,7 @@ async fn go_on(
 ) -> CommandResult {
     let run = down.run.to_string();
     if down.status == RunStatus::RollbackStuck {
-        let args = RollbackArgs { run, to: None, keep: Vec::new(), retry: true, yes, output };
+        let args = RollbackArgs { run, to: None, keep: Vec::new(), retry: true, yes, detach: false, output };
         return Box::pin(rollback::run(ui, settings, args)).await;
     }
     Box::pin(resume::go_on(ui, settings, &run, "run teardown", None, output.output)).await

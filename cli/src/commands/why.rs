@@ -7,6 +7,7 @@ use crate::args::{ViewFormat, WhyArgs};
 use crate::config::Settings;
 use crate::control::Obstacles;
 use crate::error::{CommandResult, Exit};
+use crate::past;
 use crate::progress::now;
 use crate::ui::Ui;
 use crate::why::{diagnose, lines};
@@ -28,7 +29,8 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &WhyArgs) -> Command
 
 async fn look(access: &Access, selector: &str) -> CommandResult<(RunView, bool, Obstacles)> {
     let run = access.resolve(selector).await?;
-    let (view, driven) = (access.view(&run).await?, access.is_driven(&run).await?);
+    let (mut view, driven) = (access.view(&run).await?, access.is_driven(&run).await?);
+    past::of(access, &view).await.mark(&mut view);
     let obstacles = if driven { access.obstacles(&run).await? } else { Obstacles::new() };
     Ok((view, driven, obstacles))
 }

@@ -143,8 +143,7 @@ impl Plain {
                 continue;
             }
             *last = now;
-            let usual =
-                step.expected_ms.map_or_else(String::new, |ms| format!(" ({})", describe::usually(ms)));
+            let usual = describe::usual(step).map_or_else(String::new, |usual| format!(" ({usual})"));
             let pulse = describe::pulse(step.heartbeat.as_ref());
             let elapsed = describe::duration(now.since(begin));
             ui.note(&format!(

@@ -135,8 +135,10 @@ fn active(maps: &Maps<'_>, step: &StepView, undo: &Undo, now: Timestamp) -> Stri
             if let Some(at) = undo.begin(step) {
                 put!(line, "  {}", describe::duration(now.since(at)));
             }
-            if let Some(ms) = step.expected_ms.filter(|ms| *ms >= 10_000) {
-                put!(line, " ({})", describe::usually(ms));
+            if step.expected_ms.is_some_and(|ms| ms >= 10_000)
+                && let Some(usual) = describe::usual(step)
+            {
+                put!(line, " ({usual})");
             }
         }
     }

@@ -153,8 +153,7 @@ impl Asked<'_> {
                 let since = step
                     .started
                     .map_or_else(String::new, |at| format!(" for {}", describe::duration(now.since(at))));
-                let usual =
-                    step.expected_ms.map_or_else(String::new, |ms| format!(" ({})", describe::usually(ms)));
+                let usual = describe::usual(step).map_or_else(String::new, |usual| format!(" ({usual})"));
                 let pulse = describe::pulse(step.heartbeat.as_ref());
                 (Kind::Running, format!("under way{since}{usual}{pulse}"))
             }

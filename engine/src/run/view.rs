@@ -132,6 +132,9 @@ pub struct StepView {
     /// How long it usually takes, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expected_ms: Option<u64>,
+    /// Of how many earlier steps that is the median; 0 when it is what the workflow says.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub expected_by: u32,
     /// What it waits for.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub waits_for: Vec<StepName>,
@@ -154,6 +157,11 @@ pub struct StepView {
     /// Why it was kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kept: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// What a step waits for outside.
@@ -264,6 +272,7 @@ fn step_view(state: &RunState, ix: StepIx) -> StepView {
         started: s.started,
         ended: s.ended,
         expected_ms: step.expected_ms,
+        expected_by: 0,
         waits_for: waiting_for(state, ix).iter().map(name).collect(),
         after: state.graph.dependencies(ix).iter().map(name).collect(),
         error: s.error.clone(),
