@@ -113,7 +113,7 @@ async fn all(sandbox: Sandbox) -> Cases {
     cases.case("glue database", the_database(Arc::clone(&lab))).await;
     cases.case("buckets and queries", buckets_and_queries(Arc::clone(&lab))).await;
     cases.case("roles", the_roles(Arc::clone(&lab))).await;
-    cases.case("cluster", the_cluster(Arc::clone(&lab))).await;
+    cases.case("cluster", Box::pin(the_cluster(Arc::clone(&lab)))).await;
     cases.case("a failed cluster", a_failed_cluster(Arc::clone(&lab))).await;
     cases.case("eksctl", leftover_stacks(Arc::clone(&lab))).await;
     cases.case("faults", lost_and_refused(Arc::clone(&lab))).await;

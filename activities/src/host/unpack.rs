@@ -99,7 +99,10 @@ impl Activity for Unpack {
         let scratch = scratch(input);
         owned_dir::make(ctx, &*host, &input.parent, &input.user, "0755").await?;
         let mut made = Vec::new();
-        if version_in(&*host, &user, &dir).await?.as_deref() != Some(&input.version) {
+        if version_in(&*host, &user, &dir).await?.as_deref() == Some(&input.version) {
+            // An attempt that was cut off had moved the kit in place already.
+            host.remove_tree(&HostUser::Root, &scratch).await?;
+        } else {
             if host.exists(&user, &dir).await? {
                 let message = format!("{dir} is there and is not DSS {}", input.version);
                 return Err(ActivityError::needs_human("DirectoryInTheWay", message).help(
@@ -130,9 +133,6 @@ impl Activity for Unpack {
             host.move_path(&HostUser::Root, &unpacked, &dir).await?;
             host.remove_tree(&HostUser::Root, &scratch).await?;
             made.push(dir.clone());
-        } else {
-            // An attempt that was cut off had moved the kit in place already.
-            host.remove_tree(&HostUser::Root, &scratch).await?;
         }
         let output = UnpackOutput { install_dir: dir };
         marker::write(ctx, &*host, input, made, &output).await?;
