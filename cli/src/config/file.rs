@@ -271,9 +271,11 @@ mod tests {
     #[test]
     fn every_key_can_stand_in_a_file_and_in_the_example() {
         // What is commented out there is right.
-        let commented = EXAMPLE.lines().filter_map(|line| line.strip_prefix("# "));
-        let text = commented.filter(|rest| rest.contains(" = ")).collect::<Vec<_>>().join("\n");
-        let file = read(&text).unwrap();
+        let lines: Vec<&str> = EXAMPLE
+            .lines()
+            .filter_map(|line| line.strip_prefix("# ").filter(|rest| rest.contains(" = ")))
+            .collect();
+        let file = read(&lines.join("\n")).unwrap();
         for key in KEYS {
             assert!(file.get(key.name).is_some(), "{} is not in the example", key.name);
         }

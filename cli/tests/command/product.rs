@@ -1,7 +1,6 @@
 //! Pictures, completions, manual pages, settings and filters, by the built binary: from the store, and through the process
 //! that owns it.
 
-use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
@@ -71,17 +70,9 @@ struct Daemon(Child);
 
 impl Daemon {
     fn start(home: &Home) -> Self {
-        let child = home
-            .command(&["serve", "--log", "info"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut daemon = Self(child);
-        let mut lines = BufReader::new(daemon.0.stderr.take().unwrap()).lines();
+        let daemon =
+            Self(home.command(&["serve"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
         let begin = Instant::now();
-        // It answers when it has said so, or when `store info` names it.
-        std::thread::spawn(move || while lines.next().is_some() {});
         loop {
             let info = home.run(&["store", "info", "-o", "json"]);
             if info.exit == 0 && info.out.contains("dssflow serve") {
