@@ -224,6 +224,10 @@ fn drive_on(
     loop {
         match drive(home, args, left, report) {
             End::Killed => args = again,
+            // It died in the checks that come before there is a run: that is typed anew.
+            End::Ended(ran) if first != again && args == again && ran.stderr.contains("error[DF0004]") => {
+                args = first;
+            }
             End::Ended(ran) if ran.code == 0 => return Vec::new(),
             End::Ended(ran) => {
                 return vec![format!("{args:?} exits {}: {}{}", ran.code, ran.stdout, ran.stderr)];
