@@ -1,4 +1,4 @@
-//! Graphs as SVG pictures, by our own [`layout`](crate::graph::layout): one file that needs nothing else, readable on
+//! Graphs as SVG pictures, by our own [`layout`]: one file that needs nothing else, readable on
 //! light and on dark, every box with its words as a title.
 //!
 //! What follows from other dependencies is not drawn: `a` to `c` is left out where `a` leads to `b` and `b` to `c`. A
