@@ -83,13 +83,21 @@ pub(crate) fn instants(expression: &Expression, zone: &Zone, from: u64, to: u64)
     found
 }
 
+/// So many stretches of instants that fired without a gap are remembered; what lies before them does not fire any more, since
+/// nobody knows whether it has.
+const STRETCHES: usize = 200;
+
 /// What must have fired, in order, when the clock was looked at at these times, told from a list of all instants.
 pub(crate) struct Expected {
     /// Instants and when they are due.
     instants: Vec<(u64, u64)>,
     window: u64,
     mark: u64,
-    once: BTreeSet<u64>,
+    /// Which of the instants have fired and are remembered, by their place in the list.
+    once: BTreeSet<usize>,
+    stretches: usize,
+    /// The first place that is remembered.
+    floor: usize,
     pub(crate) fired: Vec<u64>,
     pub(crate) missed: u64,
 }
@@ -99,7 +107,16 @@ impl Expected {
     pub(crate) fn new(instants: &[u64], due: &dyn Fn(u64) -> u64, from: u64, window: u64) -> Self {
         let instants = instants.iter().map(|at| (at * 1000, due(*at))).collect();
         let (once, fired, missed) = Default::default();
-        Self { instants, window: window * 1000, mark: from * 1000, once, fired, missed }
+        Self {
+            instants,
+            window: window * 1000,
+            mark: from * 1000,
+            once,
+            stretches: 0,
+            floor: 0,
+            fired,
+            missed,
+        }
     }
 
     pub(crate) fn look(&mut self, now: u64) {
@@ -108,17 +125,36 @@ impl Expected {
             self.mark = now;
         }
         let first = self.instants.partition_point(|(instant, _)| *instant <= self.mark);
-        for &(instant, due) in self.instants[first..].iter().take_while(|(_, due)| *due <= now) {
+        for place in first..self.instants.len() {
+            let (instant, due) = self.instants[place];
+            if due > now {
+                break;
+            }
             self.mark = instant;
-            if self.once.contains(&instant) {
+            if self.once.contains(&place) {
                 continue;
             }
             if now - due > self.window {
                 self.missed += 1;
-            } else {
-                self.once.insert(instant);
+            } else if place >= self.floor {
                 self.fired.push(instant);
+                self.remember(place);
             }
+        }
+    }
+
+    fn remember(&mut self, place: usize) {
+        let beside = [place.checked_sub(1), Some(place + 1)];
+        let joins = beside.into_iter().flatten().filter(|other| self.once.contains(other)).count();
+        self.once.insert(place);
+        self.stretches = self.stretches + 1 - joins;
+        while self.stretches > STRETCHES {
+            let mut oldest = self.once.pop_first().expect("there are stretches");
+            while self.once.remove(&(oldest + 1)) {
+                oldest += 1;
+            }
+            self.floor = oldest + 1;
+            self.stretches -= 1;
         }
     }
 }
