@@ -30,12 +30,14 @@ fn what_is_served_is_what_is_described() {
     let config =
         "[[operations]]\ninclude-method = \"GET\"\nparameters = { \"path.run\" = \"bootstrap-sandbox\" }\n";
     std::fs::write(home.path().join("schemathesis.toml"), config).expect("a file of ours");
+    // One worker: two threads of CPython 3.11 that parse source at once end in "AST constructor recursion depth mismatch"
+    // (python/cpython#106905), and hypothesis parses it to name what it draws from.
     let mut command = Command::new(python);
     command
         .current_dir(home.path())
         .args(["-m", "schemathesis.cli", "run", &format!("http://{}/v1/openapi.json", web.address)])
         .args(["--header", &format!("Authorization: Bearer {}", web.token)])
-        .args(["--checks", CHECKS, "--max-examples", &examples, "--seed", "7", "--workers", "2"])
+        .args(["--checks", CHECKS, "--max-examples", &examples, "--seed", "7", "--workers", "1"])
         .args(["--phases", "examples,coverage,fuzzing", "--suppress-health-check", "all", "--no-color"])
         .args(["--request-timeout", "60", "--warnings", "off", "--continue-on-failure"])
         .env("NO_COLOR", "1");
