@@ -31,7 +31,7 @@ pub(crate) use plan::{
     DriftArgs, PlanArgs, ResourcesAdoptArgs, ResourcesCommand, ResourcesLsArgs, ResourcesRunArgs,
 };
 pub(crate) use preflight::{PreflightArgs, ReportFormat};
-pub(crate) use product::{CompletionsArgs, ConfigCommand, HelpArgs, ManArgs};
+pub(crate) use product::{CompletionsArgs, ConfigCommand, HelpArgs, ManArgs, VersionArgs};
 pub(crate) use schedules::{AskArgs, BackfillArgs, SchedulesCommand, SpecArgs};
 pub(crate) use serve::ServeArgs;
 pub(crate) use store::{
@@ -162,7 +162,7 @@ pub(crate) enum Command {
     Signal(SignalArgs),
     /// Take back everything a run made, or what came after a step
     #[command(
-        after_help = "Examples:\n  dssflow rollback bootstrap-lab\n  dssflow rollback bootstrap-lab --to registry\n  dssflow rollback bootstrap-lab --retry --yes"
+        after_help = "Examples:\n  dssflow rollback bootstrap-lab --dry-run\n  dssflow rollback bootstrap-lab\n  dssflow rollback bootstrap-lab --to registry\n  dssflow rollback bootstrap-lab --retry --yes"
     )]
     Rollback(RollbackArgs),
     /// Say that a step which could not be taken back is gone: somebody took it back by hand
@@ -232,8 +232,12 @@ pub(crate) enum Command {
     )]
     Init(InitArgs),
     /// Print the version
-    #[command(after_help = "Examples:\n  dssflow version")]
-    Version,
+    #[command(
+        after_help = "As JSON also the commit, the compiler, the target, and the formats of stores, events and backups that it \
+                      reads and writes.\n\n\
+                      Examples:\n  dssflow version\n  dssflow version -o json"
+    )]
+    Version(VersionArgs),
     /// Explain an error code
     #[command(after_help = "Examples:\n  dssflow explain DF0010")]
     Explain(ExplainArgs),
@@ -343,6 +347,7 @@ pub(crate) struct ResumeArgs {
 }
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(crate) struct RollbackArgs {
     /// The run: its id, an unambiguous beginning of it, or @latest
     pub(crate) run: String,
@@ -355,6 +360,9 @@ pub(crate) struct RollbackArgs {
     /// Try again what could not be taken back, and nothing else
     #[arg(long, conflicts_with_all = ["to", "keep"])]
     pub(crate) retry: bool,
+    /// Only show what would be taken back and what would stay, from what the store knows of the run
+    #[arg(long, conflicts_with_all = ["retry", "detach"])]
+    pub(crate) dry_run: bool,
     /// Do not ask before things are deleted
     #[arg(short, long)]
     pub(crate) yes: bool,
@@ -543,6 +551,15 @@ pub(crate) enum WorkflowsCommand {
         /// How they are printed
         #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
         output: ListFormat,
+    },
+    /// Say what a workflow does and what it takes
+    #[command(after_help = "Examples:\n  dssflow workflows get bootstrap")]
+    Get {
+        /// The workflow
+        workflow: String,
+        /// How it is printed
+        #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
+        output: ViewFormat,
     },
     /// Print the JSON Schema of a workflow's site file
     #[command(after_help = "Examples:\n  dssflow workflows schema bootstrap")]

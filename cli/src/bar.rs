@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::ui::Ui;
+use crate::width::cut;
 
 /// How often it is drawn anew.
 const REDRAW: Duration = Duration::from_millis(100);
@@ -31,8 +32,9 @@ impl<'a> Bar<'a> {
             None => now.duration_since(self.begin) >= PATIENCE,
         };
         if self.ui.is_live() && is_time {
-            let height = usize::from(self.drawn.is_some());
-            self.ui.redraw(height, &format!("{}\n", line(doing, done, of, more)));
+            // The last column stays free: a full line makes some terminals begin another.
+            let columns = self.ui.size().0.saturating_sub(1);
+            self.ui.redraw(&[cut(&line(doing, done, of, more), columns)]);
             self.drawn = Some(now);
         }
     }
@@ -41,7 +43,7 @@ impl<'a> Bar<'a> {
 impl Drop for Bar<'_> {
     fn drop(&mut self) {
         if self.drawn.is_some() {
-            self.ui.redraw(1, "");
+            self.ui.redraw(&[]);
         }
     }
 }

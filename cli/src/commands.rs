@@ -25,6 +25,7 @@ mod restore;
 mod resume;
 pub(crate) mod resync;
 mod rollback;
+pub(crate) mod rollback_plan;
 pub(crate) mod run;
 mod runs;
 mod sandbox;
@@ -35,7 +36,7 @@ mod target;
 pub(crate) mod teardown;
 mod teardown_plan;
 mod timeline;
-mod version;
+pub(crate) mod version;
 mod why;
 mod workflows;
 
@@ -55,7 +56,7 @@ use crate::ui::Ui;
 pub(crate) fn run(ui: &Ui, cli: Cli) -> CommandResult {
     // These need neither store nor runtime and must be quick.
     match &cli.command {
-        Command::Version => return Ok(version::run(ui)),
+        Command::Version(args) => return Ok(version::run(ui, args)),
         Command::Explain(args) => return explain::run(ui, args),
         Command::Config(command) => return config::run(ui, &cli.global, command),
         Command::Completions(args) => return completions::run(ui, args),
@@ -74,7 +75,7 @@ pub(crate) fn run(ui: &Ui, cli: Cli) -> CommandResult {
     let settings = Settings { store: settings::store_dir(cli.global.store.clone())?, named };
     tracing::debug!(store = %settings.store.display(), "settings");
     let done = match cli.command {
-        Command::Version
+        Command::Version(_)
         | Command::Explain(_)
         | Command::Config(_)
         | Command::Completions(_)

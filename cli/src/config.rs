@@ -58,6 +58,14 @@ impl Settings {
     }
 }
 
+/// Whether a hint has a command of ours to type.
+pub(crate) fn names_a_command(hint: &str) -> bool {
+    hint.split(CALL).skip(1).any(|rest| {
+        let word: String = rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '-').collect();
+        word == "--store" || Cli::command().get_subcommands().any(|command| command.get_name() == word)
+    })
+}
+
 /// How a command begins in a hint.
 const CALL: &str = "dssflow ";
 

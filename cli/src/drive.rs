@@ -39,7 +39,7 @@ use crate::progress::Progress;
 use crate::renewal::{self, Answer, Renewal};
 use crate::spec::{About, Spec};
 use crate::takeovers;
-use crate::ui::{Style, Ui, one_line};
+use crate::ui::{self, Style, Ui, one_line};
 use crate::world::{self, Pool, World};
 
 /// The most leftovers that are listed.
@@ -267,11 +267,11 @@ impl<'a> Session<'a> {
                         },
                         exit = signals.next() => {
                             if stopped.is_some() {
-                                progress.note(self.ui, &format!("stopped at once; go on with: {} resume {run}", self.settings.command()));
+                                self.ui.note(&format!("stopped at once; go on with: {} resume {run}", self.settings.command()));
                                 leave(exit);
                             }
                             stopped = Some(exit);
-                            progress.note(self.ui, "pausing: no new step starts, what runs is saved; once more stops at once");
+                            self.ui.note("pausing: no new step starts, what runs is saved; once more stops at once");
                             let reason = if exit == Exit::Interrupted { "Ctrl-C" } else { "SIGTERM" };
                             let request = Request { by: config::user(), reason: reason.to_owned() };
                             // A run that has just ended has nothing to pause.
@@ -285,7 +285,7 @@ impl<'a> Session<'a> {
             if !renewal.may_wait(view) {
                 break ended;
             }
-            match self.until_renewed(renewal, view, about, &mut progress, &mut signals).await {
+            match self.until_renewed(renewal, view, about, &mut signals).await {
                 Waited::Renewed(request) => handle = engine.resume(&run, request).await?,
                 Waited::Stopped(exit) => {
                     stopped = Some(exit);
@@ -297,7 +297,7 @@ impl<'a> Session<'a> {
         let view = match view {
             Ok(view) => view,
             Err(error) => {
-                progress.note(self.ui, "");
+                self.ui.redraw(&[]);
                 return Err(CommandError::from(error)
                     .hint(format!("go on with: {} resume {run}", self.settings.command())));
             }
@@ -397,10 +397,9 @@ impl Session<'_> {
         renewal: &Renewal,
         view: &RunView,
         about: About<'_>,
-        progress: &mut Progress,
         signals: &mut Signals,
     ) -> Waited {
-        progress.note(self.ui, &renewal.begins(view));
+        self.ui.note(&renewal.begins(view));
         let deadline = tokio::time::Instant::now() + renewal.limit();
         let mut told = None;
         let mut asked = 0;
@@ -413,20 +412,20 @@ impl Session<'_> {
             match renewal.ask(view, about).await {
                 Answer::Same(principal) => {
                     let principal = one_line(&principal);
-                    progress.note(self.ui, &format!("the credentials answer again as {principal}: going on"));
+                    self.ui.note(&format!("the credentials answer again as {principal}: going on"));
                     let reason = format!("the credentials answer again as {principal}");
                     return Waited::Renewed(Request { by: "dssflow".to_owned(), reason });
                 }
                 Answer::Other(why) => {
                     if told.as_ref() != Some(&why) {
-                        progress.note(self.ui, &format!("still waiting: {}", one_line(&why)));
+                        self.ui.note(&format!("still waiting: {}", one_line(&why)));
                         told = Some(why);
                     }
                 }
                 Answer::Nobody(why) => tracing::debug!(why, "the credentials do not answer yet"),
             }
             if tokio::time::Instant::now() >= deadline {
-                progress.note(self.ui, "nobody has renewed the credentials in time; the run stays paused");
+                self.ui.note("nobody has renewed the credentials in time; the run stays paused");
                 return Waited::TooLong;
             }
         }
@@ -698,11 +697,13 @@ pub(crate) fn version_line(run: &RunId) -> serde_json::Value {
     })
 }
 
-/// Ctrl-C, SIGTERM, and SIGHUP: a terminal that goes away must not leave a run without an owner.
+/// Ctrl-C, SIGTERM, and SIGHUP: a terminal that goes away must not leave a run without an owner. And SIGCONT, after which the
+/// cursor is not where it was.
 pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
+    go_on: Signal,
 }
 
 impl Signals {
@@ -712,14 +713,19 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
             terminate: signal(SignalKind::terminate()).map_err(failed)?,
             hangup: signal(SignalKind::hangup()).map_err(failed)?,
+            go_on: signal(SignalKind::from_raw(rustix::process::Signal::CONT.as_raw())).map_err(failed)?,
         })
     }
 
     pub(crate) async fn next(&mut self) -> Exit {
-        tokio::select! {
-            _ = self.interrupt.recv() => Exit::Interrupted,
-            _ = self.terminate.recv() => Exit::Terminated,
-            _ = self.hangup.recv() => Exit::Terminated,
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => return Exit::Interrupted,
+                _ = self.terminate.recv() => return Exit::Terminated,
+                _ = self.hangup.recv() => return Exit::Terminated,
+                // A shell has written below the tree meanwhile.
+                _ = self.go_on.recv() => ui::forget_foot(),
+            }
         }
     }
 }

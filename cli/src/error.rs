@@ -15,6 +15,8 @@ use dssflow_store::OpenError;
 use dssflow_workflows::SiteErrors;
 use serde_json::json;
 
+use crate::config;
+
 /// How a command ends. Public and tested: scripts depend on the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -232,7 +234,7 @@ codes! {
 }
 
 /// Why a command did not do as asked.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct CommandError {
     /// Which error it is.
     pub(crate) code: Code,
@@ -277,6 +279,14 @@ impl CommandError {
             next = cause.source();
         }
         self
+    }
+
+    /// The same with a command to type, when no hint has one.
+    pub(crate) fn complete(&self) -> Self {
+        if self.hints.iter().any(|hint| config::names_a_command(hint)) {
+            return self.clone();
+        }
+        self.clone().hint(format!("`dssflow explain {}` says more", self.code.as_str()))
     }
 
     /// For programs: one object on one line.
@@ -596,6 +606,17 @@ mod tests {
             let made = CommandError::from(error);
             assert_eq!(made.code, code, "{made}");
             assert!(made.hints.iter().any(|h| h.contains(next)), "{next} in {made}");
+        }
+    }
+
+    #[test]
+    fn every_error_ends_with_a_command_to_type() {
+        let bare = CommandError::new(Code::Declined, "not confirmed");
+        assert_eq!(bare.complete().hints, ["`dssflow explain DF0009` says more"]);
+        let vague = bare.clone().hint("go on with the version of dssflow that made it");
+        assert_eq!(vague.complete().hints.len(), 2, "that is no command");
+        for enough in ["`dssflow runs ls` lists them", "go on: dssflow --store /x resume lab"] {
+            assert_eq!(bare.clone().hint(enough).complete().hints, [enough]);
         }
     }
 

@@ -8,7 +8,7 @@ mod record;
 pub(crate) mod runs;
 
 use std::fmt;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
@@ -23,6 +23,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use crate::args::LogFormat;
 use crate::config;
 use crate::error::{Code, CommandError, CommandResult};
+use crate::ui;
 pub(crate) use record::Record;
 use record::{Form, Ids};
 
@@ -43,7 +44,7 @@ pub(crate) fn start(level: &str, format: LogFormat) -> CommandResult<()> {
     let said = || config::files().find(|file| file.run_log.clone()).map(|(level, _)| level);
     let wanted = std::env::var(RUN_LOG).ok().or_else(said).unwrap_or_else(|| RUN_LEVEL.to_owned());
     let files = targets(RUN_LOG, &wanted)?;
-    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let colours = std::io::stderr().is_terminal() && !ui::is_plain();
     let form = match format {
         LogFormat::Text => Form::Text { colours },
         LogFormat::Json => Form::Json,
@@ -166,9 +167,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Logs {
             said.fields,
         );
         if terminal {
-            let line = record.line(self.form);
-            // Nobody to tell when stderr is gone.
-            drop(writeln!(std::io::stderr().lock(), "{line}"));
+            ui::write_above(&record.line(self.form));
         }
         if files {
             runs::write(&record);

@@ -34,6 +34,8 @@ mod owner;
 mod past;
 mod plans;
 mod progress;
+#[cfg(test)]
+mod published;
 mod remote;
 mod renewal;
 mod serve;
@@ -42,6 +44,7 @@ mod suggest;
 mod takeovers;
 mod ui;
 mod why;
+mod width;
 mod world;
 
 use std::ffi::OsString;
@@ -66,14 +69,17 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let mut ui = Ui::detect();
+    let mut json = asks_for_json();
     let exit = match args::parse(std::env::args_os().collect()) {
         Ok(Typed { cli, jq }) => {
             let given = cli.global.error_format;
             ui.filter(jq);
-            let exit = commands::run(&ui, cli).unwrap_or_else(|error| {
-                // What the files of settings say is known by now, unless they are what is wrong.
-                let format = given.or_else(|| config::files().find(|file| file.error_format).map(|(f, _)| f));
-                ui.error(&error, format == Some(ErrorFormat::Json));
+            let done = commands::run(&ui, cli);
+            // What the files of settings say is known by now, unless they are what is wrong.
+            let format = given.or_else(|| config::files().find(|file| file.error_format).map(|(f, _)| f));
+            json = format == Some(ErrorFormat::Json);
+            let exit = done.unwrap_or_else(|error| {
+                ui.error(&error, json);
                 error.exit
             });
             match ui.misfit() {
@@ -81,25 +87,33 @@ fn main() -> ExitCode {
                     let error = CommandError::new(Code::Usage, "--jq does not fit what is printed")
                         .why(why)
                         .hint("-o json without --jq prints what the expression is given");
-                    ui.error(&error, given == Some(ErrorFormat::Json));
+                    ui.error(&error, json);
                     error.exit
                 }
                 None => exit,
             }
         }
-        Err(error) => wrong_command_line(&ui, &error),
+        Err(error) => wrong_command_line(&ui, &error, json),
     };
     if ui.has_failed() && exit == Exit::Ok {
         let error =
             CommandError::new(Code::Output, "the output could not be written").hint("is the disk full?");
-        ui.error(&error, false);
+        ui.error(&error, json);
         return ExitCode::from(error.exit.status());
     }
     ExitCode::from(exit.status())
 }
 
+/// Whether errors are wanted as JSON, by a command line that may be wrong.
+fn asks_for_json() -> bool {
+    let words = std::env::args_os().collect::<Vec<OsString>>();
+    words.windows(2).any(|w| w[0] == "--error-format" && w[1] == "json")
+        || words.iter().any(|w| w == "--error-format=json")
+        || std::env::var_os("DSSFLOW_ERROR_FORMAT").is_some_and(|format| format == "json")
+}
+
 /// Help and version are data; everything else is a mistake of the caller.
-fn wrong_command_line(ui: &Ui, error: &clap::Error) -> Exit {
+fn wrong_command_line(ui: &Ui, error: &clap::Error, json: bool) -> Exit {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             ui.out(error.render().to_string().trim_end());
@@ -116,10 +130,6 @@ fn wrong_command_line(ui: &Ui, error: &clap::Error) -> Exit {
     let first = lines.next().unwrap_or_default();
     let mut made = CommandError::new(Code::Usage, first.strip_prefix("error: ").unwrap_or(first));
     made.why = lines.map(str::trim).filter(|l| !l.is_empty()).map(str::to_owned).collect();
-    let json = std::env::args_os().collect::<Vec<OsString>>();
-    let json = json.windows(2).any(|w| w[0] == "--error-format" && w[1] == "json")
-        || json.iter().any(|w| w == "--error-format=json")
-        || std::env::var_os("DSSFLOW_ERROR_FORMAT").is_some_and(|format| format == "json");
     ui.error(&made, json);
     made.exit
 }

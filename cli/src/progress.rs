@@ -123,7 +123,7 @@ impl Progress {
     pub(crate) fn event(&mut self, ui: &Ui, event: &Event) {
         self.undo.note(event);
         match &mut self.kind {
-            Kind::Live(live) => live.event(ui, event),
+            Kind::Live(_) => live::Live::event(ui, event),
             Kind::Plain(plain) => plain.event(ui, event),
         }
     }
@@ -134,29 +134,24 @@ impl Progress {
         self.past.mark(&mut view);
         match &mut self.kind {
             Kind::Live(live) => live.draw(ui, &view, &self.undo, now()),
-            Kind::Plain(plain) => plain.tick(ui, &view, &self.undo, now()),
-        }
-    }
-
-    /// A note that must not tear the tree.
-    pub(crate) fn note(&mut self, ui: &Ui, text: &str) {
-        match &mut self.kind {
-            Kind::Live(live) => live.above(ui, text),
-            Kind::Plain(_) => ui.note(text),
+            Kind::Plain(plain) => plain.tick(&view, &self.undo, now()).iter().for_each(|line| ui.note(line)),
         }
     }
 
     /// The run stands: leaves the whole tree behind on a terminal.
     pub(crate) fn finish(self, ui: &Ui, view: &RunView) {
         match self.kind {
-            Kind::Live(mut live) => {
-                live.clear(ui);
-                ui.note(&tree::whole(view, &self.undo, now()).join("\n"));
+            Kind::Live(_) => {
+                live::Live::clear(ui);
+                ui.note(&tree::whole(view, &self.undo, now(), Some(ui.size().0)).join("\n"));
             }
             Kind::Plain(_) => {}
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
 
 /// The machine's clock.
 pub(crate) fn now() -> Timestamp {

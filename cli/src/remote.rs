@@ -157,7 +157,8 @@ pub(crate) async fn follow(
                 },
                 _exit = signals.next() => {
                     feed.abort();
-                    progress.note(ui, "detached");
+                    ui.redraw(&[]);
+                    ui.note("detached");
                     return Ok(detached(ui, settings, run, FollowFormat::Table));
                 }
             }
@@ -169,15 +170,15 @@ pub(crate) async fn follow(
             break view;
         }
         if !std::mem::replace(&mut waits_told, true) {
-            progress.note(
-                ui,
+            ui.note(
                 "the AWS credentials of the process that serves the store have ended; it goes on when they are renewed",
             );
         }
         tokio::select! {
             () = tokio::time::sleep(LOOK * 4) => {}
             _exit = signals.next() => {
-                progress.note(ui, "detached");
+                ui.redraw(&[]);
+                ui.note("detached");
                 return Ok(detached(ui, settings, run, FollowFormat::Table));
             }
         }

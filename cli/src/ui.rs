@@ -6,12 +6,13 @@
 use std::borrow::Cow;
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
 use crate::error::{Code, CommandError, CommandResult};
 use crate::jq;
+use crate::width::width;
 
 /// How a word is marked on a terminal. Never the only carrier of what it says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,11 +42,67 @@ impl Style {
 
 const END: &str = "\x1b[0m";
 
+/// What stands at the foot of a live terminal and is redrawn in place. One for the process: the log writes lines as well,
+/// and has no [`Ui`].
+struct Foot {
+    /// Whole lines, as they were written.
+    text: String,
+    /// The columns that the terminal had then.
+    columns: usize,
+}
+
+static FOOT: Mutex<Foot> = Mutex::new(Foot { text: String::new(), columns: 0 });
+
+fn foot() -> MutexGuard<'static, Foot> {
+    FOOT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Foot {
+    /// Takes what stands there away, writes lines that stay, and draws `text` below them: all of it in one write, so that
+    /// nothing of anybody else comes between.
+    fn draw(&mut self, stay: &str, text: String) {
+        let height = self.text.lines().count();
+        let mut frame = if height > 0 { format!("\x1b[{height}A\r\x1b[J") } else { String::new() };
+        frame.push_str(stay);
+        frame.push_str(&text);
+        self.text = text;
+        let mut stderr = io::stderr().lock();
+        // Nobody to tell when stderr is gone.
+        drop(stderr.write_all(frame.as_bytes()).and_then(|()| stderr.flush()));
+    }
+}
+
+/// Writes lines that are safe to stderr, above what is redrawn in place.
+pub(crate) fn write_above(safe: &str) {
+    let mut foot = foot();
+    // What was made for another width would break; the next frame is made for this one.
+    let fits = foot.text.is_empty() || foot.columns == size_of_stderr().map_or(0, |(columns, _)| columns);
+    let text = if fits { foot.text.clone() } else { String::new() };
+    foot.draw(&format!("{safe}\n"), text);
+}
+
+/// Somebody else has written to the terminal, as a shell does when a command was stopped: the next frame begins below.
+pub(crate) fn forget_foot() {
+    foot().text.clear();
+}
+
+/// Whether colours and redrawing are unwanted or unknown to the terminal.
+pub(crate) fn is_plain() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty())
+        || std::env::var_os("TERM").is_none_or(|t| t == "dumb" || t.is_empty())
+}
+
+fn size_of_stderr() -> Option<(usize, usize)> {
+    let size = rustix::termios::tcgetwinsize(io::stderr()).ok()?;
+    (size.ws_col > 0 && size.ws_row > 0).then(|| (usize::from(size.ws_col), usize::from(size.ws_row)))
+}
+
 /// The terminal, or the pipes in its place.
 #[derive(Debug)]
 pub(crate) struct Ui {
     /// Whether people read stderr on a terminal that can redraw.
     live: bool,
+    out_terminal: bool,
     out_colour: bool,
     asks: bool,
     quiet_reader: AtomicBool,
@@ -58,12 +115,13 @@ pub(crate) struct Ui {
 impl Ui {
     /// Looks at the streams and at `NO_COLOR` and `TERM`.
     pub(crate) fn detect() -> Self {
-        let plain = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty())
-            || std::env::var_os("TERM").is_none_or(|t| t == "dumb" || t.is_empty());
+        let plain = is_plain();
         let err = io::stderr().is_terminal();
+        let out = io::stdout().is_terminal();
         Self {
             live: err && !plain,
-            out_colour: io::stdout().is_terminal() && !plain,
+            out_terminal: out,
+            out_colour: out && !plain,
             asks: err && io::stdin().is_terminal(),
             quiet_reader: AtomicBool::new(false),
             failed: AtomicBool::new(false),
@@ -118,8 +176,17 @@ impl Ui {
         if self.is_closed() {
             return;
         }
+        let mut foot = foot();
+        // On one terminal with it, data would stand in the middle of what is redrawn.
+        let around = if self.out_terminal { foot.text.clone() } else { String::new() };
+        if !around.is_empty() {
+            foot.draw("", String::new());
+        }
         let mut stdout = io::stdout().lock();
         let written = writeln!(stdout, "{}", guard(text, self.out_colour)).and_then(|()| stdout.flush());
+        if !around.is_empty() {
+            foot.draw("", around);
+        }
         if let Err(error) = written {
             let flag =
                 if error.kind() == io::ErrorKind::BrokenPipe { &self.quiet_reader } else { &self.failed };
@@ -149,31 +216,27 @@ impl Ui {
 
     /// Writes a note for people.
     pub(crate) fn note(&self, text: &str) {
-        // Nobody to tell when stderr is gone.
-        drop(writeln!(io::stderr().lock(), "{}", guard(text, self.live)));
+        write_above(&guard(text, self.live));
     }
 
     /// Columns and rows of the terminal people read; 80 and 24 when it does not say.
     pub(crate) fn size(&self) -> (usize, usize) {
-        match rustix::termios::tcgetwinsize(io::stderr()) {
-            Ok(size) if self.live && size.ws_col > 0 && size.ws_row > 0 => {
-                (usize::from(size.ws_col), usize::from(size.ws_row))
-            }
-            _ => (80, 24),
-        }
+        size_of_stderr().filter(|_| self.live).unwrap_or((80, 24))
     }
 
-    /// Takes the last `height` lines of a live terminal away and writes `text` in their place, in one go.
-    pub(crate) fn redraw(&self, height: usize, text: &str) {
-        let mut frame = if height > 0 { format!("\x1b[{height}A\r\x1b[J") } else { String::new() };
-        frame.push_str(&guard(text, self.live));
-        let mut stderr = io::stderr().lock();
-        // Nobody to tell when stderr is gone.
-        drop(stderr.write_all(frame.as_bytes()).and_then(|()| stderr.flush()));
+    /// Draws lines that fit at the foot of a live terminal, in place of those that stand there.
+    pub(crate) fn redraw(&self, lines: &[String]) {
+        let text: String = lines.iter().map(|line| format!("{}\n", guard(line, self.live))).collect();
+        let mut foot = foot();
+        if foot.text != text {
+            foot.columns = self.size().0;
+            foot.draw("", text);
+        }
     }
 
     /// Writes an error.
     pub(crate) fn error(&self, error: &CommandError, json: bool) {
+        let error = &error.complete();
         if json {
             return self.note(&error.to_json());
         }
@@ -256,7 +319,6 @@ fn is_dangerous(c: char) -> bool {
 
 /// Lays rows out under a heading, columns two blanks apart, nothing at the end of a line.
 pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
-    let width = |text: &str| text.chars().count();
     let mut widths: Vec<usize> = heading.iter().map(|h| width(h)).collect();
     let rows: Vec<Vec<String>> =
         rows.iter().map(|row| row.iter().map(|cell| one_line(cell)).collect()).collect();

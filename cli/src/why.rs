@@ -7,6 +7,7 @@ use dssflow_engine::event::PauseKind;
 use dssflow_engine::run::RunStatus;
 use dssflow_engine::run::view::RunView;
 use dssflow_engine::time::Timestamp;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::control::Obstacles;
@@ -20,7 +21,7 @@ pub(crate) use reason::{Kind, Reason};
 const MAX_SHOWN: usize = 25;
 
 /// The judgement.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Diagnosis {
     /// The run.
     pub(crate) run: String,

@@ -61,6 +61,9 @@ mod sweep;
 mod tree;
 mod watch;
 
+/// The format of stores that this version writes. It opens all up to this one.
+pub const STORE_FORMAT: u32 = format::FORMAT_NUMBER;
+
 pub use compact::{CompactReport, Progress};
 pub use disk::{Disk, OsDisk, Synced};
 pub use error::{Holder, OpenError};

@@ -12,10 +12,10 @@ pub(crate) struct ServeArgs {
     pub(crate) listen: Option<SocketAddr>,
     /// The file of the token that HTTP clients must show, made when it is not there [default: control.token in the store's
     /// directory]
-    #[arg(long, value_name = "FILE", requires = "listen")]
+    #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
     /// A host by which HTTP clients may call the server besides the address it listens on, as a reverse proxy passes it on
     /// (may be repeated)
-    #[arg(long, value_name = "HOST[:PORT]", requires = "listen")]
+    #[arg(long, value_name = "HOST[:PORT]")]
     pub(crate) allow_host: Vec<String>,
 }

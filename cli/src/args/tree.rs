@@ -121,7 +121,7 @@ mod tests {
         let Typed::Runs(RunsCommand::Ls(args)) = typed.cli.command else { panic!("another command") };
         assert_eq!(args.output, ListFormat::Jsonl, "what is said is left as it is");
         // Where nothing is printed as JSON there is no filter.
-        assert!(parse(words("dssflow version --jq .")).is_err());
+        assert!(parse(words("dssflow completions bash --jq .")).is_err());
         assert!(parse(words("dssflow pause lab --jq .")).is_err());
         let error = parse(words("dssflow runs ls --jq .[")).unwrap_err().to_string();
         assert!(error.contains("invalid value '.['"), "{error}");

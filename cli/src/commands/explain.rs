@@ -14,7 +14,7 @@ pub(crate) fn run(ui: &Ui, args: &ExplainArgs) -> CommandResult {
         }
         return Ok(Exit::Ok);
     };
-    let code = wanted.to_ascii_uppercase();
+    let code = written_out(&wanted.to_ascii_uppercase());
     if let Some(info) = ALL.iter().find(|info| info.code == code) {
         ui.out(info.page.trim_end());
         return Ok(Exit::Ok);
@@ -24,4 +24,12 @@ pub(crate) fn run(ui: &Ui, args: &ExplainArgs) -> CommandResult {
         Some(near) => error.hint(format!("did you mean {near}? `dssflow explain` lists all")),
         None => error.hint("`dssflow explain` lists all"),
     })
+}
+
+/// `DF0010` for `DF10` and `10`: the zeros need not be typed.
+fn written_out(code: &str) -> String {
+    match code.trim_start_matches("DF").parse::<u32>() {
+        Ok(number) => format!("DF{number:04}"),
+        Err(_) => code.to_owned(),
+    }
 }

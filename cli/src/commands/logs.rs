@@ -5,6 +5,7 @@ use std::time::Duration;
 use dssflow_engine::id::RunId;
 use tracing::Level;
 
+use super::target::step_of;
 use crate::access::Access;
 use crate::args::{EventsFormat, LogsArgs};
 use crate::config::Settings;
@@ -21,6 +22,10 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &LogsArgs) -> Comman
     let wanted = Wanted::of(args)?;
     let access = Access::open(&settings.store).await?;
     let run = access.resolve(&args.run.run).await;
+    let step = match (&run, &args.step) {
+        (Ok(run), Some(step)) => access.view(run).await.and_then(|view| step_of(&view, step)).map(drop),
+        _ => Ok(()),
+    };
     // Nobody is kept from driving a run by somebody who reads its log.
     access.close().await?;
     let run = run?;
@@ -28,6 +33,10 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &LogsArgs) -> Comman
     let mut records = read(&mut reader, &run)?;
     let nothing = records.is_empty();
     records.retain(|record| wanted.has(record));
+    if records.is_empty() {
+        // A step that the run does not have any more may still be in its log.
+        step?;
+    }
     if let Some(lines) = args.lines {
         records.drain(..records.len().saturating_sub(lines));
     }

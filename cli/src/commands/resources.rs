@@ -9,6 +9,7 @@ use dssflow_engine::id::RunId;
 use dssflow_engine::run::view::RunView;
 use dssflow_engine::runtime::Finding;
 use dssflow_engine::store::{ListQuery, MAX_PAGE};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::adopt;
@@ -33,8 +34,8 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, command: ResourcesCommand)
 }
 
 /// Something a run made.
-#[derive(Debug, Serialize)]
-struct Made {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Made {
     run: RunId,
     step: String,
     kind: String,
@@ -120,8 +121,8 @@ async fn runs(access: &Access, site: Option<&str>, live: bool) -> CommandResult<
 }
 
 /// What a look said of something a run made.
-#[derive(Debug, Serialize)]
-struct Verified {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Verified {
     step: String,
     kind: String,
     id: String,

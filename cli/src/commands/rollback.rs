@@ -5,6 +5,7 @@ use dssflow_engine::event::{PauseKind, Request};
 use dssflow_engine::run::RunStatus;
 use dssflow_engine::run::view::RunView;
 
+use super::rollback_plan::RollbackPlan;
 use super::run::left_to_nobody;
 use super::target::Target;
 use crate::access::Access;
@@ -36,6 +37,11 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RollbackArgs) -> Com
     }
     let keep = args.keep.iter().map(|name| target.step(name)).collect::<CommandResult<Vec<_>>>()?;
     let to = args.to.as_ref().map(|name| target.step(name)).transpose()?;
+    if args.dry_run {
+        let graph = target.access.graph(run).await;
+        target.access.close().await?;
+        return RollbackPlan::of(&target.view, &graph?, to.as_ref(), &keep).print(ui, args.output.output);
+    }
     if args.retry && status != RunStatus::RollbackStuck {
         target.access.close().await?;
         return Err(CommandError::new(Code::RunRefused, format!("the rollback of run {run} is not stuck"))

@@ -13,6 +13,7 @@ use dssflow_workflows::teardown;
 
 use crate::access::Access;
 use crate::args::{EventsArgs, EventsFormat, GetArgs, ListFormat, LsArgs, RunGraphArgs, RunRef, RunsCommand};
+use crate::catalog;
 use crate::commands::{copies, graph, logs, prune, timeline};
 use crate::config::Settings;
 use crate::describe;
@@ -88,6 +89,12 @@ async fn ls(ui: &Ui, settings: &Settings, args: LsArgs) -> CommandResult {
         ListFormat::Table | ListFormat::Wide => {
             if runs.is_empty() && is_narrow(&query) {
                 ui.note(&settings.address("no run fits; `dssflow runs ls` lists all"));
+                // Runs of other programs' workflows may be here: it is a hint and no error.
+                let known = catalog::ALL.iter().map(|entry| entry.name);
+                let typed = query.workflow.as_deref().filter(|name| known.clone().all(|known| known != *name));
+                if let Some(near) = typed.and_then(|name| suggest::nearest(name, known)) {
+                    ui.note(&format!("did you mean --workflow {near}?"));
+                }
             } else if runs.is_empty() {
                 ui.note(
                     &settings.address(
@@ -253,7 +260,7 @@ fn picture(view: &RunView, undo: &Undo, wide: bool) -> String {
         lines.push(format!("paused    {}", one_line(&reason.message)));
     }
     lines.push(String::new());
-    lines.extend(tree::whole(view, undo, now()));
+    lines.extend(tree::whole(view, undo, now(), Ui::columns()));
     if wide {
         let rows: Vec<Vec<String>> = view
             .steps
@@ -336,7 +343,7 @@ async fn watch(ui: &Ui, settings: &Settings, access: &Access, args: &RunRef) -> 
         }
         progress.finish(ui, &view);
     }
-    let mut lines = tree::whole(&view, &Undo::of(&history), now());
+    let mut lines = tree::whole(&view, &Undo::of(&history), now(), Ui::columns());
     lines.push(format!("run {}: {}", view.run, describe::words(view.status.as_str())));
     ui.out(&lines.join("\n"));
     Ok(exit_of(&view, aim, None))

@@ -24,6 +24,7 @@ const TOKEN: &str = "control.token";
 pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &ServeArgs) -> CommandResult {
     // Before anything is driven: a wrong setting must not end a daemon that drives runs.
     renewal::limit()?;
+    must_listen(args)?;
     let mut signals = Signals::new()?;
     let notifier = Notifier::from_env();
     let store = owner::open_to_drive(&settings.store, "dssflow serve", true).await?;
@@ -94,6 +95,23 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &ServeArgs) -> Comma
     ended?;
     closed?;
     Ok(Exit::Ok)
+}
+
+/// Refuses options of the HTTP API where there is none: the address may be named by flag, variable or file.
+///
+/// # Errors
+/// When one was given.
+fn must_listen(args: &ServeArgs) -> CommandResult<()> {
+    let given =
+        [(args.token_file.is_some(), "--token-file"), (!args.allow_host.is_empty(), "--allow-host")];
+    match given.iter().find(|(given, _)| *given && args.listen.is_none()) {
+        None => Ok(()),
+        Some((_, flag)) => {
+            Err(CommandError::new(Code::Usage, format!("{flag} is for the HTTP API, which is not served"))
+                .hint(format!("say where: dssflow serve --listen 127.0.0.1:7477 {flag} ..."))
+                .hint("or with `listen` in a file of settings: `dssflow config path` lists them"))
+        }
+    }
 }
 
 /// Opens the socket, and the address when one is wanted.

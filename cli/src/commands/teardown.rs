@@ -116,7 +116,16 @@ async fn go_on(
 ) -> CommandResult {
     let run = down.run.to_string();
     if down.status == RunStatus::RollbackStuck {
-        let args = RollbackArgs { run, to: None, keep: Vec::new(), retry: true, yes, detach: false, output };
+        let args = RollbackArgs {
+            run,
+            to: None,
+            keep: Vec::new(),
+            retry: true,
+            dry_run: false,
+            yes,
+            detach: false,
+            output,
+        };
         return Box::pin(rollback::run(ui, settings, args)).await;
     }
     Box::pin(resume::go_on(ui, settings, &run, "run teardown", None, output.output)).await

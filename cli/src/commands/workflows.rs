@@ -1,7 +1,7 @@
 //! `dssflow workflows`: what there is, what it takes, what it does.
 
-use crate::args::{ListFormat, WorkflowsCommand};
-use crate::catalog;
+use crate::args::{ListFormat, ViewFormat, WorkflowsCommand};
+use crate::catalog::{self, MadeOf};
 use crate::commands::graph::draw;
 use crate::error::{CommandResult, Exit};
 use crate::ui::{Ui, table};
@@ -23,6 +23,14 @@ pub(crate) fn run(ui: &Ui, command: WorkflowsCommand) -> CommandResult {
             ListFormat::Yaml => ui.yaml(&catalog::ALL),
             ListFormat::Name => catalog::ALL.iter().for_each(|e| ui.out(e.name)),
         },
+        WorkflowsCommand::Get { workflow, output } => {
+            let entry = catalog::find(&workflow)?;
+            match output {
+                ViewFormat::Table => ui.out(&picture(entry)),
+                ViewFormat::Json => ui.json(entry, true),
+                ViewFormat::Yaml => ui.yaml(entry),
+            }
+        }
         WorkflowsCommand::Schema { workflow } => {
             ui.json(&catalog::schema(&workflow)?, true);
         }
@@ -49,4 +57,19 @@ pub(crate) fn run(ui: &Ui, command: WorkflowsCommand) -> CommandResult {
         }
     }
     Ok(Exit::Ok)
+}
+
+fn picture(entry: &catalog::Entry) -> String {
+    let name = entry.name;
+    let (takes, begin) = match entry.made_of {
+        MadeOf::Site => ("a site file", format!("dssflow init {name} -o site.yaml")),
+        MadeOf::SiteAndRuns => ("a site file, and what runs of that site made", "dssflow resources ls".to_owned()),
+        MadeOf::Images => ("a file of images", format!("dssflow init {name} -o {name}.yaml")),
+        MadeOf::Resync => ("a site file, or a file of its own", format!("dssflow init {name} -o resync.yaml")),
+    };
+    format!(
+        "workflow  {name}\nversion   {}\ndoes      {}\ntakes     {takes}; start with: {begin}\nkeys      dssflow workflows \
+         schema {name}\nsteps     dssflow workflows graph {name}",
+        entry.version, entry.title
+    )
 }

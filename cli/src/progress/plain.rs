@@ -47,7 +47,7 @@ impl Plain {
     }
 
     /// The line for an event; `None` for what is no change of a state.
-    fn line(&mut self, event: &Event) -> Option<String> {
+    pub(super) fn line(&mut self, event: &Event) -> Option<String> {
         let mut text = describe::event(event);
         let quiet = matches!(
             event.kind,
@@ -125,14 +125,15 @@ impl Plain {
         lines
     }
 
-    pub(crate) fn tick(&mut self, ui: &Ui, view: &RunView, undo: &Undo, now: Timestamp) {
+    /// What is said because time went by.
+    pub(crate) fn tick(&mut self, view: &RunView, undo: &Undo, now: Timestamp) -> Vec<String> {
         self.known = view.seq;
         self.tries = view.steps.iter().map(|s| (s.step.clone(), (s.failures, s.maximum_attempts))).collect();
         if !self.knows_titles {
             self.titles = view.steps.iter().map(|s| (s.step.clone(), s.title.clone())).collect();
             self.knows_titles = true;
         }
-        self.waits(view, now).iter().for_each(|line| ui.note(line));
+        let mut lines = self.waits(view, now);
         for step in &view.steps {
             if !matches!(step.status, StepStatus::Running | StepStatus::Compensating) {
                 continue;
@@ -146,12 +147,10 @@ impl Plain {
             let usual = describe::usual(step).map_or_else(String::new, |usual| format!(" ({usual})"));
             let pulse = describe::pulse(step.heartbeat.as_ref());
             let elapsed = describe::duration(now.since(begin));
-            ui.note(&format!(
-                "{}  {}  still running, {elapsed}{usual}{pulse}",
-                describe::time_of_day(now),
-                step.step
-            ));
+            let time = describe::time_of_day(now);
+            lines.push(format!("{time}  {}  still running, {elapsed}{usual}{pulse}", step.step));
         }
+        lines
     }
 }
 

@@ -11,6 +11,7 @@ use super::Undo;
 use super::maps::Maps;
 use crate::describe;
 use crate::ui::one_line;
+use crate::width::{cut, wrap};
 
 /// Steps under their headings, in the order of the reference architecture.
 fn groups(view: &RunView) -> Vec<(&str, Vec<&StepView>)> {
@@ -29,6 +30,8 @@ fn groups(view: &RunView) -> Vec<(&str, Vec<&StepView>)> {
 
 /// The widest the column of names gets.
 const MAX_WIDTH: usize = 48;
+/// What stands beside a name in its line: the sign, the state and how long it took.
+const BESIDE: usize = 4 + 2 + 11 + 2 + 9;
 /// The most items of a map that are shown one by one; of more, those that are done are counted.
 const MAX_ITEMS: usize = 20;
 
@@ -150,9 +153,11 @@ fn active(maps: &Maps<'_>, step: &StepView, undo: &Undo, now: Timestamp) -> Stri
     line
 }
 
-/// Every step under its heading, as it stands at the end.
-pub(crate) fn whole(view: &RunView, undo: &Undo, now: Timestamp) -> Vec<String> {
-    let width = view.steps.iter().map(|s| s.step.as_str().len()).max().unwrap_or(0).min(MAX_WIDTH);
+/// Every step under its heading, as it stands at the end; in lines of so many columns, or as wide as they have to be.
+pub(crate) fn whole(view: &RunView, undo: &Undo, now: Timestamp, columns: Option<usize>) -> Vec<String> {
+    let longest = view.steps.iter().map(|s| s.step.as_str().len()).max().unwrap_or(0).min(MAX_WIDTH);
+    // On a narrow terminal the state and the time count for more than what is common to the names.
+    let width = columns.map_or(longest, |columns| longest.min(columns.saturating_sub(BESIDE)));
     let maps = Maps::of(view);
     let mut lines = Vec::new();
     for (group, steps) in groups(view) {
@@ -169,7 +174,14 @@ pub(crate) fn whole(view: &RunView, undo: &Undo, now: Timestamp) -> Vec<String> 
             } else {
                 more.1 += 1;
             }
-            lines.push(line(view, &maps, (step, depth), width, undo, now));
+            let (first, below) = line(view, &maps, (step, depth), width, undo, now);
+            let Some(columns) = columns else {
+                lines.push(first);
+                lines.extend(below.iter().map(|(indent, text)| format!("{indent}{text}")));
+                continue;
+            };
+            lines.push(cut(&first, columns));
+            lines.extend(below.iter().flat_map(|(indent, text)| wrap(text, indent, columns)));
         }
         rest(&mut lines, &mut more);
     }
@@ -184,6 +196,7 @@ fn rest(lines: &mut Vec<String>, (hidden, shown): &mut (usize, usize)) {
     (*hidden, *shown) = (0, 0);
 }
 
+/// The line of a step, and what stands below it, each with its indent.
 fn line(
     view: &RunView,
     maps: &Maps<'_>,
@@ -191,7 +204,7 @@ fn line(
     width: usize,
     undo: &Undo,
     now: Timestamp,
-) -> String {
+) -> (String, Vec<(String, String)>) {
     let took = match (undo.begin(step), step.ended) {
         (Some(from), Some(to)) if from <= to => describe::duration(to.since(from)),
         (Some(from), None) if is_active(step) => describe::duration(now.since(from)),
@@ -209,13 +222,14 @@ fn line(
         describe::words(step.status.as_str()),
     );
     line.truncate(line.trim_end().len());
+    let mut below = Vec::new();
     if let Some(awaits) = describe::awaits(step, now).filter(|_| !view.status.is_end()) {
-        put!(line, "\n  {indent}    {awaits}");
+        below.push(awaits);
     } else if let (Some(error), false) = (&step.error, step.status.is_done()) {
-        put!(line, "\n  {indent}    {}", describe::error(error));
+        below.push(describe::error(error));
     }
     if let Some(reason) = &step.kept {
-        put!(line, "\n  {indent}    kept: {}", one_line(reason));
+        below.push(format!("kept: {}", one_line(reason)));
     }
-    line
+    (line, below.into_iter().map(|text| (format!("  {indent}    "), text)).collect())
 }

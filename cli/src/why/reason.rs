@@ -5,6 +5,7 @@ use dssflow_engine::run::view::{Awaited, RunView, StepView};
 use dssflow_engine::run::{RunStatus, StepStatus};
 use dssflow_engine::runtime::sub_run_id;
 use dssflow_engine::time::Timestamp;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::control::Obstacles;
@@ -13,7 +14,7 @@ use crate::progress::maps::Maps;
 use crate::ui::one_line;
 
 /// What kind of thing a step hangs on, most urgent first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Kind {
     /// It could not be taken back.
@@ -43,7 +44,7 @@ pub(crate) enum Kind {
 }
 
 /// A step the run hangs on.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Reason {
     /// The step.
     pub(crate) step: String,

@@ -3,13 +3,19 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+mod errors;
 mod live;
 mod policy;
 mod product;
 mod races;
+mod sandbox;
 mod schedules;
+mod signals;
 mod store;
+mod snapshots;
+mod streams;
 mod support;
+mod tty;
 mod verbs;
 
 use std::os::unix::fs::PermissionsExt as _;
@@ -26,7 +32,7 @@ fn a_wrong_command_line_is_64_with_a_suggestion_and_nothing_on_stdout() {
         &["run"],
         &["runs", "ls", "--status", "faild"],
         &["run", "bootsrap"],
-        &["explain", "DF9"],
+        &["explain", "DF9999"],
     ] {
         let ran = home.run(args);
         assert_eq!((ran.exit, ran.out.as_str()), (64, ""), "{args:?} {ran:?}");

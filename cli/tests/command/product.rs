@@ -19,7 +19,7 @@ use crate::support::{Home, Ran, open};
 const RUN: &str = "bootstrap-lab";
 
 /// A run whose second step succeeded at the second try, and whose third failed for good.
-async fn seed(dir: &Path) {
+pub(crate) async fn seed(dir: &Path) {
     std::fs::create_dir_all(dir.parent().unwrap()).unwrap();
     let store = Arc::new(open(dir, "test"));
     let mut activities = ActivityRegistry::new();
@@ -349,7 +349,7 @@ async fn json_goes_through_filters() {
         (&["runs", "ls", "--jq", "nosuch"], "nosuch"),
         (&["runs", "ls", "-o", "table", "--jq", "."], "-o json"),
         (&["runs", "ls", "--jq", ".run"], "index"),
-        (&["version", "--jq", "."], "--jq"),
+        (&["completions", "bash", "--jq", "."], "--jq"),
     ] {
         let ran = home.run(args);
         assert_eq!(ran.exit, 64, "{args:?} {ran:?}");

@@ -1,0 +1,116 @@
+//! The JSON Schemas of what commands print with `-o json`, as a file of the docs that is also what it is compared with: a
+//! change of any shape is seen.
+
+use dssflow_engine::event::Event;
+use dssflow_engine::run::view::RunView;
+use dssflow_engine::runtime::Inspected;
+use dssflow_engine::schedule::ScheduleView;
+use dssflow_engine::store::RunSummary;
+use dssflow_engine::timeline::Timeline;
+use dssflow_store::StoreInfo;
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, SchemaGenerator};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::catalog::Entry;
+use crate::commands::resources::{Made, Verified};
+use crate::commands::rollback_plan::RollbackPlan;
+use crate::commands::version::Version;
+use crate::config::File;
+use crate::logging::Record;
+use crate::why::Diagnosis;
+
+/// An error, as `--error-format json` prints it on stderr.
+#[derive(Serialize, JsonSchema)]
+struct ErrorLine {
+    error: ErrorBody,
+}
+
+/// What went wrong.
+#[derive(Serialize, JsonSchema)]
+struct ErrorBody {
+    /// As `DF0004`; `dssflow explain CODE` says more.
+    code: String,
+    /// Whose business it is: user, config, store, run, internal.
+    kind: String,
+    /// What the command ends with.
+    exit: u8,
+    /// What happened.
+    message: String,
+    /// Why, outermost first.
+    why: Vec<String>,
+    /// What to do; one of them has a command to type.
+    hints: Vec<String>,
+}
+
+/// What `drift` prints.
+#[derive(Serialize, JsonSchema)]
+struct Drift {
+    run: String,
+    site: String,
+    /// Whether anything differs.
+    drifted: bool,
+    steps: Vec<Inspected>,
+}
+
+fn of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Value {
+    generator.subschema_for::<T>().to_value()
+}
+
+fn document() -> Value {
+    let settings = SchemaSettings::draft2020_12().with(|s| s.meta_schema = None);
+    let mut all = settings.for_serialize().into_generator();
+    let generator = &mut all;
+    let view = of::<RunView>(generator);
+    let list: [(&str, Value); 21] = [
+        ("run", view.clone()),
+        ("resume", view.clone()),
+        ("retry", view.clone()),
+        ("rerun", view.clone()),
+        ("fork", view.clone()),
+        ("rollback", view.clone()),
+        ("rollback --dry-run", of::<RollbackPlan>(generator)),
+        ("runs get", view),
+        ("runs ls", of::<Vec<RunSummary>>(generator)),
+        ("runs events", of::<Vec<Event>>(generator)),
+        ("runs logs", of::<Vec<Record>>(generator)),
+        ("runs timeline", of::<Timeline>(generator)),
+        ("why", of::<Diagnosis>(generator)),
+        ("drift", of::<Drift>(generator)),
+        ("resources ls", of::<Vec<Made>>(generator)),
+        ("resources verify", of::<Vec<Verified>>(generator)),
+        ("schedules ls", of::<Vec<ScheduleView>>(generator)),
+        ("store info", of::<StoreInfo>(generator)),
+        ("workflows ls", of::<Vec<Entry>>(generator)),
+        ("workflows get", of::<Entry>(generator)),
+        ("version", of::<Version>(generator)),
+    ];
+    let mut commands: Map<String, Value> = list.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect();
+    commands.insert("error".to_owned(), of::<ErrorLine>(generator));
+    commands.insert("dssflow.toml".to_owned(), of::<File>(generator));
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "What dssflow prints as JSON",
+        "description": "Below `commands`: what each prints with -o json; `error` is what stderr gets with --error-format \
+                        json. With jsonl a list is printed one item a line. Members may be added; none goes away or changes \
+                        its meaning within a version.",
+        "commands": commands,
+        "$defs": all.take_definitions(true),
+    })
+}
+
+#[test]
+fn the_shapes_of_json_are_those_of_the_docs() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/output.schema.json");
+    let now = serde_json::to_string_pretty(&document()).unwrap() + "\n";
+    if std::env::var_os("DSSFLOW_WRITE_DOCS").is_some() {
+        std::fs::write(path, &now).unwrap();
+    }
+    let written = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        written == now,
+        "docs/reference/output.schema.json is of another version; write it anew: DSSFLOW_WRITE_DOCS=1 cargo test --workspace \
+         --bins published"
+    );
+}
