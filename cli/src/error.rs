@@ -602,6 +602,11 @@ mod tests {
                 "--id",
             ),
             (EngineError::Illegal { run, why: "no".to_owned() }, Code::RunRefused, "dssflow why lab"),
+            (
+                EngineError::Store { run: None, error: StoreError::Poisoned("no space".to_owned()) },
+                Code::StoreFailed,
+                "dssflow resume @latest",
+            ),
         ] {
             let made = CommandError::from(error);
             assert_eq!(made.code, code, "{made}");

@@ -86,7 +86,8 @@ fn document() -> Value {
         ("workflows get", of::<Entry>(generator)),
         ("version", of::<Version>(generator)),
     ];
-    let mut commands: Map<String, Value> = list.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect();
+    let mut commands: Map<String, Value> =
+        list.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect();
     commands.insert("error".to_owned(), of::<ErrorLine>(generator));
     commands.insert("dssflow.toml".to_owned(), of::<File>(generator));
     json!({

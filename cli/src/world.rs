@@ -183,7 +183,6 @@ impl Pool {
 pub(crate) async fn connect_from(pool: &Pool, site: &Site, sandbox: Option<Sandbox>) -> CommandResult<World> {
     let named = |name: &str| site.credential_source(name);
     let Pooled { clients, known } = Box::pin(pool.clients_for(&site.region, &site.aws, named)).await?;
-    let unusable = |e: HostError| CommandError::new(Code::HostUnusable, e.to_string());
     let (host, route): (Arc<dyn Host>, _) = match site.host.transport {
         Transport::Local => (Arc::new(LocalHost::new(site.host.wrapper.clone())), None),
         Transport::Ssh => {
@@ -195,15 +194,23 @@ pub(crate) async fn connect_from(pool: &Pool, site: &Site, sandbox: Option<Sandb
                 config_file: site.host.ssh_config.as_ref().map(PathBuf::from),
                 wrapper: site.host.wrapper.clone(),
             };
-            let ssh = SshHost::new(target).map_err(unusable)?;
+            let ssh = SshHost::new(target).map_err(host_unusable)?;
             let route = match site.dss.url {
                 Some(_) => None,
-                None => Some(HostRoute::open(&ssh, &site.dss_url(), site.dss.port).await.map_err(unusable)?),
+                None => {
+                    Some(HostRoute::open(&ssh, &site.dss_url(), site.dss.port).await.map_err(host_unusable)?)
+                }
             };
             (Arc::new(ssh), route)
         }
     };
     Ok(World { clients, known, host: HostHandle(host), route, sandbox })
+}
+
+fn host_unusable(error: HostError) -> CommandError {
+    CommandError::new(Code::HostUnusable, error.to_string())
+        .caused_by(&error)
+        .hint("correct how the site reaches the machine, then look: `dssflow preflight`")
 }
 
 /// Refuses a resync that is to run in the sandbox and points out of it.
@@ -238,7 +245,6 @@ pub(crate) async fn connect_resync(
 ) -> CommandResult<World> {
     let named = |name: &str| spec.credential_source(name);
     let Pooled { clients, known } = Box::pin(pool.clients_for(&spec.region, &spec.aws, named)).await?;
-    let unusable = |e: HostError| CommandError::new(Code::HostUnusable, e.to_string());
     let (host, route): (Arc<dyn Host>, _) = match &spec.dss.ssh {
         None => (Arc::new(LocalHost::new(Vec::new())), None),
         Some(way) => {
@@ -250,10 +256,10 @@ pub(crate) async fn connect_resync(
                 config_file: way.config.as_ref().map(PathBuf::from),
                 wrapper: Vec::new(),
             };
-            let ssh = SshHost::new(target).map_err(unusable)?;
+            let ssh = SshHost::new(target).map_err(host_unusable)?;
             let port = spec.dss.url.rsplit(':').next().and_then(|p| p.trim_end_matches('/').parse().ok());
             let port = port.unwrap_or(if spec.dss.url.starts_with("https") { 443 } else { 80 });
-            let route = HostRoute::open(&ssh, &spec.dss.url, port).await.map_err(unusable)?;
+            let route = HostRoute::open(&ssh, &spec.dss.url, port).await.map_err(host_unusable)?;
             (Arc::new(ssh), Some(route))
         }
     };

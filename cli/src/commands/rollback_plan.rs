@@ -65,7 +65,9 @@ impl RollbackPlan {
             let is_protected = graph.index_of(&step.step).is_some_and(|ix| graph.step(ix).protect);
             let why = match (to, &scope) {
                 _ if is_protected => "protected by the spec".to_owned(),
-                (Some(to), Some(scope)) if !scope.contains(&step.step) => format!("made before {to} was done"),
+                (Some(to), Some(scope)) if !scope.contains(&step.step) => {
+                    format!("made before {to} was done")
+                }
                 _ if keep.contains(&step.step) => "kept on request".to_owned(),
                 _ => {
                     plan.takes_back.push(taken(step));
@@ -109,7 +111,9 @@ impl RollbackPlan {
         if !self.stays.is_empty() {
             lines.push("would stay:".to_owned());
         }
-        lines.extend(self.stays.iter().map(|step| format!("  . {:<width$}  {}", step.step.as_str(), step.why)));
+        lines.extend(
+            self.stays.iter().map(|step| format!("  . {:<width$}  {}", step.step.as_str(), step.why)),
+        );
         let found = match &self.not_of_this_run[..] {
             [] => String::new(),
             steps => format!(", {} found what was there before", count(steps.len())),

@@ -91,7 +91,8 @@ async fn ls(ui: &Ui, settings: &Settings, args: LsArgs) -> CommandResult {
                 ui.note(&settings.address("no run fits; `dssflow runs ls` lists all"));
                 // Runs of other programs' workflows may be here: it is a hint and no error.
                 let known = catalog::ALL.iter().map(|entry| entry.name);
-                let typed = query.workflow.as_deref().filter(|name| known.clone().all(|known| known != *name));
+                let typed =
+                    query.workflow.as_deref().filter(|name| known.clone().all(|known| known != *name));
                 if let Some(near) = typed.and_then(|name| suggest::nearest(name, known)) {
                     ui.note(&format!("did you mean --workflow {near}?"));
                 }

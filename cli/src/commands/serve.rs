@@ -102,8 +102,7 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &ServeArgs) -> Comma
 /// # Errors
 /// When one was given.
 fn must_listen(args: &ServeArgs) -> CommandResult<()> {
-    let given =
-        [(args.token_file.is_some(), "--token-file"), (!args.allow_host.is_empty(), "--allow-host")];
+    let given = [(args.token_file.is_some(), "--token-file"), (!args.allow_host.is_empty(), "--allow-host")];
     match given.iter().find(|(given, _)| *given && args.listen.is_none()) {
         None => Ok(()),
         Some((_, flag)) => {

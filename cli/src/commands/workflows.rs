@@ -63,9 +63,13 @@ fn picture(entry: &catalog::Entry) -> String {
     let name = entry.name;
     let (takes, begin) = match entry.made_of {
         MadeOf::Site => ("a site file", format!("dssflow init {name} -o site.yaml")),
-        MadeOf::SiteAndRuns => ("a site file, and what runs of that site made", "dssflow resources ls".to_owned()),
+        MadeOf::SiteAndRuns => {
+            ("a site file, and what runs of that site made", "dssflow resources ls".to_owned())
+        }
         MadeOf::Images => ("a file of images", format!("dssflow init {name} -o {name}.yaml")),
-        MadeOf::Resync => ("a site file, or a file of its own", format!("dssflow init {name} -o resync.yaml")),
+        MadeOf::Resync => {
+            ("a site file, or a file of its own", format!("dssflow init {name} -o resync.yaml"))
+        }
     };
     format!(
         "workflow  {name}\nversion   {}\ndoes      {}\ntakes     {takes}; start with: {begin}\nkeys      dssflow workflows \

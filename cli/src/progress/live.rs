@@ -14,10 +14,15 @@ use crate::width::cut;
 /// The least time between two frames.
 const FRAME: Duration = Duration::from_millis(100);
 
+/// Frames are looked for several times a second. One that is so late was held up, by a stop from the terminal perhaps: whether
+/// it was is known a moment later.
+const LATE: Duration = Duration::from_millis(700);
+
 /// Lines at the foot of the terminal.
 #[derive(Default)]
 pub(crate) struct Live {
     drawn: Option<Instant>,
+    looked: Option<Instant>,
 }
 
 impl Live {
@@ -36,7 +41,8 @@ impl Live {
     }
 
     pub(crate) fn draw(&mut self, ui: &Ui, view: &RunView, undo: &Undo, now: Timestamp) {
-        if self.drawn.is_some_and(|at| at.elapsed() < FRAME) {
+        let late = self.looked.replace(Instant::now()).is_some_and(|at| at.elapsed() > LATE);
+        if late || self.drawn.is_some_and(|at| at.elapsed() < FRAME) {
             return;
         }
         let lines = frame(&tree::live(view, undo, now), ui.size());

@@ -71,7 +71,7 @@ fn a_step_under_way_shows_its_time_what_is_usual_and_its_last_sign_of_life() {
     );
     assert!(line("again").starts_with("    ↻ again  next try in 5.0 s  AccessDenied"), "{}", line("again"));
     assert!(line("asks").contains("asks: 本番"), "{}", line("asks"));
-    assert_eq!(all.last().unwrap(), "bootstrap-lab running: 2/8 done, 90 s");
+    assert_eq!(all.last().unwrap(), "bootstrap-lab running: 1/8 done, 90 s");
     assert!(all.iter().any(|line| line == "✗ Setup Athena connections  0/1"), "{all:#?}");
 }
 
@@ -80,7 +80,9 @@ fn the_end_loses_no_word_of_an_error_on_a_narrow_terminal() {
     let wide = tree::whole(&busy(), &Undo::default(), at(90), None);
     let narrow = tree::whole(&busy(), &Undo::default(), at(90), Some(40));
     let squeezed = |lines: &[String]| lines.concat().split_whitespace().collect::<String>();
-    for part in ["is not authorized to perform glue:CreateDatabase (request id 7f3c)", "kept: 数据 was not made"] {
+    for part in
+        ["is not authorized to perform glue:CreateDatabase (request id 7f3c)", "kept: 数据 was not made"]
+    {
         let part: String = part.split_whitespace().collect();
         assert!(squeezed(&wide).contains(&part) && squeezed(&narrow).contains(&part), "{part}: {narrow:#?}");
     }
@@ -127,7 +129,8 @@ fn elsewhere_a_running_step_is_heard_of_every_half_minute_and_no_oftener() {
 #[test]
 fn elsewhere_each_change_of_a_state_is_one_line() {
     let mut plain = Plain::new("dssflow".to_owned());
-    let mut view = view("running", &[json!({ "step": "copy", "title": "Copy\nit", "status": "ready" })], &json!({}));
+    let mut view =
+        view("running", &[json!({ "step": "copy", "title": "Copy\nit", "status": "ready" })], &json!({}));
     plain.tick(&view, &Undo::default(), at(0));
     let started = json!({ "step": "copy", "attempt": 1, "phase": "execute", "generation": 1, "effect": "create", "probed": false });
     let lines = [

@@ -81,12 +81,12 @@ fn ctrl_c_saves_the_run_and_a_second_one_stops_at_once() {
     // The window gets another size while the tree is redrawn, and the log says much.
     world.faults(&json!([]));
     let tty = Tty::new(120, 60);
-    let mut child = tty.start(world.command(&RESUME).env("DSSFLOW_LOG", "dssflow_engine=debug"));
+    let mut child = tty.start(world.command(&RESUME).env("DSSFLOW_LOG", "info"));
     tty.until("Install DSS", 0);
     let wide = tty.len();
     tty.resize(64, 60);
     ends(&mut child, 0, || tty.text());
-    assert!(tty.text().contains("DEBUG"), "the log was there as well");
+    assert!(tty.text().contains("INFO"), "the log was there as well");
     let text = tty.text();
     let end = text.rfind("run bootstrap-sandbox:").unwrap();
     assert!(text[wide..].contains("bootstrap-sandbox running: "), "it was redrawn in the new size");
@@ -99,7 +99,8 @@ fn ctrl_c_saves_the_run_and_a_second_one_stops_at_once() {
 fn assert_no_frame_is_left(text: &str) {
     // A line of the log may be as long as it likes.
     let lines = screen(text, usize::MAX, usize::MAX);
-    let frames: Vec<_> = lines.iter().filter(|line| line.starts_with("bootstrap-sandbox running: ")).collect();
+    let frames: Vec<_> =
+        lines.iter().filter(|line| line.starts_with("bootstrap-sandbox running: ")).collect();
     assert!(frames.is_empty(), "torn: {frames:#?}\n{}", lines.join("\n"));
 }
 
@@ -107,8 +108,7 @@ fn assert_no_frame_is_left(text: &str) {
 fn sigterm_and_a_closed_window_save_the_run() {
     let world = held();
     let start = |args: &[&str]| {
-        let mut child =
-            world.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = world.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         world.wait_for(&mut child, HELD, "running");
         child
     };
@@ -171,7 +171,9 @@ fn a_command_that_was_stopped_goes_on() {
     assert!(text[stopped..].contains("ended: 0"), "{text}");
     // What the shell wrote in between stands, and no old frame is cut in two.
     let lines = screen(&text, 400, usize::MAX);
-    let at = |part: &str| lines.iter().position(|line| line.contains(part)).unwrap_or_else(|| panic!("{part}: {lines:#?}"));
+    let at = |part: &str| {
+        lines.iter().position(|line| line.contains(part)).unwrap_or_else(|| panic!("{part}: {lines:#?}"))
+    };
     assert!(at("stopped: 148") < at("succeeded"), "{lines:#?}");
     let events = world.does(&["runs", "events", "-o", "jsonl"], 0).out;
     for never in ["run_recovered", "attempt_lost"] {

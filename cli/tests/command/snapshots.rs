@@ -12,7 +12,8 @@ use crate::support::{EXAMPLE, Home, Ran};
 /// Compares with `snapshots/NAME.txt`.
 #[track_caller]
 fn check(name: &str, now: &str) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots").join(name).with_extension("txt");
+    let path =
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots").join(name).with_extension("txt");
     if std::env::var_os("DSSFLOW_WRITE_DOCS").is_some() {
         std::fs::write(&path, now).unwrap();
     }
@@ -33,10 +34,23 @@ fn timeless(text: &str, home: &str) -> String {
     for line in text.lines() {
         // Columns shift with what stands in them.
         let indent = line.len() - line.trim_start().len();
-        let words: Vec<String> = line.split_whitespace().map(masked).collect();
-        let mut line = " ".repeat(indent) + &words.join(" ");
-        for unit in ["s", "ms", "min", "h", "KiB", "MiB", "bytes"] {
-            line = line.replace(&format!("N {unit}"), "TOOK");
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let next = |n: usize| words.get(n + 1).map_or("", |word| bare(word));
+        let all = words.iter().enumerate().map(|(n, word)| {
+            let counts = bare(word).bytes().all(|b| b.is_ascii_digit() || b == b'.');
+            if counts && UNITS.contains(&next(n)) { "N".to_owned() } else { masked(word) }
+        });
+        let mut line = " ".repeat(indent) + &all.collect::<Vec<_>>().join(" ");
+        for unit in UNITS {
+            // What takes a moment more may have a smaller part as well.
+            for end in [" ", ",", ")", ":", ""] {
+                let (counted, masked) = (format!("N {unit}{end}"), format!("TOOK{end}"));
+                if !end.is_empty() {
+                    line = line.replace(&counted, &masked);
+                } else if let Some(head) = line.strip_suffix(&counted) {
+                    line = head.to_owned() + &masked;
+                }
+            }
         }
         while line.contains("TOOK TOOK") {
             line = line.replace("TOOK TOOK", "TOOK");
@@ -47,14 +61,22 @@ fn timeless(text: &str, home: &str) -> String {
     out
 }
 
+/// What stands behind numbers that differ each time.
+const UNITS: [&str; 7] = ["s", "ms", "min", "h", "KiB", "MiB", "bytes"];
+
+/// A word without what stands around it.
+fn bare(word: &str) -> &str {
+    word.trim_matches(|c: char| "(),;:|".contains(c))
+}
+
 /// A word whose drawn parts are replaced.
 fn masked(word: &str) -> String {
-    let bare = word.trim_matches(|c: char| "(),;:|".contains(c));
-    let number = !bare.is_empty() && bare.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    let dated = bare.len() >= 9 && bare.bytes().filter(|b| b":-".contains(b)).count() >= 2 && bare.ends_with('Z')
-        || bare.len() == 10 && bare.starts_with("20") && bare.bytes().filter(|b| *b == b'-').count() == 2;
-    if number || dated {
-        return word.replace(bare, if number { "N" } else { "TIME" });
+    let text = bare(word);
+    let dated =
+        text.len() >= 9 && text.bytes().filter(|b| b":-".contains(b)).count() >= 2 && text.ends_with('Z')
+            || text.len() == 10 && text.starts_with("20") && text.bytes().filter(|b| *b == b'-').count() == 2;
+    if dated {
+        return word.replace(text, "TIME");
     }
     // Hexadecimal ids, and ports of this machine.
     let mut out = String::new();
@@ -66,7 +88,13 @@ fn masked(word: &str) -> String {
             && run.bytes().any(|b| b.is_ascii_digit())
             && run != "123456789012";
         let port = out.ends_with("127.0.0.1:");
-        out.push_str(if drawn { "ID" } else if port { "PORT" } else { &run });
+        out.push_str(if drawn {
+            "ID"
+        } else if port {
+            "PORT"
+        } else {
+            &run
+        });
         rest = &rest[run.len()..];
         if let Some(c) = rest.chars().next() {
             out.push(c);
@@ -91,7 +119,8 @@ impl<'a> Transcript<'a> {
     /// One command, with what reached both streams and how it ended.
     fn add(&mut self, args: &[&str]) {
         let ran = (self.run)(args);
-        let shown = args.iter().map(|arg| if arg.contains(' ') { format!("'{arg}'") } else { (*arg).to_owned() });
+        let shown =
+            args.iter().map(|arg| if arg.contains(' ') { format!("'{arg}'") } else { (*arg).to_owned() });
         self.text.push_str(&format!("$ dssflow {}\n", shown.collect::<Vec<_>>().join(" ")));
         self.text.push_str(&timeless(&ran.out, &self.home));
         for line in timeless(&ran.err, &self.home).lines() {
@@ -254,8 +283,8 @@ impl Shapes {
 
     #[track_caller]
     fn add(&mut self, name: &str, ran: &Ran) {
-        let value: Value =
-            serde_json::from_str(&ran.out).unwrap_or_else(|e| panic!("{name}: {e}\n{}\n{}", ran.out, ran.err));
+        let value: Value = serde_json::from_str(&ran.out)
+            .unwrap_or_else(|e| panic!("{name}: {e}\n{}\n{}", ran.out, ran.err));
         let mut members = BTreeMap::new();
         shape("", &value, &mut members);
         self.text.push_str(&format!("{name}\n"));
@@ -366,7 +395,10 @@ fn fits(schema: &Value, value: &Value, root: &Value, at: &str, wrong: &mut Vec<S
 #[test]
 fn the_checks_of_snapshots_see_what_is_wrong() {
     assert_eq!(
-        timeless("  ✓ a   succeeded   0.4 s  i-0a1b2c3d4e5f60718 http://127.0.0.1:4151/x\nat 2026-11-23 14:05:09Z, 3 min 5 s", "/h"),
+        timeless(
+            "  ✓ a   succeeded   0.4 s  i-0a1b2c3d4e5f60718 http://127.0.0.1:4151/x\nat 2026-11-23 14:05:09Z, 3 min 5 s",
+            "/h"
+        ),
         "  ✓ a succeeded TOOK i-ID http://127.0.0.1:PORT/x\nat TIME TIME, TOOK\n"
     );
     let root = serde_json::json!({ "$defs": { "N": { "type": ["integer", "null"] } },

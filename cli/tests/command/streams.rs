@@ -10,6 +10,7 @@ use dssflow_engine::id::{ActivityName, RunId, StepName, WorkflowName};
 use dssflow_engine::{ActivityContext, ActivityRegistry, Engine, Graph, StartRun, Step};
 use serde_json::Value;
 
+use crate::errors;
 use crate::sandbox::World;
 use crate::snapshots;
 use crate::support::{Home, Ran, open};
@@ -40,6 +41,7 @@ fn a_run_is_shown_as_it_was_to_whoever_looks_and_to_nobody_else() {
     snapshots::before_a_run(&world);
     a_reader_that_leaves_takes_no_run_with_it(&world);
     snapshots::after_a_run(&world);
+    errors::of_a_dss(&world);
     escapes_reach_a_terminal_and_nothing_else(&world);
 }
 
@@ -114,7 +116,10 @@ async fn seed(home: &Home) {
     };
     let graph = Graph::builder()
         .step(step("a", "短い"))
-        .step(step("a-step-with-a-name-that-nobody-would-like-to-type", "データベースとテーブルを作成する、長い説明"))
+        .step(step(
+            "a-step-with-a-name-that-nobody-would-like-to-type",
+            "データベースとテーブルを作成する、長い説明",
+        ))
         .build()
         .unwrap();
     let start = StartRun {
@@ -134,7 +139,7 @@ async fn the_tree_fits_terminals_of_all_widths() {
         let (out, _, code) = on((true, true), columns, &mut home.command(&["runs", "watch", "lab"]));
         assert_eq!(code, Some(0), "{out}");
         // Wide characters are counted by whoever is asked; here each letter of them is two columns.
-        let wide = |line: &str| line.chars().map(|c| if c >= '\u{1100}' && c != '…' { 2 } else { 1 }).sum::<usize>();
+        let wide = |line: &str| line.chars().map(|c| if c >= '\u{2e80}' { 2 } else { 1 }).sum::<usize>();
         for line in screen(&out, usize::MAX, 50) {
             assert!(wide(&line) <= usize::from(columns), "{columns}: {line}");
         }

@@ -39,7 +39,8 @@ impl Tty {
         let ours = File::from(ours);
         let (heard, closing) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
         let reader = {
-            let (mut ours, heard, closing) = (ours.try_clone().unwrap(), Arc::clone(&heard), Arc::clone(&closing));
+            let (mut ours, heard, closing) =
+                (ours.try_clone().unwrap(), Arc::clone(&heard), Arc::clone(&closing));
             std::thread::spawn(move || {
                 let mut buffer = [0; 8192];
                 while !closing.load(Ordering::Relaxed) {
@@ -169,7 +170,10 @@ pub(crate) fn screen(text: &str, columns: usize, rows: usize) -> Vec<String> {
                     Some('A') => {
                         // One cannot go up beyond the screen.
                         let top = lines.len().saturating_sub(rows);
-                        assert!(row >= number + top, "{number} up from {row}: what scrolled off cannot be redrawn");
+                        assert!(
+                            row >= number + top,
+                            "{number} up from {row}: what scrolled off cannot be redrawn"
+                        );
                         row -= number;
                     }
                     Some('J') => {
