@@ -99,6 +99,7 @@ fn size_of_stderr() -> Option<(usize, usize)> {
 
 /// The terminal, or the pipes in its place.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "what each stream is, on its own")]
 pub(crate) struct Ui {
     /// Whether people read stderr on a terminal that can redraw.
     live: bool,
@@ -226,7 +227,10 @@ impl Ui {
 
     /// Draws lines that fit at the foot of a live terminal, in place of those that stand there.
     pub(crate) fn redraw(&self, lines: &[String]) {
-        let text: String = lines.iter().map(|line| format!("{}\n", guard(line, self.live))).collect();
+        let mut text = String::new();
+        for line in lines {
+            put!(text, "{}\n", guard(line, self.live));
+        }
         let mut foot = foot();
         if foot.text != text {
             foot.columns = self.size().0;

@@ -194,12 +194,14 @@ pub(crate) async fn connect_from(pool: &Pool, site: &Site, sandbox: Option<Sandb
                 config_file: site.host.ssh_config.as_ref().map(PathBuf::from),
                 wrapper: site.host.wrapper.clone(),
             };
-            let ssh = SshHost::new(target).map_err(host_unusable)?;
+            let ssh = SshHost::new(target).map_err(|e| host_unusable(&e))?;
             let route = match site.dss.url {
                 Some(_) => None,
-                None => {
-                    Some(HostRoute::open(&ssh, &site.dss_url(), site.dss.port).await.map_err(host_unusable)?)
-                }
+                None => Some(
+                    HostRoute::open(&ssh, &site.dss_url(), site.dss.port)
+                        .await
+                        .map_err(|e| host_unusable(&e))?,
+                ),
             };
             (Arc::new(ssh), route)
         }
@@ -207,9 +209,9 @@ pub(crate) async fn connect_from(pool: &Pool, site: &Site, sandbox: Option<Sandb
     Ok(World { clients, known, host: HostHandle(host), route, sandbox })
 }
 
-fn host_unusable(error: HostError) -> CommandError {
+fn host_unusable(error: &HostError) -> CommandError {
     CommandError::new(Code::HostUnusable, error.to_string())
-        .caused_by(&error)
+        .caused_by(error)
         .hint("correct how the site reaches the machine, then look: `dssflow preflight`")
 }
 
@@ -256,10 +258,10 @@ pub(crate) async fn connect_resync(
                 config_file: way.config.as_ref().map(PathBuf::from),
                 wrapper: Vec::new(),
             };
-            let ssh = SshHost::new(target).map_err(host_unusable)?;
+            let ssh = SshHost::new(target).map_err(|e| host_unusable(&e))?;
             let port = spec.dss.url.rsplit(':').next().and_then(|p| p.trim_end_matches('/').parse().ok());
             let port = port.unwrap_or(if spec.dss.url.starts_with("https") { 443 } else { 80 });
-            let route = HostRoute::open(&ssh, &spec.dss.url, port).await.map_err(host_unusable)?;
+            let route = HostRoute::open(&ssh, &spec.dss.url, port).await.map_err(|e| host_unusable(&e))?;
             (Arc::new(ssh), Some(route))
         }
     };

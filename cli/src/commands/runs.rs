@@ -342,7 +342,12 @@ async fn watch(ui: &Ui, settings: &Settings, access: &Access, args: &RunRef) -> 
             store.close().await?;
             (view, history) = (last?, all?);
         }
-        progress.finish(ui, &view);
+        if Ui::columns().is_some() {
+            // The same tree comes below, on the same terminal.
+            ui.redraw(&[]);
+        } else {
+            progress.finish(ui, &view);
+        }
     }
     let mut lines = tree::whole(&view, &Undo::of(&history), now(), Ui::columns());
     lines.push(format!("run {}: {}", view.run, describe::words(view.status.as_str())));

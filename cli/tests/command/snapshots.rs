@@ -2,6 +2,7 @@
 //! shapes of JSON. `DSSFLOW_WRITE_DOCS=1` writes the files anew. And JSON against the schemas that are published of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use serde_json::Value;
@@ -104,9 +105,12 @@ fn masked(word: &str) -> String {
     out
 }
 
+/// Runs a command to its end.
+type Command<'a> = dyn Fn(&[&str]) -> Ran + 'a;
+
 /// Commands and all they printed.
 struct Transcript<'a> {
-    run: Box<dyn Fn(&[&str]) -> Ran + 'a>,
+    run: Box<Command<'a>>,
     home: String,
     text: String,
 }
@@ -121,13 +125,13 @@ impl<'a> Transcript<'a> {
         let ran = (self.run)(args);
         let shown =
             args.iter().map(|arg| if arg.contains(' ') { format!("'{arg}'") } else { (*arg).to_owned() });
-        self.text.push_str(&format!("$ dssflow {}\n", shown.collect::<Vec<_>>().join(" ")));
+        writeln!(self.text, "$ dssflow {}", shown.collect::<Vec<_>>().join(" ")).unwrap();
         self.text.push_str(&timeless(&ran.out, &self.home));
         for line in timeless(&ran.err, &self.home).lines() {
             self.text.push_str(format!("stderr: {line}").trim_end());
             self.text.push('\n');
         }
-        self.text.push_str(&format!("exit {}\n\n", ran.exit));
+        writeln!(self.text, "exit {}\n", ran.exit).unwrap();
     }
 }
 
@@ -287,10 +291,10 @@ impl Shapes {
             .unwrap_or_else(|e| panic!("{name}: {e}\n{}\n{}", ran.out, ran.err));
         let mut members = BTreeMap::new();
         shape("", &value, &mut members);
-        self.text.push_str(&format!("{name}\n"));
+        writeln!(self.text, "{name}").unwrap();
         for (member, types) in members {
             let types: Vec<&str> = types.into_iter().collect();
-            self.text.push_str(&format!("  {member}: {}\n", types.join(" or ")));
+            writeln!(self.text, "  {member}: {}", types.join(" or ")).unwrap();
         }
         if let Some(schema) = self.schema["commands"].get(name) {
             let mut wrong = Vec::new();

@@ -67,16 +67,7 @@ impl Tty {
     /// Starts a command that this is the terminal of: what is typed reaches it as signals, and so does the end of the
     /// terminal.
     pub(crate) fn start(&self, command: &Command) -> Child {
-        self.wrapped(command).stdin(self.side()).stdout(self.side()).stderr(self.side()).spawn().unwrap()
-    }
-
-    /// The same command in a session of its own, which takes the terminal that is its stdin.
-    pub(crate) fn wrapped(&self, command: &Command) -> Command {
-        let mut session = Command::new("setsid");
-        session.arg("--ctty").arg(command.get_program()).args(command.get_args()).env_clear();
-        session.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        session.current_dir(command.get_current_dir().unwrap());
-        session
+        session_of(command).stdin(self.side()).stdout(self.side()).stderr(self.side()).spawn().unwrap()
     }
 
     pub(crate) fn resize(&self, columns: u16, rows: u16) {
@@ -122,6 +113,15 @@ impl Drop for Tty {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+/// The same command in a session of its own, which takes the terminal that is its stdin.
+fn session_of(command: &Command) -> Command {
+    let mut session = Command::new("setsid");
+    session.arg("--ctty").arg(command.get_program()).args(command.get_args()).env_clear();
+    session.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    session.current_dir(command.get_current_dir().unwrap());
+    session
 }
 
 /// Waits for a child's end.
