@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use dssflow_engine::id::RunId;
 use dssflow_engine::run::RunStatus;
-use dssflow_engine::store::{GraphHash, ListQuery, Store, StoreError};
+use dssflow_engine::store::{GraphHash, ListQuery, MAX_PAGE, Store, StoreError};
 use dssflow_engine::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +46,11 @@ impl Content {
         }
         let due = store.due(Timestamp::MAX, ALL).await;
         content.put("due", due.map(|due| format!("{due:?}")));
+        // Two questions, as a schedule that cannot be read is no reason to find no other one due.
+        let schedules = store.schedules(None, MAX_PAGE).await;
+        content.put("schedules", schedules.map(|all| format!("{:x}", hash(format!("{all:?}").as_bytes()))));
+        let due = store.due_schedules(Timestamp::MAX, MAX_PAGE).await;
+        content.put("due schedules", due.map(|due| format!("{due:?}")));
         for name in runs {
             let run = RunId::new(name.as_str()).expect("it was a run of the store");
             let head = store.head(&run).await;

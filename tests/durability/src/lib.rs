@@ -14,5 +14,6 @@ pub mod judge;
 pub mod mutate;
 pub mod oracle;
 pub mod replay;
+pub mod scheduled;
 pub mod shim;
 pub mod work;

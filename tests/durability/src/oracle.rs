@@ -8,6 +8,7 @@ use dssflow_engine::id::RunId;
 use dssflow_engine::runtime::history;
 use dssflow_engine::store::{ListQuery, Store};
 
+use crate::scheduled::{self, Told};
 use crate::work::{self, Made};
 
 /// What `storm` printed. Each line stands for something durable:
@@ -16,6 +17,8 @@ use crate::work::{self, Made};
 /// - `ack RUN SEQ`: the run has at least so many events;
 /// - `done RUN STEP`: the step's output is stored;
 /// - `ended RUN STATUS`: the run has ended so;
+/// - `changed SCHEDULE POSITION`: a writer's schedule was changed by itself, after its event at that position;
+/// - `at SCHEDULE VERSION`: the engine's schedule has at least this version;
 /// - `closed`: the store was closed in good order.
 #[derive(Debug, Clone, Default)]
 pub struct Acks {
@@ -25,6 +28,8 @@ pub struct Acks {
     pub done: BTreeSet<(String, String)>,
     /// Runs said to have ended, and how.
     pub ended: BTreeMap<String, String>,
+    /// What was said of schedules.
+    pub schedules: Told,
     /// The highest epoch said to be open.
     pub epoch: u64,
     /// `ack` lines read.
@@ -52,6 +57,15 @@ impl Acks {
             }
             (Some("done"), Some(run), Some(step)) => drop(self.done.insert((run, step))),
             (Some("ended"), Some(run), Some(status)) => drop(self.ended.insert(run, status)),
+            (Some(word @ ("changed" | "at")), Some(schedule), Some(number)) => {
+                let Ok(number) = number.parse::<u64>() else { return false };
+                let told = match word {
+                    "changed" => &mut self.schedules.changed,
+                    _ => &mut self.schedules.versions,
+                };
+                let last = told.entry(schedule).or_default();
+                *last = number.max(*last);
+            }
             (Some("closed"), None, None) => self.closed = true,
             _ => return false,
         }
@@ -141,6 +155,13 @@ pub async fn check_all(store: &dyn Store, acks: &Acks, effects: Option<&str>) ->
         verdict.events += events;
         seqs.insert(run.as_str(), events);
     }
+    let standing = found.iter().map(|(run, summary)| {
+        let events = seqs.get(run.as_str()).copied().unwrap_or(0);
+        (run.clone(), (events, summary.status))
+    });
+    let (lost, wrong) = scheduled::check(store, &standing.collect(), &acks.schedules).await;
+    verdict.lost.extend(lost);
+    verdict.wrong.extend(wrong);
     for run in deeds.into_iter().flat_map(|deeds| deeds.0.into_keys()) {
         verdict.wrong.push(format!("{run}: it has acted and is not there"));
     }

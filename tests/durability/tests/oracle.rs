@@ -7,6 +7,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use dssflow_durability::oracle::{Acks, Verdict, check, check_effects};
+use dssflow_engine::id::ScheduleId;
+use dssflow_engine::store::{SchedulePut, Store as _};
 use dssflow_store::{OpenOptions, SledStore};
 
 fn storm(store: &Path, args: &[&str]) -> Command {
@@ -59,7 +61,14 @@ async fn runs_that_were_cut_off_end_and_whatever_more_is_claimed_is_missed() {
     let path = dir.path().join("store");
     let (acks, store) = two_lives(&path, &["--runs", "16"], &["--total", "40"]);
     assert!(acks.ended.len() >= 40, "{}", acks.ended.len());
-    let untrue = ["ack r1-0 9999", "ack r9-0 1", "done r1-0 s77", "ended r1-0 failed", "open 99"];
+    let untrue = [
+        "ack r1-0 9999",
+        "ack r9-0 1",
+        "done r1-0 s77",
+        "ended r1-0 failed",
+        "open 99",
+        "at tick 99999999999",
+    ];
     judge(&store, &acks, &untrue).await;
 
     let effects = std::fs::read_to_string(dir.path().join("effects")).unwrap();
@@ -83,4 +92,16 @@ async fn records_that_were_acknowledged_are_there_and_whatever_more_is_claimed_i
     let (acks, store) = two_lives(&path, &["--store"], &["--store", "--commits", "5"]);
     assert!(acks.closed);
     judge(&store, &acks, &["ack w0-0 4999", "ack w99-0 1", "ended w0-0 failed"]).await;
+
+    // A schedule that somebody else changes, removes or makes is seen, each as one thing.
+    assert!(acks.schedules.changed.len() > 10, "{:?}", acks.schedules);
+    let stored = store.schedules(None, 100).await.unwrap();
+    let put =
+        |id: &ScheduleId, expect, due| SchedulePut { id: id.clone(), expect, record: b"x".to_vec(), due };
+    let changed = &stored[0];
+    store.put_schedule(put(&changed.id, Some(changed.version), changed.due), 3).await.unwrap();
+    store.put_schedule(put(&ScheduleId::new("mine").unwrap(), None, None), 3).await.unwrap();
+    store.remove_schedule(&stored[1].id, stored[1].version, 3).await.unwrap();
+    let Verdict { lost, wrong, .. } = check(&store, &acks).await;
+    assert_eq!(lost.len() + wrong.len(), 3, "{lost:?} {wrong:?}");
 }

@@ -7,8 +7,9 @@
 //! ```
 //!
 //! As an engine it goes on with what it finds unfinished, and keeps N runs of K steps going, M in all or for T seconds
-//! or for ever. Each step appends `effect RUN STEP ATTEMPT` to the file `effects` beside the store. As writers, each
-//! makes C commits, and at the end the store is closed. A store belongs to one of the two: the engine cannot read what the
+//! or for ever. Beside them a schedule starts some in each life, all of them again before it ends. Each step appends
+//! `effect RUN STEP ATTEMPT` to the file `effects` beside the store. As writers, each makes C commits, changes a schedule
+//! of its own with and between them, and at the end the store is closed. A store belongs to one of the two: the engine cannot read what the
 //! writers write.
 #![expect(clippy::print_stderr, reason = "it is a command")]
 
@@ -19,12 +20,15 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dssflow_durability::scheduled;
 use dssflow_durability::work::{self, Made, Task};
-use dssflow_engine::event::EventKind;
-use dssflow_engine::id::{RunId, WorkflowName};
-use dssflow_engine::runtime::EngineOptions;
+use dssflow_engine::event::{EventKind, Request};
+use dssflow_engine::id::{RunId, ScheduleId, WorkflowName};
 use dssflow_engine::runtime::engine::Published;
+use dssflow_engine::runtime::{EngineOptions, Launch, LaunchError, Launcher, ScheduleDriver, ScheduleError};
+use dssflow_engine::schedule::{Backfill, Firing, Overlap, ScheduleAction, ScheduleSpec};
 use dssflow_engine::store::Store as _;
+use dssflow_engine::time::{BoxFuture, Timestamp};
 use dssflow_engine::{
     ActivityContext, ActivityError, ActivityRegistry, ActivityResult, Engine, Graph, RunHandle, StartRun,
 };
@@ -148,6 +152,89 @@ async fn start(engine: &Engine, graphs: &[Graph], number: u64) -> Anything<RunHa
     Ok(engine.start(StartRun::new(WorkflowName::new("storm")?, graph).id(id)).await?)
 }
 
+/// Instants that each life brings up.
+const TICKS: u64 = 8;
+const HOUR: Duration = Duration::from_hours(1);
+
+/// The runs of the schedule are of the same kinds as the others.
+struct Ticks(Vec<Graph>);
+
+impl Launcher for Ticks {
+    fn check(&self, _: &Engine, _: &ScheduleAction) -> Result<(), LaunchError> {
+        Ok(())
+    }
+
+    fn launch<'a>(
+        &'a self,
+        engine: &'a Engine,
+        firing: &'a Firing,
+    ) -> BoxFuture<'a, Result<Launch, LaunchError>> {
+        let never = |error: &dyn std::fmt::Display| LaunchError::Never(error.to_string());
+        Box::pin(async move {
+            let workflow = WorkflowName::new("storm").map_err(|error| never(&error))?;
+            let number = firing.nominal.as_millis() / 1_000 % work::SHAPES;
+            let graph = &self.0[usize::try_from(number).map_err(|error| never(&error))?];
+            Ok(Launch::new(StartRun::new(workflow, graph.clone()), engine.clone()))
+        })
+    }
+}
+
+/// The schedule, and what fires it.
+struct Tick {
+    engine: Engine,
+    id: ScheduleId,
+    driver: ScheduleDriver,
+}
+
+impl Tick {
+    /// Says how far it has come, durably.
+    async fn tell(&self) -> Anything<()> {
+        let stored = self.engine.store().schedule(&self.id).await?.ok_or("the schedule is gone")?;
+        Ok(print(&format!("at {} {}\n", self.id, stored.version))?)
+    }
+
+    /// Made by the first life. It ended long ago, so the clock never brings anything up: each life wants the next hours since 1970, unless an
+    /// earlier one's wait.
+    async fn start(engine: &Engine) -> Anything<Self> {
+        let schedules = engine.schedules();
+        let id = ScheduleId::new(scheduled::ENGINE)?;
+        let mut spec = ScheduleSpec::every(HOUR, ScheduleAction::new("storm")).overlap(Overlap::AllowAll);
+        spec.end = Some(Timestamp::from_millis(0) + HOUR * 400_000);
+        match schedules.create(id.clone(), spec, Request::by("storm")).await {
+            Ok(_) | Err(ScheduleError::Exists(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let view = schedules.get(&id).await?;
+        if view.backfills.is_empty() && view.waiting.is_empty() {
+            let after = |hours: u64| Timestamp::from_millis(hours * 3_600_000);
+            let (from, to) = (view.counts.fired + 1, view.counts.fired + TICKS);
+            let mut wanted = Backfill::new(after(from), after(to));
+            wanted.overlap = Overlap::AllowAll;
+            schedules.backfill(&id, wanted, false, Request::by("storm")).await?;
+        }
+        let tick = Self { engine: engine.clone(), id, driver: schedules.drive() };
+        tick.tell().await?;
+        Ok(tick)
+    }
+
+    /// When all that was wanted has run.
+    async fn end(self) -> Anything<()> {
+        loop {
+            let view = self.engine.schedules().get(&self.id).await?;
+            if view.backfills.is_empty() && view.waiting.is_empty() && view.running.is_empty() {
+                break;
+            }
+            if let Some(trouble) = view.trouble {
+                return Err(format!("the schedule starts nothing: {trouble:?}").into());
+            }
+            self.tell().await?;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.tell().await?;
+        Ok(self.driver.stop().await?)
+    }
+}
+
 /// Drives runs on an engine. What this leaves is what a crash leaves: the store is dropped, not closed.
 async fn drive(args: Args) -> Anything<()> {
     let graphs: Vec<Graph> =
@@ -156,7 +243,8 @@ async fn drive(args: Args) -> Anything<()> {
     // Whoever is cut off again and again is no run that kills its process.
     options.crash_loop_cap = u32::MAX;
     let activities = activities(effects(&args.path)?)?;
-    let engine = Engine::open(&args.path).await?.activities(activities).options(options).build();
+    let engine = Engine::open(&args.path).await?.activities(activities).options(options);
+    let engine = engine.launcher(Ticks(graphs.clone())).build();
     let events = engine.subscribe();
     print(&format!("open {}\n", engine.store().epoch()))?;
     let printer = std::thread::spawn(move || print_events(events));
@@ -165,6 +253,7 @@ async fn drive(args: Args) -> Anything<()> {
     if let Some((run, error)) = recovered.parked.into_iter().next() {
         return Err(format!("run {run} cannot go on: {error}").into());
     }
+    let tick = Tick::start(&engine).await?;
     let mut going = JoinSet::new();
     for run in recovered.runs {
         going.spawn(async move { run.wait().await });
@@ -182,6 +271,7 @@ async fn drive(args: Args) -> Anything<()> {
             return Err(format!("run {} stands still: {}", ended.run, ended.status).into());
         }
     }
+    tick.end().await?;
     drop(engine);
     printer.join().map_err(|_| "the printer panicked")?;
     Ok(())
@@ -193,14 +283,26 @@ async fn write(store: Arc<SledStore>, writer: u64, args: Arc<Args>) -> Anything<
     for number in 0_u64.. {
         let run = format!("w{writer}-{number}");
         let mut seq = store.head(&RunId::new(run.as_str())?).await?.map_or(0, |head| head.seq);
+        // What an earlier life has not come to.
+        follow(&store, writer, scheduled::position(number, seq)).await?;
         while seq < work::RUN_EVENTS {
             if left == 0 || args.is_over() {
                 return Ok(());
             }
             left -= 1;
-            seq = store.commit(work::next(&run, seq + 1, store.epoch())).await?;
+            let mut next = work::next(&run, seq + 1, store.epoch());
+            scheduled::add(&*store, writer, scheduled::position(number, seq + 1), &mut next).await?;
+            seq = store.commit(next).await?;
             print(&format!("ack {run} {seq}\n"))?;
+            follow(&store, writer, scheduled::position(number, seq)).await?;
         }
+    }
+    Ok(())
+}
+
+async fn follow(store: &SledStore, writer: u64, position: u64) -> Anything<()> {
+    if let Some(line) = scheduled::follow(store, writer, position).await? {
+        print(&line)?;
     }
     Ok(())
 }

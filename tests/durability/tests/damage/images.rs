@@ -7,9 +7,10 @@ use std::process::{Command, Stdio};
 
 use dssflow_durability::content::Content;
 use dssflow_durability::mutate;
+use dssflow_engine::id::ScheduleId;
 use dssflow_engine::run::RunStatus;
 use dssflow_engine::store::conformance::transition;
-use dssflow_engine::store::{Expect, GraphHash, Store as _, Transition};
+use dssflow_engine::store::{Expect, GraphHash, SchedulePut, Store as _, Transition};
 use dssflow_engine::time::Timestamp;
 use dssflow_store::{OpenOptions, SledStore};
 use futures::future::join_all;
@@ -99,10 +100,27 @@ impl Recipe {
                 store.commit(self.next(run, phase * self.events + event, store.epoch())).await.unwrap();
             }
         })));
+        wait(self.schedules(phase, &store));
         if (self.phases - 1 - phase) % 2 == u64::from(!self.closed) {
             wait(store.close()).unwrap();
         } else {
             kill_process(getpid(), Signal::KILL).unwrap();
+        }
+    }
+
+    /// Each phase writes them again, in another order of sizes, and removes one.
+    async fn schedules(&self, phase: u64, store: &SledStore) {
+        for number in 0..5_u64 {
+            let id = ScheduleId::new(format!("plan-{number}")).unwrap();
+            let expect = store.schedule(&id).await.unwrap().map(|stored| stored.version);
+            let size = [300, 9_000, 40_000][usize::try_from((number + phase) % 3).unwrap()];
+            let record = vec![b'a' + u8::try_from(phase).unwrap(); size];
+            let due = (number != 2).then(|| Timestamp::from_millis(9_000 + number));
+            let put = SchedulePut { id: id.clone(), expect, record, due };
+            let version = store.put_schedule(put, store.epoch()).await.unwrap();
+            if number == 4 {
+                store.remove_schedule(&id, version, store.epoch()).await.unwrap();
+            }
         }
     }
 
