@@ -217,7 +217,7 @@ fn what_is_typed_wrong_is_told() {
         (&["sandbox", "snapshot"], 1, "DF0032"),
         (&["sandbox", "up", "--faults", "odd.json"], 64, "DF0033"),
         (&["sandbox", "up", "--dss", "odd.json"], 64, "DF0152"),
-        (&["explain", "DF9999"], 64, "DF0041"),
+        (&["explain", "DF999"], 64, "DF0041"),
         (&["store", "restore", "other.yaml", "--yes"], 64, "DF0050"),
         (&["serve", "--listen", "0.0.0.0:7477"], 64, "DF0061"),
         (&["serve", "--listen", "127.0.0.1:0", "--token-file", "token"], 64, "DF0062"),

@@ -32,7 +32,7 @@ fn a_wrong_command_line_is_64_with_a_suggestion_and_nothing_on_stdout() {
         &["run"],
         &["runs", "ls", "--status", "faild"],
         &["run", "bootsrap"],
-        &["explain", "DF9999"],
+        &["explain", "DF999"],
     ] {
         let ran = home.run(args);
         assert_eq!((ran.exit, ran.out.as_str()), (64, ""), "{args:?} {ran:?}");

@@ -104,6 +104,49 @@ fn assert_no_frame_is_left(text: &str) {
     assert!(frames.is_empty(), "torn: {frames:#?}\n{}", lines.join("\n"));
 }
 
+/// Programs that a command started on the host, of the world with this home, and are still there.
+fn on_the_host(home: &str, program: &str) -> Vec<String> {
+    let processes = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let dir = entry.ok()?.path();
+        dir.file_name()?.to_str()?.parse::<u32>().ok()?;
+        // Whoever ends meanwhile is not there.
+        let environment = std::fs::read(dir.join("environ")).ok()?;
+        let command = std::fs::read(dir.join("cmdline")).ok()?;
+        let (environment, command) =
+            (String::from_utf8_lossy(&environment), String::from_utf8_lossy(&command));
+        (environment.contains(home) && command.contains(program)).then(|| command.replace('\0', " "))
+    });
+    processes.collect()
+}
+
+#[test]
+fn ctrl_c_while_the_host_works_leaves_no_child_and_costs_no_try() {
+    let world = World::new();
+    world.faults(&json!([{ "target": "host", "op": "dnf*java-17*", "times": 1, "action": "hang" }]));
+    let home = world.0.dir.path().to_str().unwrap();
+    let tty = Tty::new(120, 60);
+    let mut child = tty.start(&world.command(&RUN));
+    let begin = Instant::now();
+    while on_the_host(home, "java-17").is_empty() {
+        assert!(begin.elapsed() < PATIENCE, "it never came to install Java:\n{}", tty.text());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // The terminal tells everybody in its foreground, children as well.
+    tty.types(CTRL_C);
+    ends(&mut child, 130, || tty.text());
+    is_resumable(&world, "paused");
+    let begin = Instant::now();
+    while !on_the_host(home, "java-17").is_empty() {
+        let left = on_the_host(home, "java-17");
+        assert!(begin.elapsed() < Duration::from_secs(10), "left behind: {left:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let view = world.view();
+    let java = view["steps"].as_array().unwrap().iter().find(|step| step["step"] == "java").unwrap();
+    assert_eq!(java["failures"], 0, "who was interrupted did not fail: {java}");
+    goes_to_its_end(&world);
+}
+
 #[test]
 fn sigterm_and_a_closed_window_save_the_run() {
     let world = held();

@@ -96,7 +96,7 @@ fn escapes_reach_a_terminal_and_nothing_else(world: &World) {
     }
     // An error is coloured by the stream it is written to.
     for (tty, expected) in [((true, false), false), ((false, true), true)] {
-        let (_, err, code) = on(tty, 100, &mut world.command(&["explain", "DF9999"]));
+        let (_, err, code) = on(tty, 100, &mut world.command(&["explain", "DF999"]));
         assert_eq!((escaped(&err), code), (expected, Some(64)), "{err:?}");
     }
 }
