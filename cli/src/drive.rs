@@ -233,6 +233,8 @@ impl<'a> Session<'a> {
         aim: Aim,
         about: impl Into<About<'_>>,
     ) -> CommandResult<Exit> {
+        // First of all: the run is driven already, and whoever types Ctrl-C now wants it saved.
+        let mut signals = Signals::new()?;
         let about = about.into();
         let run = handle.id().clone();
         let mut news = engine.subscribe();
@@ -245,7 +247,6 @@ impl<'a> Session<'a> {
         stream.catch_up(engine, &run, self.ui, &mut progress).await?;
         let mut tick = tokio::time::interval(progress.interval());
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut signals = Signals::new()?;
         let mut stopped: Option<Exit> = None;
         let mut renewal = match self.acting.get() {
             Some((clients, scale)) => Some(Renewal::new(clients, *scale)?),

@@ -133,6 +133,7 @@ pub(crate) async fn follow(
     aim: Aim,
     about: About<'_>,
 ) -> CommandResult {
+    let mut signals = Signals::new()?;
     let mut progress = Progress::new(ui, settings);
     progress.learn(&client.events(run, 0).await?);
     if let Ok(view) = client.view(run).await {
@@ -140,7 +141,6 @@ pub(crate) async fn follow(
     }
     let mut tick = tokio::time::interval(progress.interval());
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut signals = Signals::new()?;
     let deadline = tokio::time::Instant::now() + renewal::limit()?;
     let mut waits_told = false;
     let view = loop {
