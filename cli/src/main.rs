@@ -34,6 +34,8 @@ mod owner;
 mod past;
 mod plans;
 mod progress;
+#[cfg(test)]
+mod reference;
 mod remote;
 mod renewal;
 mod serve;
