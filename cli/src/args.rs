@@ -5,8 +5,6 @@ mod operate;
 mod plan;
 mod preflight;
 mod product;
-#[cfg(test)]
-mod reference;
 mod schedules;
 mod serve;
 mod store;

@@ -35,7 +35,7 @@ mod past;
 mod plans;
 mod progress;
 #[cfg(test)]
-mod published;
+mod reference;
 mod remote;
 mod renewal;
 mod serve;

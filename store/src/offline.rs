@@ -23,7 +23,7 @@ use crate::lock::{self, Lock};
 use crate::manifest::{self, ManifestState};
 use crate::place::{GENERATION, Place, names};
 use crate::tree::{self, BLOBS, Trouble, protect};
-use crate::{keys, place};
+use crate::{keys, place, remove};
 
 /// Cache of a copy that is read once.
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
@@ -416,7 +416,8 @@ pub(crate) fn rehearse(
     };
     let trial = || {
         let db = tree::open(&copy.0, CACHE_BYTES)?;
-        let commit = protect(|| check::read_commit(&db));
+        // All that opening reads of it, before it writes or after.
+        let commit = protect(|| remove::first_partial(&db).and_then(|_| check::read_commit(&db)));
         // A copy that does not close is none the worse for what was read.
         drop(tree::close(db));
         check::agree(commit?.as_ref(), Some(slots), store, false).map_err(Trouble::Damage)

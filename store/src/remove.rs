@@ -93,23 +93,25 @@ pub(crate) fn erase(
     }
 }
 
+/// The first run that an import or a removal left behind unfinished.
+pub(crate) fn first_partial(tree: &sled::Tree) -> Result<Option<RunId>, Trouble> {
+    let mark = scan(tree, &[keys::PARTIAL], &[keys::PARTIAL]).next().transpose();
+    let Some((key, value)) = mark.map_err(Trouble::Damage)? else { return Ok(None) };
+    let run = unseal(&key, &value).and_then(|_| keys::parse_head(&key));
+    let run = run.ok_or_else(|| Trouble::Damage("a mark does not match its checksum".to_owned()))?;
+    // The mark goes with the batch that brings the head, and comes with the one that takes it.
+    if tree.contains_key(keys::head(&run))? {
+        return Err(Trouble::Damage(format!("run {run} is there and marked as not there")));
+    }
+    Ok(Some(run))
+}
+
 /// Removes what imports and removals left behind that the process did not live to finish.
 pub(crate) fn clean_up(committer: &mut Committer) -> Result<(), StoreError> {
-    loop {
-        let first = protect(|| {
-            let mark = scan(&committer.tree, &[keys::PARTIAL], &[keys::PARTIAL]).next().transpose();
-            let Some((key, value)) = mark.map_err(Trouble::Damage)? else { return Ok(None) };
-            let run = unseal(&key, &value).and_then(|_| keys::parse_head(&key));
-            let run = run.ok_or_else(|| Trouble::Damage("a mark does not match its checksum".to_owned()))?;
-            // The mark goes with the batch that brings the head, and comes with the one that takes it.
-            if committer.tree.contains_key(keys::head(&run))? {
-                return Err(Trouble::Damage(format!("run {run} is there and marked as not there")));
-            }
-            Ok(Some(run))
-        })?;
-        let Some(run) = first else { return Ok(()) };
+    while let Some(run) = protect(|| first_partial(&committer.tree))? {
         tracing::info!(%run, "removing what is left of an import or a removal that was cut off");
         let next = committer.last.next();
         erase(committer, &run, sled::Batch::default(), next, true)?;
     }
+    Ok(())
 }

@@ -9,6 +9,7 @@ mod kills;
 mod launch;
 mod paths;
 mod preflight;
+mod quickstart;
 mod readme;
 mod rights;
 mod smoke;

@@ -193,8 +193,8 @@ impl Home {
 
 /// A DSS and the key to it.
 pub(crate) struct Dss {
-    url: String,
-    key: String,
+    pub(crate) url: String,
+    pub(crate) key: String,
 }
 
 impl Dss {

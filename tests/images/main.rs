@@ -9,6 +9,7 @@
 mod build;
 mod by_hand;
 mod ecr_stub;
+mod emulator;
 mod lab;
 mod ministack;
 mod push;

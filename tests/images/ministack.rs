@@ -28,12 +28,8 @@ use dssflow_engine::{Engine, StartRun};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::lab::{Place, Server, free_address};
+use crate::emulator::{ACCOUNT, Emulator, REGION};
 
-/// What the emulator is made of. Athena's SQL is DuckDB's.
-const PACKAGES: &[&str] = &["ministack==1.5.33", "duckdb==2.0.1"];
-/// Its region, and that of the run.
-const REGION: &str = "us-east-1";
 /// The word by which this program runs the workflow.
 pub(crate) const CHILD: &str = "__ministack";
 const ROWS: &str = "1,10\n2,20\n2,22\n";
@@ -49,28 +45,9 @@ struct Task {
 
 /// Starts the emulator, lets the child run the workflow there, and looks at what is left with other eyes.
 pub(crate) async fn bootstrap(docker: Option<(String, PathBuf)>) {
-    let python =
-        dssflow_sandbox::python_with(PACKAGES, &|_| {}).await.expect("the packages can be installed");
     let dir = tempfile::tempdir().expect("a directory");
-    let address = free_address();
-    let (host, port) = address.split_once(':').expect("a port");
-    let python = python.display().to_string();
-    let home = dir.path().display().to_string();
-    let environment = [
-        // Without this it listens on every interface.
-        ("BIND_HOST", host),
-        ("GATEWAY_PORT", port),
-        ("ATHENA_ENGINE", "duckdb"),
-        ("MINISTACK_REGION", REGION),
-        ("HOME", &home),
-        ("TMPDIR", &home),
-        ("S3_DATA_DIR", &format!("{home}/s3")),
-        ("STATE_DIR", &format!("{home}/state")),
-        ("PYTHONDONTWRITEBYTECODE", "1"),
-    ];
-    let server = Server::start(&[&python, "-m", "ministack"], &environment, &dir.path().join("log"));
-    server.wait("ministack", &Place::Url(format!("http://{address}/_ministack/health"))).await;
-
+    let emulator = Emulator::start(dir.path()).await;
+    let address = emulator.address.clone();
     let docker = docker.map(|(socket, context)| {
         std::fs::write(context.join("Dockerfile"), "FROM scratch\nCOPY text /\n").expect("written");
         std::fs::write(context.join("text"), "pushed to ministack").expect("written");
@@ -81,7 +58,7 @@ pub(crate) async fn bootstrap(docker: Option<(String, PathBuf)>) {
 
     assert_eq!(seen["status"], "succeeded", "{seen:#}");
     let output = |step: &str| &seen["outputs"][step];
-    assert_eq!(output("identity")["account"], "000000000000");
+    assert_eq!(output("identity")["account"], ACCOUNT);
     assert_eq!(output("network")["subnets"].as_array().map(Vec::len), Some(2));
     assert!(output("repositories")["registry"].as_str().is_some_and(|r| r.contains(".dkr.ecr.")));
     // Computed by DuckDB from the object in S3 by way of the table in Glue.
@@ -274,13 +251,7 @@ fn graph(task: &Task, given: &Given) -> Graph {
     let results = format!("s3://{}/results/", given.bucket);
     let mut graph = Graph::builder();
     let mut steps = vec![
-        step(
-            "identity",
-            identity::NAME,
-            json!({ "region": REGION, "expected_account": "000000000000" }),
-            &[],
-            &[],
-        ),
+        step("identity", identity::NAME, json!({ "region": REGION, "expected_account": ACCOUNT }), &[], &[]),
         step(
             "instance",
             instance::NAME,

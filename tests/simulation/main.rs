@@ -7,6 +7,7 @@ mod crowd;
 mod enumeration;
 mod found;
 mod leases;
+mod pictures;
 mod seeds;
 mod teeth;
 

@@ -6,6 +6,7 @@ use std::fmt;
 
 use crate::cloud::Fate;
 use crate::crash_store::Trouble;
+use crate::moves::Moves;
 use crate::trial::Outcome;
 
 /// Sums over many trials.
@@ -37,6 +38,8 @@ pub struct Tally {
     pub mutations: u64,
     /// Trials with a violation.
     pub violations: u64,
+    /// Which states followed which.
+    pub moves: Moves,
 }
 
 impl Tally {
@@ -50,6 +53,7 @@ impl Tally {
         self.commits += outcome.commits;
         self.mutations += outcome.mutations;
         self.violations += u64::from(!outcome.violations.is_empty());
+        self.moves.add(&outcome.moves);
         merge(&mut self.troubles, &outcome.troubles);
         merge(&mut self.fates, &outcome.fates);
         merge(&mut self.verbs, &outcome.verbs);

@@ -24,6 +24,7 @@ use crate::crash_store::{Disk, Trouble};
 use crate::deeds;
 use crate::journal::Journal;
 use crate::life::Life;
+use crate::moves::Moves;
 use crate::people::{Deed, People};
 use crate::scenario::{AfterCrash, Ending, PERMITS, RATE, RATE_MS, Scenario, Sub};
 use crate::verdict::Judge;
@@ -64,6 +65,8 @@ pub struct Outcome {
     pub mutations: u64,
     /// Events in all.
     pub events: u64,
+    /// Which states followed which.
+    pub moves: Moves,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -696,6 +699,10 @@ impl Trial<'_> {
             other => return self.violation(format!("the history cannot be read: {other:?}")),
         };
         self.out.events += events.len() as u64;
+        match Moves::of(store.as_ref(), run).now_or_never().flatten() {
+            Some(moves) => self.out.moves.add(&moves),
+            None => self.violation(format!("the history of {run} cannot be replayed")),
+        }
         let lines: Vec<String> =
             events.iter().map(|e| serde_json::to_string(e).expect("events are plain data")).collect();
         for event in &events {

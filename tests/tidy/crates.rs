@@ -18,7 +18,7 @@ const MAY_NAME: &[(&str, Option<&[&str]>)] = &[
     ("dssflow-durability", Some(&["dssflow-engine", "dssflow-store"])),
 ];
 
-fn metadata() -> Metadata {
+pub(crate) fn metadata() -> Metadata {
     MetadataCommand::new()
         .manifest_path(root().join("Cargo.toml"))
         .no_deps()

@@ -32,7 +32,7 @@ use crate::site::{
 /// The workflow's name.
 pub const NAME: &str = "glue-resync";
 /// The workflow's version; rises when the same file gives another graph.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The step whose output is the report.
 pub const REPORT_STEP: &str = "report";
 /// The function that makes queries of the tables to verify.
@@ -463,6 +463,10 @@ fn report(spec: &ResyncSpec, graph: &mut dssflow_engine::graph::GraphBuilder, pr
         ("totals", of(REPORT_STEP, "/totals")),
         ("pages_failed", of(REPORT_STEP, "/pages_failed")),
         ("queries", if queries.is_some() { of("queries", "") } else { Binding::literal(Value::Null) }),
+        (
+            "queried",
+            if queries.is_some() { of(REPORT_STEP, "/verify") } else { Binding::literal(Value::Null) },
+        ),
     ]);
     graph.push(step(
         "verdict",

@@ -142,6 +142,9 @@ fn report(input: &ReportInput, inventory: &InventoryOutput) -> Report {
     }
 }
 
+/// The most tables that an error names.
+const NAMED: usize = 5;
+
 /// What the activity [`VERDICT`] takes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -153,6 +156,9 @@ pub struct VerdictInput {
     /// What each query gave; null for one that failed. Null when nothing was queried.
     #[serde(default)]
     pub queries: Option<Vec<Value>>,
+    /// Database and name of the table of each query.
+    #[serde(default)]
+    pub queried: Option<Vec<(String, String)>>,
 }
 
 /// What the activity [`VERDICT`] gives.
@@ -181,6 +187,7 @@ impl Activity for Verdict {
 
     async fn execute(&self, _: &ActivityContext, input: &VerdictInput) -> ActivityResult<VerdictOutput> {
         let queries = input.queries.as_deref().unwrap_or_default();
+        let tables = input.queried.as_deref().unwrap_or_default();
         let unread = queries.iter().filter(|answer| answer.is_null()).count();
         let mut troubles = Vec::new();
         let mut note = |count: u64, one: &str, many: &str| {
@@ -203,8 +210,17 @@ impl Activity for Verdict {
             let queried = u64::try_from(queries.len()).unwrap_or(u64::MAX);
             return Ok(VerdictOutput { queried });
         }
+        let names = tables.iter().zip(queries).filter(|(_, answer)| answer.is_null());
+        let names: Vec<_> = names.map(|((database, name), _)| format!("{database}.{name}")).collect();
+        if !names.is_empty() {
+            let more = if names.len() > NAMED { ", ..." } else { "" };
+            troubles.push(format!("not readable: {}{more}", names[..names.len().min(NAMED)].join(", ")));
+        }
         Err(ActivityError::terminal("TablesFailed", troubles.join(", "))
-            .help("the report names them and why; when that is mended, run it again: what is equal is left alone")
+            .help(
+                "the report names the first kinds and why, the items of step queries the last; when that is mended, run it \
+                 again: what is equal is left alone",
+            )
             .no_effect())
     }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 
 use dssflow_engine::runtime::{AttemptEnd, Measure, Metrics};
 use dssflow_engine::store::Store as _;
-use dssflow_store::SledStore;
+use dssflow_store::{SledStore, StoreInfo};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -104,6 +104,19 @@ impl Metrics for Counts {
 /// # Errors
 /// When the store fails.
 pub(crate) async fn text(counts: &Counts, store: &SledStore, health: &Health) -> CommandResult<String> {
+    let now = now();
+    let due = store.due_schedules(now, 1).await?;
+    let late = due.first().map_or(0.0, |(at, _)| now.since(*at).as_secs_f64());
+    written(counts, &store.info().await?, late, health)
+}
+
+/// The same of what was looked up; `late` is how many seconds the firing of a schedule is overdue.
+pub(crate) fn written(
+    counts: &Counts,
+    info: &StoreInfo,
+    late: f64,
+    health: &Health,
+) -> CommandResult<String> {
     let mut registry = Registry::with_prefix("dssflow");
     let with = |registry: &mut Registry, name: &str, help: &str, value: f64| {
         let gauge = Gauge::<f64, AtomicU64>::default();
@@ -114,7 +127,6 @@ pub(crate) async fn text(counts: &Counts, store: &SledStore, health: &Health) ->
     build.get_or_create(&Build { version: env!("CARGO_PKG_VERSION") }).set(1);
     registry.register("build", "The version that serves", build);
 
-    let info = store.info().await?;
     let runs = Family::<Status, Gauge>::default();
     for (status, n) in &info.runs {
         runs.get_or_create(&Status { status: status.as_str() }).set(i64::try_from(*n).unwrap_or(i64::MAX));
@@ -137,9 +149,6 @@ pub(crate) async fn text(counts: &Counts, store: &SledStore, health: &Health) ->
     with(&mut registry, "store_bytes", "What the store takes on the disk", number(info.bytes_on_disk));
     with(&mut registry, "store_events", "Events in the store", number(info.events));
 
-    let now = now();
-    let due = store.due_schedules(now, 1).await?;
-    let late = due.first().map_or(0.0, |(at, _)| now.since(*at).as_secs_f64());
     with(
         &mut registry,
         "schedule_lag_seconds",

@@ -4,6 +4,7 @@
 
 #![expect(clippy::cast_precision_loss, reason = "figures have fewer digits than that")]
 
+mod command;
 mod engine;
 mod load;
 mod raw;
@@ -19,7 +20,9 @@ use report::Report;
 pub(crate) type Anything<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// What is measured, in this order.
-const NAMES: &[&str] = &["raw", "store", "w1", "w2", "w3", "w4", "w5", "w6", "w7"];
+const NAMES: &[&str] = &["raw", "store", "w1", "w2", "w3", "w4", "w5", "w6", "w7", "cli"];
+/// What needs the built command, and is left out unless it is asked for.
+const CLI: &str = "cli";
 
 /// What was asked for.
 #[derive(Debug, Clone)]
@@ -33,6 +36,8 @@ pub(crate) struct Options {
     pub(crate) check: bool,
     /// How many finished runs W6 has beside it.
     pub(crate) finished: usize,
+    /// The built command.
+    pub(crate) program: Option<PathBuf>,
 }
 
 impl Options {
@@ -40,9 +45,10 @@ impl Options {
         let mut options = Self {
             dir: std::env::temp_dir(),
             rounds: 5,
-            only: NAMES.iter().map(|name| (*name).to_owned()).collect(),
+            only: NAMES.iter().filter(|name| **name != CLI).map(|name| (*name).to_owned()).collect(),
             check: false,
             finished: 100_000,
+            program: None,
         };
         let mut args = args;
         while let Some(arg) = args.next() {
@@ -55,6 +61,7 @@ impl Options {
                 "--dir" => options.dir = value()?.into(),
                 "--rounds" => options.rounds = number(&value()?)?.max(1),
                 "--finished" => options.finished = number(&value()?)?,
+                "--program" => options.program = Some(value()?.into()),
                 "--only" => {
                     options.only = value()?.split(',').map(str::to_owned).collect();
                     if let Some(name) = options.only.iter().find(|name| !NAMES.contains(&name.as_str())) {
@@ -63,11 +70,14 @@ impl Options {
                 }
                 _ => {
                     return Err(format!(
-                        "{arg} is not known; usage: bench [--dir DIR] [--rounds N] [--finished N] [--only {}] [--check]",
+                        "{arg} is not known; usage: bench [--dir DIR] [--rounds N] [--finished N] [--program DSSFLOW] [--only {}] [--check]",
                         NAMES.join(",")
                     ));
                 }
             }
+        }
+        if options.wants(CLI) && options.program.is_none() {
+            return Err("cli needs --program, the built dssflow".to_owned());
         }
         Ok(options)
     }
@@ -115,6 +125,9 @@ pub fn main(mut args: impl Iterator<Item = String>) -> Anything<bool> {
         }
         if options.wants("w5") || options.wants("w6") {
             load::w5_w6(&options, &mut report)?;
+        }
+        if options.wants(CLI) {
+            command::cli(&options, &mut report)?;
         }
         Anything::Ok(())
     })?;

@@ -32,7 +32,7 @@ fn one_run_of_a_chain_and_a_kill_are_measured_and_nothing_is_lost() {
 
 #[test]
 fn what_it_does_not_know_is_refused() {
-    for args in [&["--only", "w9"][..], &["--rounds", "many"], &["--fast"]] {
+    for args in [&["--only", "w9"][..], &["--rounds", "many"], &["--only", "cli"], &["--fast"]] {
         let output = bench(args);
         assert_eq!(output.status.code(), Some(64), "{output:?}");
         assert!(String::from_utf8_lossy(&output.stderr).starts_with("bench: "), "{output:?}");

@@ -2,7 +2,7 @@
 //! its own, so that its memory is its own.
 #![expect(clippy::print_stdout, reason = "a child tells its parent its figures")]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
@@ -69,6 +69,12 @@ fn child(role: &str, dir: &Path, count: usize) -> Anything<Value> {
         return Err(format!("the child {role} failed").into());
     }
     Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// A store of so many finished runs below a directory.
+pub(crate) fn fill(dir: &Path, count: usize) -> Anything<PathBuf> {
+    child("load", dir, count)?;
+    Ok(dir.join("store"))
 }
 
 fn figure(value: &Value, name: &str) -> Anything<f64> {

@@ -13,6 +13,7 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::is_written;
 use crate::catalog::Entry;
 use crate::commands::resources::{Made, Verified};
 use crate::commands::rollback_plan::RollbackPlan;
@@ -103,15 +104,6 @@ fn document() -> Value {
 
 #[test]
 fn the_shapes_of_json_are_those_of_the_docs() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/output.schema.json");
     let now = serde_json::to_string_pretty(&document()).unwrap() + "\n";
-    if std::env::var_os("DSSFLOW_WRITE_DOCS").is_some() {
-        std::fs::write(path, &now).unwrap();
-    }
-    let written = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(
-        written == now,
-        "docs/reference/output.schema.json is of another version; write it anew: DSSFLOW_WRITE_DOCS=1 cargo test --workspace \
-         --bins published"
-    );
+    is_written("output.schema.json", &now);
 }

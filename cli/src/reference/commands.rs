@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::command;
+use super::is_written;
+use crate::args::command;
 
 /// Columns, whatever terminal the test runs on.
 const WIDTH: usize = 100;
@@ -48,18 +49,8 @@ fn add(out: &mut String, command: &mut clap::Command, path: &str, globals: &[Str
 
 #[test]
 fn the_help_of_every_command_is_that_of_the_docs() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/cli.md");
     let now = page();
     assert!(now.matches("\n## dssflow").count() > 60, "{now}");
     assert!(!now.contains('\u{1b}'));
-    if std::env::var_os("DSSFLOW_WRITE_DOCS").is_some() {
-        std::fs::write(path, &now).unwrap();
-    }
-    let written = std::fs::read_to_string(path).unwrap_or_default();
-    let differs = now.lines().zip(written.lines()).find(|(a, b)| a != b);
-    assert!(
-        written == now,
-        "docs/reference/cli.md is of another version (first difference: {differs:?}); write it anew: DSSFLOW_WRITE_DOCS=1 \
-         cargo test --workspace --bins reference"
-    );
+    is_written("cli.md", &now);
 }
