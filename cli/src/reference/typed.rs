@@ -110,7 +110,7 @@ fn what_cannot_be_typed_is_seen() {
     for (typed, is_wrong) in [
         ("runs ls --label team=data", false),
         ("--store /tmp/look runs ls | head", false),
-        ("rollback RUN --dry-run", true),
+        ("resume RUN --dry-run", true),
         ("runs list", true),
         ("runs ls --labels x", true),
         ("run bootstrap -f site.yaml --set a=b   # --nothing", false),
