@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -49,9 +50,14 @@ struct Foot {
     text: String,
     /// The columns that the terminal had then.
     columns: usize,
+    /// When it was last looked at. Who redraws does so several times a second.
+    at: Option<Instant>,
 }
 
-static FOOT: Mutex<Foot> = Mutex::new(Foot { text: String::new(), columns: 0 });
+/// After so long somebody else may have written to the terminal: the command was stopped, and the word of that is on its way.
+const HELD_UP: Duration = Duration::from_secs(2);
+
+static FOOT: Mutex<Foot> = Mutex::new(Foot { text: String::new(), columns: 0, at: None });
 
 fn foot() -> MutexGuard<'static, Foot> {
     FOOT.lock().unwrap_or_else(PoisonError::into_inner)
@@ -61,7 +67,8 @@ impl Foot {
     /// Takes what stands there away, writes lines that stay, and draws `text` below them: all of it in one write, so that
     /// nothing of anybody else comes between.
     fn draw(&mut self, stay: &str, text: String) {
-        let height = self.text.lines().count();
+        let held_up = self.at.replace(Instant::now()).is_some_and(|at| at.elapsed() > HELD_UP);
+        let height = if held_up { 0 } else { self.text.lines().count() };
         let mut frame = if height > 0 { format!("\x1b[{height}A\r\x1b[J") } else { String::new() };
         frame.push_str(stay);
         frame.push_str(&text);
@@ -232,7 +239,9 @@ impl Ui {
             put!(text, "{}\n", guard(line, self.live));
         }
         let mut foot = foot();
-        if foot.text != text {
+        if foot.text == text {
+            foot.at = Some(Instant::now());
+        } else {
             foot.columns = self.size().0;
             foot.draw("", text);
         }

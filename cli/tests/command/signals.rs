@@ -201,7 +201,7 @@ fn a_command_that_was_stopped_goes_on() {
     let ran = world.does(&["runs", "ls"], 8);
     assert!(ran.err.contains("DF0010") && ran.err.contains("is stopped"), "{}", ran.err);
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
-    std::thread::sleep(Duration::from_millis(500));
+    std::thread::sleep(Duration::from_millis(2500));
     let stopped = tty.len();
     // As an order: the sandbox itself is not stopped.
     let file = world.0.write("none.json", "[]");
