@@ -13,10 +13,10 @@ use crate::support::{Home, Ran, runtime};
 
 const ID: &str = "test";
 
-/// A dataset in tab-separated text, whose file DuckDB reads as Athena reads it.
-fn dataset(lake: &Lake, name: &str) -> Value {
+/// A dataset. In tab-separated text, DuckDB reads its file as Athena reads it.
+fn dataset(lake: &Lake, name: &str, format: &str) -> Value {
     let dataset = json!({
-        "projectKey": PROJECT, "name": name, "type": "S3", "managed": true, "formatType": "csv",
+        "projectKey": PROJECT, "name": name, "type": "S3", "managed": true, "formatType": format,
         "formatParams": {"style": "no_escape_no_quote", "separator": "\t", "parseHeaderRow": false},
         "params": {
             "connection": "s3-main", "path": format!("dataiku/{PROJECT}/{name}"),
@@ -51,7 +51,7 @@ fn resync(home: &Home, emulator: &Emulator, file: &str) -> Ran {
 fn athena_reads_what_was_mended_and_a_table_that_it_cannot_read_fails_the_run() {
     let lake = Lake::new();
     for name in ["orders", "items"] {
-        dataset(&lake, name);
+        dataset(&lake, name, "csv");
     }
     let home = &lake.home;
     let bucket = home.world().buckets[0].clone();
@@ -69,18 +69,27 @@ fn athena_reads_what_was_mended_and_a_table_that_it_cannot_read_fails_the_run() 
     runtime.block_on(aws.glue().create_database().database_input(database).send()).expect("a database");
     put("orders", "7\t70\n");
     put("items", "8\t80\n9\t90\n");
-    let file = home.path().join("resync.yaml");
-    let spec = format!(
-        "name: lab\nexpected_account: \"{ACCOUNT}\"\nregion: {REGION}\ndss:\n  url: {}\n  api_key: {{env: DSS_KEY}}\n\
-         connections:\n- name: s3-main\n  glue_database: {DATABASE}\nglue_resync:\n  mode: direct\n  include: all\n  \
-         datasets: [{PROJECT}.orders, {PROJECT}.items]\n  verify_athena:\n    output_location: s3://{bucket}/results/\n    \
-         tables: 10\n",
-        home.dss().url
-    );
-    std::fs::write(&file, spec).expect("a file of ours");
-    let file = file.to_str().expect("a plain path");
+    let spec = |names: &str| {
+        let names: Vec<String> = names.split(", ").map(|name| format!("{PROJECT}.{name}")).collect();
+        let output = format!("s3://{bucket}/results/");
+        let spec = json!({
+            "name": "lab", "expected_account": ACCOUNT, "region": REGION,
+            "dss": {"url": home.dss().url, "api_key": {"env": "DSS_KEY"}},
+            "connections": [{"name": "s3-main", "glue_database": DATABASE}],
+            "glue_resync": {
+                "mode": "direct", "include": "all", "datasets": names,
+                "verify_athena": {"output_location": output, "tables": 10}
+            }
+        });
+        let file = home.path().join("resync.yaml");
+        std::fs::write(&file, spec.to_string()).expect("a file of ours");
+        file.to_str().expect("a plain path").to_owned()
+    };
 
-    resync(home, &emulator, file).expect(0).says("2 datasets: 0 equal, 2 added").says("mended: 2 tables");
+    resync(home, &emulator, &spec("orders, items"))
+        .expect(0)
+        .says("2 datasets: 0 equal, 2 added")
+        .says("mended: 2 tables");
     let queries = home.step("queries")["output"].clone();
     // A row of each, as DuckDB has found it in S3 through the table that dssflow made.
     let mut rows: Vec<Value> =
@@ -90,8 +99,9 @@ fn athena_reads_what_was_mended_and_a_table_that_it_cannot_read_fails_the_run() 
     assert!(rows.iter().any(|rows| [json!([["8", "80"]]), json!([["9", "90"]])].contains(rows)), "{rows:?}");
 
     // What is equal is read again, and what Athena cannot read is no success, whatever Glue says.
-    put("items", "eight\tninety\n");
-    let failed = resync(home, &emulator, file).expect(1).says("2 datasets: 2 equal");
-    let failed = failed.says("1 table cannot be queried, not readable: dss_main.churn_items");
-    assert!(!failed.stderr.contains("churn_orders"), "{}", failed.stderr);
+    dataset(&lake, "visits", "parquet");
+    put("visits", "no parquet\n");
+    let failed = resync(home, &emulator, &spec("orders, items, visits")).expect(1);
+    let failed = failed.says("3 datasets: 2 equal, 1 added");
+    failed.says("1 table cannot be queried, not readable: dss_main.churn_visits").says("step queries");
 }

@@ -15,6 +15,17 @@ fn hanging(home: &Home) {
     home.faults(&json!([{ "target": "aws", "op": "glue:CreateDatabase", "action": "hang" }]));
 }
 
+/// A daemon with a bootstrap under way that does not end by itself.
+fn serving_a_run_that_hangs(home: &Home) -> Daemon {
+    let mut daemon = serve(home);
+    hanging(home);
+    home.run(&["run", "bootstrap", "--sandbox", "--detach"]).expect(3);
+    daemon.until("it is under way", |daemon| {
+        daemon.get("/v1/runs/bootstrap-sandbox").is_some_and(|view| view["seq"].as_u64() > Some(20))
+    });
+    daemon
+}
+
 #[test]
 fn a_daemon_that_is_told_to_stop_saves_its_runs_and_goes_on_with_them() {
     let home = Home::with_sandbox();
@@ -44,12 +55,7 @@ fn a_daemon_that_is_told_to_stop_saves_its_runs_and_goes_on_with_them() {
 #[test]
 fn a_run_that_somebody_paused_stays_paused() {
     let home = Home::with_sandbox();
-    let mut daemon = serve(&home);
-    hanging(&home);
-    home.run(&["run", "bootstrap", "--sandbox", "--detach"]).expect(3);
-    daemon.until("it is under way", |daemon| {
-        daemon.get("/v1/runs/bootstrap-sandbox").is_some_and(|view| view["seq"].as_u64() > Some(20))
-    });
+    let daemon = serving_a_run_that_hangs(&home);
     home.run(&["pause", "bootstrap-sandbox", "--reason", "lunch"]).expect(0);
     until(&home, "bootstrap-sandbox", "paused");
     assert_eq!(daemon.stop().0, Some(0));
@@ -117,12 +123,7 @@ fn the_service_manager_is_told_how_it_stands() {
 #[test]
 fn a_second_signal_stops_at_once() {
     let home = Home::with_sandbox();
-    let mut daemon = serve(&home);
-    hanging(&home);
-    home.run(&["run", "bootstrap", "--sandbox", "--detach"]).expect(3);
-    daemon.until("it is under way", |daemon| {
-        daemon.get("/v1/runs/bootstrap-sandbox").is_some_and(|view| view["seq"].as_u64() > Some(20))
-    });
+    let mut daemon = serving_a_run_that_hangs(&home);
     daemon.send(Signal::INT);
     daemon.until("it stops", |daemon| daemon.said().contains("once more stops at once"));
     std::thread::sleep(Duration::from_millis(20));

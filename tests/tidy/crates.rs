@@ -102,7 +102,8 @@ fn every_crate_takes_the_lints_and_versions_of_the_workspace() {
 fn run_by_the_test_command() -> BTreeSet<String> {
     let script = std::fs::read_to_string(root().join("test")).expect("the test command");
     let mut names = BTreeSet::new();
-    for line in script.lines().filter(|line| line.starts_with("area ")) {
+    let areas = script.lines().map(str::trim_start);
+    for line in areas.filter(|line| line.starts_with("area \"") || line.starts_with("lane_area \"")) {
         let words: Vec<&str> = line.split_whitespace().collect();
         names.extend(words.windows(2).filter(|w| w[0] == "--test").map(|w| w[1].to_owned()));
         let Some((_, rest)) = line.split_once("$(tests_of ") else { continue };
