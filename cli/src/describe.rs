@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dssflow_engine::activity::{ActivityError, Owner, Probe, Undo};
 use dssflow_engine::event::{Again, CancelMode, Event, EventKind, LostCause, Next, Phase, Request, UndoMark};
-use dssflow_engine::run::StepStatus;
+use dssflow_engine::run::{RunStatus, StepStatus};
 use dssflow_engine::run::view::{Awaited, StepView};
 use dssflow_engine::runtime::{Obstacle, ObstacleKind};
 use dssflow_engine::time::Timestamp;
@@ -12,12 +12,15 @@ use serde_json::Value;
 
 use crate::ui::one_line;
 
-/// As `0.4 s`, `12 s`, `3 min 5 s`, `2 h 4 min`.
+/// As `0.4 s`, `12 s`, `3 min 5 s`, `2 h 4 min`; whole minutes, hours and days as such.
 pub(crate) fn duration(d: Duration) -> String {
     let (ms, s) = (d.as_millis(), d.as_secs());
     match s {
         0..10 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
         10..120 => format!("{s} s"),
+        _ if s.is_multiple_of(86_400) && s > 86_400 => format!("{} d", s / 86_400),
+        _ if s.is_multiple_of(3600) => format!("{} h", s / 3600),
+        _ if s.is_multiple_of(60) => format!("{} min", s / 60),
         120..7200 => format!("{} min {} s", s / 60, s % 60),
         7200..172_800 => format!("{} h {} min", s / 3600, s % 3600 / 60),
         _ => format!("{} d {} h", s / 86_400, s % 86_400 / 3600),
@@ -83,6 +86,16 @@ pub(crate) fn error(error: &ActivityError) -> String {
 /// A state of a run or step, as people write it.
 pub(crate) fn words(state: &str) -> String {
     state.replace('_', " ")
+}
+
+/// How a run stands, as what is said of it: `succeeded`, `is running`.
+pub(crate) fn stands(status: RunStatus) -> String {
+    match status {
+        RunStatus::Succeeded | RunStatus::Failed => words(status.as_str()),
+        RunStatus::Cancelled => "was cancelled".to_owned(),
+        RunStatus::TimedOut => "ran out of time".to_owned(),
+        _ => format!("is {}", words(status.as_str())),
+    }
 }
 
 /// The headings of the reference architecture, in its order.
@@ -386,8 +399,12 @@ mod tests {
             (430, "0.4 s"),
             (9_999, "9.9 s"),
             (61_000, "61 s"),
+            (120_000, "2 min"),
             (185_000, "3 min 5 s"),
+            (3_600_000, "1 h"),
             (7_440_000, "2 h 4 min"),
+            (86_400_000, "24 h"),
+            (172_800_000, "2 d"),
             (200_000_000, "2 d 7 h"),
         ] {
             assert_eq!(duration(Duration::from_millis(ms)), text);

@@ -164,9 +164,9 @@ fn next(asked: &Asked<'_>, steps: &[Reason]) -> Vec<String> {
 /// As lines for people.
 pub(crate) fn lines(diagnosis: &Diagnosis) -> String {
     let mut text = format!(
-        "run {} is {}: {}",
+        "run {} {}: {}",
         diagnosis.run,
-        describe::words(diagnosis.status.as_str()),
+        describe::stands(diagnosis.status),
         diagnosis.summary
     );
     for reason in diagnosis.steps.iter().take(MAX_SHOWN) {

@@ -4,6 +4,7 @@
 use dssflow_engine::event::{PauseKind, Request};
 use dssflow_engine::run::RunStatus;
 use dssflow_engine::run::view::RunView;
+use dssflow_engine::store::ListQuery;
 
 use super::rollback_plan::RollbackPlan;
 use super::run::left_to_nobody;
@@ -52,6 +53,7 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RollbackArgs) -> Com
         target.access.close().await?;
         return Err(left_to_nobody(settings));
     }
+    tell_of_nothing(ui, settings, &target).await?;
     if !args.yes && !target.view.labels.contains_key(SANDBOX_LABEL) {
         let what = match &to {
             Some(to) => format!("everything run {run} made after step {to}"),
@@ -73,7 +75,7 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RollbackArgs) -> Com
 
     let (session, site, world) = Session::of_run(ui, settings, "rollback", &view).await?;
     tell_of_restore(ui, settings, &view);
-    ui.note(&format!("taking back run {}, which is {}", view.run, describe::words(view.status.as_str())));
+    ui.note(&format!("taking back run {}, which {}", view.run, describe::stands(view.status)));
     world.hold(&view.run).await;
     let engine = session.engine_in(&world);
     let stream = Stream::new(ui, args.output.output, &view.run, view.seq);
@@ -82,6 +84,21 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RollbackArgs) -> Com
     world.let_go(&view.run, &exit).await;
     session.close().await?;
     exit
+}
+
+/// Whoever takes back the latest run may mean the one before: this one made nothing that is still there.
+async fn tell_of_nothing(ui: &Ui, settings: &Settings, target: &Target) -> CommandResult<()> {
+    let view = &target.view;
+    if view.live || !view.status.is_end() {
+        return Ok(());
+    }
+    ui.note(&format!("run {} has made nothing that could be taken back", view.run));
+    let newest = target.access.list(ListQuery::default()).await?.runs;
+    if let Some(other) = newest.iter().find(|run| run.live) {
+        let (run, command) = (&other.run, settings.command());
+        ui.note(&format!("the newest run that has is {run}: {command} rollback {run}"));
+    }
+    Ok(())
 }
 
 fn tell_of_restore(ui: &Ui, settings: &Settings, view: &RunView) {
