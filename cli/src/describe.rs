@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use dssflow_engine::activity::{ActivityError, Owner, Probe, Undo};
 use dssflow_engine::event::{Again, CancelMode, Event, EventKind, LostCause, Next, Phase, Request, UndoMark};
-use dssflow_engine::run::{RunStatus, StepStatus};
 use dssflow_engine::run::view::{Awaited, StepView};
+use dssflow_engine::run::{RunStatus, StepStatus};
 use dssflow_engine::runtime::{Obstacle, ObstacleKind};
 use dssflow_engine::time::Timestamp;
 use serde_json::Value;
@@ -96,6 +96,11 @@ pub(crate) fn stands(status: RunStatus) -> String {
         RunStatus::TimedOut => "ran out of time".to_owned(),
         _ => format!("is {}", words(status.as_str())),
     }
+}
+
+/// An account with its alias, where one is known: `123456789012 (lab)`.
+pub(crate) fn account(id: &str, alias: Option<&str>) -> String {
+    alias.map_or_else(|| id.to_owned(), |alias| format!("{id} ({})", one_line(alias)))
 }
 
 /// The headings of the reference architecture, in its order.

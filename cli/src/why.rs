@@ -163,12 +163,8 @@ fn next(asked: &Asked<'_>, steps: &[Reason]) -> Vec<String> {
 
 /// As lines for people.
 pub(crate) fn lines(diagnosis: &Diagnosis) -> String {
-    let mut text = format!(
-        "run {} {}: {}",
-        diagnosis.run,
-        describe::stands(diagnosis.status),
-        diagnosis.summary
-    );
+    let mut text =
+        format!("run {} {}: {}", diagnosis.run, describe::stands(diagnosis.status), diagnosis.summary);
     for reason in diagnosis.steps.iter().take(MAX_SHOWN) {
         put!(text, "\n  {} {}: {}", describe::sign(reason.status), reason.step, reason.why);
         if let Some(help) = &reason.help {

@@ -176,6 +176,10 @@ pub(super) async fn account(look: &Look, notes: &mut Notes) {
         }
     };
     judge_account(&look.spec.expected_account, identity, alias.as_deref(), notes);
+    if let Some(alias) = alias {
+        // The same when it is there already.
+        let _known = look.alias.set(alias);
+    }
 }
 
 fn judge_account(expected: &str, identity: &Identity, alias: Option<&str>, notes: &mut Notes) {

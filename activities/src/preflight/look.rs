@@ -38,6 +38,8 @@ pub struct Look {
     pub(super) clients: AwsClients,
     host: HostHandle,
     caller: OnceCell<Caller>,
+    /// The alias of the account, where it has one and says so.
+    pub(super) alias: OnceCell<String>,
     principals: BTreeMap<String, Cell<Principal>>,
     instance: Cell<InstanceFacts>,
     subnets: Cell<Vec<Subnet>>,
@@ -58,6 +60,7 @@ impl Look {
             clients,
             host,
             caller: OnceCell::new(),
+            alias: OnceCell::new(),
             principals,
             instance: Cell::new(),
             subnets: Cell::new(),

@@ -182,6 +182,9 @@ impl CheckReport {
 pub struct Report {
     /// One a check.
     pub checks: Vec<CheckReport>,
+    /// The alias of the account, where it has one and the check of the account could read it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub account_alias: Option<String>,
 }
 
 impl Report {
@@ -225,7 +228,10 @@ async fn run_checks(look: &Look, checks: &[&Check]) -> Report {
     let mut reports: Vec<(usize, CheckReport)> =
         futures::stream::iter(looks).buffer_unordered(PARALLEL).collect().await;
     reports.sort_by_key(|(place, _)| *place);
-    Report { checks: reports.into_iter().map(|(_, report)| report).collect() }
+    Report {
+        checks: reports.into_iter().map(|(_, report)| report).collect(),
+        account_alias: look.alias.get().cloned(),
+    }
 }
 
 #[cfg(test)]

@@ -227,6 +227,7 @@ mod tests {
         let status = if severity == Severity::Error { Status::Error } else { Status::Skipped };
         Report {
             checks: vec![CheckReport { id, title: "t", status, seen: Vec::new(), findings: vec![finding] }],
+            account_alias: None,
         }
     }
 

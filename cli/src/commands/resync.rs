@@ -73,8 +73,10 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandR
         return exit;
     }
     let identity = world.identify(&spec).await?;
-    judge(ui, &world.preflight_resync(&spec).await)?;
-    ui.note(&banner(&spec, &identity.principal_arn, world.sandbox.as_ref(), settings).join("\n"));
+    let report = world.preflight_resync(&spec).await;
+    judge(ui, &report)?;
+    let alias = report.account_alias.as_deref();
+    ui.note(&banner(&spec, &identity.principal_arn, alias, world.sandbox.as_ref(), settings).join("\n"));
     if !free {
         ui.confirm("Change tables in Glue?")?;
     }
@@ -205,6 +207,7 @@ fn iam_policy(ui: &Ui, spec: &ResyncSpec, who: &str) -> CommandResult {
 pub(crate) fn banner(
     spec: &ResyncSpec,
     principal: &str,
+    alias: Option<&str>,
     sandbox: Option<&Sandbox>,
     settings: &Settings,
 ) -> Vec<String> {
@@ -219,7 +222,7 @@ pub(crate) fn banner(
     };
     let mut lines = vec![
         format!("site        {}", spec.name),
-        format!("account     {} in {}", spec.expected_account, spec.region),
+        format!("account     {} in {}", describe::account(&spec.expected_account, alias), spec.region),
         format!("principal   {}", one_line(principal)),
         format!("DSS         {}", one_line(&spec.dss.url)),
         format!("datasets    {}", list(&rules.datasets, "all")),

@@ -109,8 +109,10 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandR
     }
     let identity = world.identify(&site).await?;
     let store = session.engine().store().id().to_string();
-    judge(ui, &world.preflight(&site, &workflow.graph, Some(store)).await)?;
-    ui.note(&banner(&site, &identity.principal_arn, world.sandbox.as_ref(), settings).join("\n"));
+    let report = world.preflight(&site, &workflow.graph, Some(store)).await;
+    judge(ui, &report)?;
+    let alias = report.account_alias.as_deref();
+    ui.note(&banner(&site, &identity.principal_arn, alias, world.sandbox.as_ref(), settings).join("\n"));
     if !free {
         ui.confirm("Make this?")?;
     }
@@ -330,12 +332,13 @@ pub(crate) async fn must_fit(
 pub(crate) fn banner(
     site: &Site,
     principal: &str,
+    alias: Option<&str>,
     sandbox: Option<&Sandbox>,
     settings: &Settings,
 ) -> Vec<String> {
     let mut lines = vec![
         format!("site       {}", site.name),
-        format!("account    {}", site.expected_account),
+        format!("account    {}", describe::account(&site.expected_account, alias)),
         format!("region     {}", site.region),
         format!("principal  {}", one_line(principal)),
         format!("store      {}", settings.store.display()),

@@ -236,10 +236,13 @@ impl Service {
             About::Site(site) => {
                 let store = Some(self.engine.store().id().to_string());
                 let report = world.preflight(site, &workflow.graph, store).await;
-                (Some(report), run::banner(site, known, sandbox, settings))
+                let banner = run::banner(site, known, report.account_alias.as_deref(), sandbox, settings);
+                (Some(report), banner)
             }
             About::Resync(spec) => {
-                (Some(world.preflight_resync(spec).await), resync::banner(spec, known, sandbox, settings))
+                let report = world.preflight_resync(spec).await;
+                let banner = resync::banner(spec, known, report.account_alias.as_deref(), sandbox, settings);
+                (Some(report), banner)
             }
             About::Images(images) => {
                 image::look(images).await?;
