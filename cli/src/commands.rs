@@ -31,7 +31,7 @@ mod runs;
 mod sandbox;
 mod schedules;
 mod serve;
-mod store;
+pub(crate) mod store;
 mod target;
 pub(crate) mod teardown;
 mod teardown_plan;

@@ -20,7 +20,7 @@ pub(crate) fn duration(d: Duration) -> String {
         10..120 => format!("{s} s"),
         _ if s.is_multiple_of(86_400) && s > 86_400 => format!("{} d", s / 86_400),
         _ if s.is_multiple_of(3600) => format!("{} h", s / 3600),
-        _ if s.is_multiple_of(60) => format!("{} min", s / 60),
+        _ if s.is_multiple_of(60) && s < 7200 => format!("{} min", s / 60),
         120..7200 => format!("{} min {} s", s / 60, s % 60),
         7200..172_800 => format!("{} h {} min", s / 3600, s % 3600 / 60),
         _ => format!("{} d {} h", s / 86_400, s % 86_400 / 3600),

@@ -13,6 +13,7 @@ use dssflow_engine::runtime::{Action, Plan};
 use dssflow_engine::store::{ListQuery, MAX_PAGE};
 use dssflow_engine::time::Timestamp;
 use dssflow_workflows::Workflow;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -29,7 +30,7 @@ const MAX_TOLD: usize = 20;
 const MAX_BYTES: u64 = 64 << 20;
 
 /// What the store knows of a site: its id, and for each run of the site when it last got on.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Revision {
     /// The store; none when there is no store yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -97,7 +98,7 @@ impl Revision {
 }
 
 /// What a run acts as and where, for a plan that is bound to it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Actor {
     /// The account's twelve digits.
     pub(crate) account: String,
@@ -125,7 +126,7 @@ impl Actor {
 }
 
 /// A plan with all it is bound to.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct SavedPlan {
     /// The format of the file.
     pub(crate) format: u32,

@@ -27,6 +27,7 @@ use std::time::Duration;
 use dssflow_engine::activity::{ActivityError, ErrorClass};
 use dssflow_engine::time::BoxFuture;
 use futures::StreamExt as _;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 pub use catalogue::CHECKS;
@@ -40,7 +41,7 @@ pub const PARALLEL: usize = 16;
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a finding means for the run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// The run would fail: nothing is started.
@@ -52,7 +53,8 @@ pub enum Severity {
 }
 
 /// One thing that a check has to say.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "CheckFinding")]
 pub struct Finding {
     /// The check, as `P09`.
     pub id: &'static str,
@@ -69,8 +71,9 @@ pub struct Finding {
 }
 
 /// How a check ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "CheckStatus")]
 pub enum Status {
     /// Everything it looks at fits.
     Passed,
@@ -150,7 +153,7 @@ impl Notes {
 }
 
 /// What became of one check.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct CheckReport {
     /// As `P09`.
     pub id: &'static str,
@@ -178,7 +181,7 @@ impl CheckReport {
 }
 
 /// What became of all checks, in the order of the catalogue.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Report {
     /// One a check.
     pub checks: Vec<CheckReport>,

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use dssflow_activities::preflight::{self, CHECKS, CheckReport, Finding, Report, Severity, Status};
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::args::{PreflightArgs, ReportFormat};
 use crate::catalog::{self, MadeOf};
@@ -40,7 +41,7 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &PreflightArgs) -> C
     let report = Box::pin(preflight::run(&look, &only)).await;
     match args.output {
         ReportFormat::Table => ui.out(&table(ui, &report, begun.elapsed())),
-        ReportFormat::Json => ui.json(&value(&args.workflow, &site.name, &report), true),
+        ReportFormat::Json => ui.json(&checked(&args.workflow, &site.name, &report), true),
     }
     Ok(exit(&report))
 }
@@ -62,7 +63,7 @@ async fn resync(ui: &Ui, settings: &Settings, args: &PreflightArgs) -> CommandRe
     let report = Box::pin(preflight::run(&world.look_resync(&spec), &only)).await;
     match args.output {
         ReportFormat::Table => ui.out(&table(ui, &report, begun.elapsed())),
-        ReportFormat::Json => ui.json(&value(&args.workflow, &spec.name, &report), true),
+        ReportFormat::Json => ui.json(&checked(&args.workflow, &spec.name, &report), true),
     }
     Ok(exit(&report))
 }
@@ -92,18 +93,36 @@ fn chosen(only: &[String]) -> CommandResult<Vec<String>> {
 }
 
 /// For programs. Additive: keys are added, never taken away or given another meaning.
-fn value(workflow: &str, site: &str, report: &Report) -> serde_json::Value {
+/// What `preflight` prints.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Checked<'a> {
+    /// Of this shape.
+    version: u32,
+    workflow: &'a str,
+    site: &'a str,
+    /// Whether nothing stands against the run.
+    fits: bool,
+    errors: usize,
+    warnings: usize,
+    skipped: usize,
+    checks: &'a [CheckReport],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    account_alias: Option<&'a str>,
+}
+
+fn checked<'a>(workflow: &'a str, site: &'a str, report: &'a Report) -> Checked<'a> {
     let count = |severity| report.of(severity).count();
-    json!({
-        "version": 1,
-        "workflow": workflow,
-        "site": site,
-        "fits": report.fits(),
-        "errors": count(Severity::Error),
-        "warnings": count(Severity::Warning),
-        "skipped": count(Severity::Skipped),
-        "checks": report.checks,
-    })
+    Checked {
+        version: 1,
+        workflow,
+        site,
+        fits: report.fits(),
+        errors: count(Severity::Error),
+        warnings: count(Severity::Warning),
+        skipped: count(Severity::Skipped),
+        checks: &report.checks,
+        account_alias: report.account_alias.as_deref(),
+    }
 }
 
 fn table(ui: &Ui, report: &Report, took: Duration) -> String {
@@ -213,6 +232,8 @@ pub(crate) fn verdict(report: &Report) -> Verdict {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     fn report(id: &'static str, severity: Severity) -> Report {
@@ -254,8 +275,9 @@ mod tests {
 
     #[test]
     fn the_report_for_programs() {
-        let json = value("bootstrap", "lab", &report("P21", Severity::Error));
-        assert_eq!((&json["fits"], &json["errors"]), (&json!(false), &json!(1)));
+        let report = report("P21", Severity::Error);
+        let json = serde_json::to_value(checked("bootstrap", "lab", &report)).unwrap();
+        assert_eq!((&json["fits"], &json["errors"]), (&Value::from(false), &Value::from(1)));
         assert_eq!(json["checks"][0]["findings"][0]["severity"], "error");
     }
 }

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use dssflow_engine::store::VerifyReport;
 use dssflow_store::{ManifestState, OpenError, StoreInfo, info_offline, verify_offline};
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::access::Access;
 use crate::args::{StoreCommand, ViewFormat};
@@ -130,11 +131,13 @@ async fn verify(ui: &Ui, settings: &Settings, output: ViewFormat) -> CommandResu
         }
         Err(error) => return Err(error.into()),
     };
+    let verified = StoreVerified { report, manifest, notes };
     match output {
-        ViewFormat::Table => ui.out(&findings(&report, &notes, &manifest).join("\n")),
-        ViewFormat::Json => ui.json(&json!({ "report": report, "manifest": manifest, "notes": notes }), true),
-        ViewFormat::Yaml => ui.yaml(&json!({ "report": report, "manifest": manifest, "notes": notes })),
+        ViewFormat::Table => ui.out(&findings(&verified).join("\n")),
+        ViewFormat::Json => ui.json(&verified, true),
+        ViewFormat::Yaml => ui.yaml(&verified),
     }
+    let report = verified.report;
     if report.damage.is_empty() {
         return Ok(Exit::Ok);
     }
@@ -157,7 +160,18 @@ async fn verify(ui: &Ui, settings: &Settings, output: ViewFormat) -> CommandResu
     .hint(format!("save what can be read: {} store export -o FILE", settings.command())))
 }
 
-fn findings(report: &VerifyReport, notes: &[String], manifest: &str) -> Vec<String> {
+/// What `store verify` prints.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct StoreVerified {
+    report: VerifyReport,
+    /// How the files compare with what they were when the store was closed, in words.
+    manifest: String,
+    /// What else was seen.
+    notes: Vec<String>,
+}
+
+fn findings(verified: &StoreVerified) -> Vec<String> {
+    let StoreVerified { report, manifest, notes } = verified;
     let mut lines = vec![
         format!("read      {} runs, {} events, {} bytes", report.runs, report.events, report.bytes),
         format!("manifest  {manifest}"),

@@ -1,6 +1,7 @@
 //! The JSON Schemas of what commands print with `-o json`, as a file of the docs that is also what it is compared with: a
 //! change of any shape is seen.
 
+use dssflow_activities::aws::sweep::Leftover;
 use dssflow_engine::event::Event;
 use dssflow_engine::run::view::RunView;
 use dssflow_engine::runtime::Inspected;
@@ -15,11 +16,14 @@ use serde_json::{Map, Value, json};
 
 use super::is_written;
 use crate::catalog::Entry;
+use crate::commands::preflight::Checked;
 use crate::commands::resources::{Made, Verified};
 use crate::commands::rollback_plan::RollbackPlan;
+use crate::commands::store::StoreVerified;
 use crate::commands::version::Version;
 use crate::config::File;
 use crate::logging::Record;
+use crate::plans::SavedPlan;
 use crate::why::Diagnosis;
 
 /// An error, as `--error-format json` prints it on stderr.
@@ -64,7 +68,7 @@ fn document() -> Value {
     let mut all = settings.for_serialize().into_generator();
     let generator = &mut all;
     let view = of::<RunView>(generator);
-    let list: [(&str, Value); 21] = [
+    let list: [(&str, Value); 25] = [
         ("run", view.clone()),
         ("resume", view.clone()),
         ("retry", view.clone()),
@@ -73,6 +77,10 @@ fn document() -> Value {
         ("rollback", view.clone()),
         ("rollback --dry-run", of::<RollbackPlan>(generator)),
         ("runs get", view),
+        ("plan", of::<SavedPlan>(generator)),
+        ("preflight", of::<Checked<'_>>(generator)),
+        ("resources orphans", of::<Vec<Leftover>>(generator)),
+        ("store verify", of::<StoreVerified>(generator)),
         ("runs ls", of::<Vec<RunSummary>>(generator)),
         ("runs events", of::<Vec<Event>>(generator)),
         ("runs logs", of::<Vec<Record>>(generator)),

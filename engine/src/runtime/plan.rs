@@ -24,6 +24,7 @@ use crate::store::GraphHash;
 
 /// What a run would do with a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     /// Makes something.
@@ -116,6 +117,7 @@ impl fmt::Display for Action {
 
 /// One step of a [`Plan`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Planned {
     /// Its name.
@@ -150,6 +152,7 @@ pub struct Planned {
 
 /// What a run would do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Plan {
     /// The graph it is of.
