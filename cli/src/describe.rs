@@ -94,6 +94,7 @@ pub(crate) fn stands(status: RunStatus) -> String {
         RunStatus::Succeeded | RunStatus::Failed => words(status.as_str()),
         RunStatus::Cancelled => "was cancelled".to_owned(),
         RunStatus::TimedOut => "ran out of time".to_owned(),
+        RunStatus::RollbackStuck => "is stuck in its rollback".to_owned(),
         _ => format!("is {}", words(status.as_str())),
     }
 }

@@ -146,6 +146,14 @@ impl Asked<'_> {
             }
             StepStatus::Waiting => match self.maps.items(&step.step) {
                 Some((done, all)) => (Kind::Running, format!("{done} of its {all} items are done")),
+                // Cut off, by a pause perhaps: nothing outside has to answer, it is looked at when the run goes on.
+                None if error.is_none() && step.effect == "unknown" => {
+                    let when = if self.driven { "in a moment" } else { "when the run goes on" };
+                    (
+                        Kind::Lost,
+                        format!("was cut off; what it did is looked at {when}, before it is repeated"),
+                    )
+                }
                 None => {
                     (Kind::Outside, error.unwrap_or_else(|| "waits for an answer from outside".to_owned()))
                 }

@@ -187,10 +187,11 @@ struct Tick {
 }
 
 impl Tick {
-    /// Says how far it has come, durably.
-    async fn tell(&self) -> Anything<()> {
-        let stored = self.engine.store().schedule(&self.id).await?.ok_or("the schedule is gone")?;
-        Ok(print(&format!("at {} {}\n", self.id, stored.version))?)
+    /// Says how far it has come, durably. Only while nobody writes it: what is read may be of a group that is not
+    /// durable yet.
+    async fn tell(engine: &Engine, id: &ScheduleId) -> Anything<()> {
+        let stored = engine.store().schedule(id).await?.ok_or("the schedule is gone")?;
+        Ok(print(&format!("at {id} {}\n", stored.version))?)
     }
 
     /// Made by the first life. It ended long ago, so the clock never brings anything up: each life wants the next hours since 1970, unless an
@@ -212,9 +213,8 @@ impl Tick {
             wanted.overlap = Overlap::AllowAll;
             schedules.backfill(&id, wanted, false, Request::by("storm")).await?;
         }
-        let tick = Self { engine: engine.clone(), id, driver: schedules.drive() };
-        tick.tell().await?;
-        Ok(tick)
+        Self::tell(engine, &id).await?;
+        Ok(Self { engine: engine.clone(), id, driver: schedules.drive() })
     }
 
     /// When all that was wanted has run.
@@ -227,11 +227,10 @@ impl Tick {
             if let Some(trouble) = view.trouble {
                 return Err(format!("the schedule starts nothing: {trouble:?}").into());
             }
-            self.tell().await?;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        self.tell().await?;
-        Ok(self.driver.stop().await?)
+        self.driver.stop().await?;
+        Self::tell(&self.engine, &self.id).await
     }
 }
 
