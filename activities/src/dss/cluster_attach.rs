@@ -4,7 +4,7 @@
 //! plugin does not read. Starting such a cluster only fetches its address; stopping it leaves EKS alone.
 //!
 //! # Idempotency
-//! The name is looked up in the list first; a definition of ours that does not run is started.
+//! The name is looked up in the list first; a definition of ours that does not run is started, under the next generation.
 //! # Compensation
 //! Stopped (which detaches) and its definition deleted when it carries this run's marks.
 //!
@@ -125,8 +125,12 @@ impl Activity for ClusterAttach {
         }
         Ok(match clusters::state(&client, &definition.id).await? {
             ClusterState::Running => Probe::Present { output, owner },
-            // Defined and not started yet: execute goes on from here.
-            ClusterState::None => Probe::Absent,
+            // Made in part: a rollback has to remove it, and execute starts it. Absent would say that there is nothing to
+            // take back.
+            ClusterState::None => Probe::Failed {
+                owner,
+                detail: format!("cluster {} is defined in DSS and not started", definition.id),
+            },
             ClusterState::Starting | ClusterState::Stopping => {
                 Probe::InProgress { detail: format!("cluster {} starts or stops in DSS", definition.id) }
             }
