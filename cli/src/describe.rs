@@ -11,6 +11,7 @@ use dssflow_engine::time::Timestamp;
 use serde_json::Value;
 
 use crate::ui::one_line;
+use crate::width::cut;
 
 /// As `0.4 s`, `12 s`, `3 min 5 s`, `2 h 4 min`; whole minutes, hours and days as such.
 pub(crate) fn duration(d: Duration) -> String {
@@ -196,10 +197,7 @@ pub(crate) fn was_asked_back(history: &[Event]) -> bool {
 /// Details of a heartbeat in words: the text itself, or the members that activities are known to give; nothing for
 /// what is not known.
 pub(crate) fn details(details: &Value) -> String {
-    let short = |text: &str| {
-        let line = one_line(text);
-        if line.chars().count() > 120 { line.chars().take(119).chain(['…']).collect() } else { line }
-    };
+    let short = |text: &str| cut(&one_line(text), 120);
     match details {
         Value::String(text) => short(text),
         Value::Array(items) if !items.is_empty() => format!("{} still there", items.len()),

@@ -7,6 +7,7 @@ use dssflow_engine::timeline::{Outcome, Row, Span, SpanKind, Timeline};
 
 use crate::describe;
 use crate::ui::{Style, Ui, one_line};
+use crate::width::cut;
 
 /// The most columns a name takes, and the part of the width that names take at most.
 const MAX_NAME: usize = 36;
@@ -189,14 +190,6 @@ fn legend(used: &[&'static Look], width: usize) -> Vec<Line> {
         }
     }
     lines.into_iter().map(|(_, line)| line).collect()
-}
-
-/// At most `width` characters.
-fn cut(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
-        return text.to_owned();
-    }
-    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
 }
 
 struct Scale {

@@ -9,6 +9,7 @@ use crate::config::Settings;
 use crate::describe;
 use crate::error::{CommandResult, Exit};
 use crate::ui::{Style, Ui, one_line};
+use crate::width::cut;
 
 /// The most characters that are shown of a value.
 const MAX_VALUE: usize = 80;
@@ -75,10 +76,5 @@ fn picture(ui: &Ui, run: &str, found: &[Inspected]) -> String {
 
 /// A value on one line, cut where it is long.
 fn short(value: &serde_json::Value) -> String {
-    let text = one_line(&value.to_string());
-    if text.chars().count() <= MAX_VALUE {
-        text
-    } else {
-        text.chars().take(MAX_VALUE - 1).chain(['…']).collect()
-    }
+    cut(&one_line(&value.to_string()), MAX_VALUE)
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::sandbox::World;
 use crate::support::{EXAMPLE, Home, Ran, open};
-use crate::tty::{Tty, ends};
+use crate::tty::Tty;
 
 /// How it is known that an error comes as it should.
 enum Shown {
@@ -363,7 +363,7 @@ fn somebody_says_no() {
         let mut child = tty.start(&home.command(&args));
         tty.until("Type yes to go on: ", 0);
         tty.types(b"no\n");
-        ends(&mut child, 1, || tty.text());
+        tty.ends(&mut child, 1);
         let text = tty.text();
         assert!(text.contains(expected), "{text}");
         assert!(text.contains("dssflow explain DF0009"), "a next command: {text}");

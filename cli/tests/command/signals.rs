@@ -55,7 +55,7 @@ fn ctrl_c_saves_the_run_and_a_second_one_stops_at_once() {
     let tty = Tty::new(100, 40);
     let mut child = at_terminal(&world, &tty, &RUN);
     tty.types(CTRL_C);
-    ends(&mut child, 130, || tty.text());
+    tty.ends(&mut child, 130);
     let text = tty.text();
     for part in [
         "pausing: no new step starts, what runs is saved; once more stops at once",
@@ -74,7 +74,7 @@ fn ctrl_c_saves_the_run_and_a_second_one_stops_at_once() {
     tty.types(CTRL_C);
     tty.until("once more stops at once", from);
     tty.types(CTRL_C);
-    ends(&mut child, 130, || tty.text());
+    tty.ends(&mut child, 130);
     assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
     assert!(tty.text()[from..].contains("dssflow resume bootstrap-sandbox"), "{}", tty.text());
 
@@ -85,7 +85,7 @@ fn ctrl_c_saves_the_run_and_a_second_one_stops_at_once() {
     tty.until("Install DSS", 0);
     let wide = tty.len();
     tty.resize(64, 60);
-    ends(&mut child, 0, || tty.text());
+    tty.ends(&mut child, 0);
     assert!(tty.text().contains("INFO"), "the log was there as well");
     let text = tty.text();
     let end = text.rfind("run bootstrap-sandbox:").unwrap();
@@ -133,7 +133,7 @@ fn ctrl_c_while_the_host_works_leaves_no_child_and_costs_no_try() {
     }
     // The terminal tells everybody in its foreground, children as well.
     tty.types(CTRL_C);
-    ends(&mut child, 130, || tty.text());
+    tty.ends(&mut child, 130);
     is_resumable(&world, "paused");
     let begin = Instant::now();
     while !on_the_host(home, "java-17").is_empty() {
@@ -201,6 +201,7 @@ fn a_command_that_was_stopped_goes_on() {
     let ran = world.does(&["runs", "ls"], 8);
     assert!(ran.err.contains("DF0010") && ran.err.contains("is stopped"), "{}", ran.err);
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    // Longer than a frame may be late before the command takes the terminal for somebody else's: 2 s, in ui.rs.
     std::thread::sleep(Duration::from_millis(2500));
     let stopped = tty.len();
     // As an order: the sandbox itself is not stopped.
@@ -209,7 +210,7 @@ fn a_command_that_was_stopped_goes_on() {
     assert!(mended.status.success(), "{mended:?}");
     tty.types(b"\n");
     tty.until("ended: ", stopped);
-    ends(&mut child, 0, || tty.text());
+    tty.ends(&mut child, 0);
     let text = tty.text();
     assert!(text[stopped..].contains("ended: 0"), "{text}");
     // What the shell wrote in between stands, and no old frame is cut in two.

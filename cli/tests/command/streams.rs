@@ -26,8 +26,8 @@ fn on(tty: (bool, bool), columns: u16, command: &mut Command) -> (String, String
     command.stdout(stream(tty.0, &out, &files[0])).stderr(stream(tty.1, &err, &files[1]));
     let mut child = command.spawn().unwrap();
     let status = child.wait().unwrap();
-    // What was written last is on its way through the terminal.
-    std::thread::sleep(std::time::Duration::from_millis(50));
+    out.settle();
+    err.settle();
     let read = |on: bool, tty: &Tty, file| {
         if on { tty.text() } else { std::fs::read_to_string(file).unwrap() }
     };

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::process::{Child, Command};
+use std::process::{Child, Command, ExitStatus};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -94,6 +94,26 @@ impl Tty {
         }
     }
 
+    /// Waits for the end of a child that wrote to it, and until all of that was read.
+    #[track_caller]
+    pub(crate) fn ends(&self, child: &mut Child, code: i32) {
+        let status = ended(child, &|| self.text());
+        self.settle();
+        assert_eq!(status.code(), Some(code), "{status}\n{}", self.text());
+    }
+
+    /// Waits until what was written so far was read: a word of our own comes after all of it, and is taken away again.
+    #[track_caller]
+    pub(crate) fn settle(&self) {
+        const LAST: &str = "\u{1}that was all\u{1}";
+        let from = self.len();
+        self.side().write_all(LAST.as_bytes()).unwrap();
+        self.until(LAST, from);
+        let mut heard = self.heard.lock().unwrap();
+        let end = heard.len() - LAST.len();
+        heard.truncate(end);
+    }
+
     /// How much was written so far.
     pub(crate) fn len(&self) -> usize {
         self.heard.lock().unwrap().len()
@@ -127,20 +147,23 @@ fn session_of(command: &Command) -> Command {
 /// Waits for a child's end.
 #[track_caller]
 pub(crate) fn ends(child: &mut Child, code: i32, said: impl Fn() -> String) {
+    let status = ended(child, &said);
+    assert_eq!(status.code(), Some(code), "{status}\n{}", said());
+}
+
+#[track_caller]
+fn ended(child: &mut Child, said: &impl Fn() -> String) -> ExitStatus {
     let begin = Instant::now();
-    let status = loop {
+    loop {
         if let Some(status) = child.try_wait().unwrap() {
-            break status;
+            return status;
         }
         if begin.elapsed() > PATIENCE {
             drop((child.kill(), child.wait()));
             panic!("it never ended:\n{}", said());
         }
         std::thread::sleep(Duration::from_millis(10));
-    };
-    // What it wrote last is on its way.
-    std::thread::sleep(Duration::from_millis(30));
-    assert_eq!(status.code(), Some(code), "{status}\n{}", said());
+    }
 }
 
 /// The lines on a screen, those that have scrolled off as well, after all of this was written to it. Fails at a sequence that

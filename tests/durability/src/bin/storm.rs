@@ -172,7 +172,7 @@ impl Launcher for Ticks {
         let never = |error: &dyn std::fmt::Display| LaunchError::Never(error.to_string());
         Box::pin(async move {
             let workflow = WorkflowName::new("storm").map_err(|error| never(&error))?;
-            let number = firing.nominal.as_millis() / 1_000 % work::SHAPES;
+            let number = u128::from(firing.nominal.as_millis()) / HOUR.as_millis() % u128::from(work::SHAPES);
             let graph = &self.0[usize::try_from(number).map_err(|error| never(&error))?];
             Ok(Launch::new(StartRun::new(workflow, graph.clone()), engine.clone()))
         })
@@ -194,8 +194,8 @@ impl Tick {
         Ok(print(&format!("at {id} {}\n", stored.version))?)
     }
 
-    /// Made by the first life. It ended long ago, so the clock never brings anything up: each life wants the next hours since 1970, unless an
-    /// earlier one's wait.
+    /// Made by the first life. It ended long ago, so the clock never brings anything up: each life wants the next hours
+    /// since 1970, unless an earlier one's wait.
     async fn start(engine: &Engine) -> Anything<Self> {
         let schedules = engine.schedules();
         let id = ScheduleId::new(scheduled::ENGINE)?;
