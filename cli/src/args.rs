@@ -1,6 +1,7 @@
 //! The command line. What stands in the documentation comments here is what `--help` prints.
 
 mod dss;
+mod formats;
 mod operate;
 mod plan;
 mod preflight;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Code, CommandError, CommandResult};
 
 pub(crate) use dss::{CaptureArgs, CaptureKind, DssCommand};
+pub(crate) use formats::{EventsFormat, FollowFormat, FollowOutput, GraphFormat, ListFormat, ViewFormat};
 pub(crate) use operate::{
     CompleteArgs, ForkArgs, GateArgs, MarkArgs, RerunArgs, RetryArgs, SignalArgs, SkipArgs, StepRef,
     TerminateArgs, UnpauseArgs,
@@ -28,7 +30,7 @@ pub(crate) use operate::{
 pub(crate) use plan::{
     DriftArgs, PlanArgs, ResourcesAdoptArgs, ResourcesCommand, ResourcesLsArgs, ResourcesRunArgs,
 };
-pub(crate) use preflight::{PreflightArgs, ReportFormat};
+pub(crate) use preflight::PreflightArgs;
 pub(crate) use product::{CompletionsArgs, ConfigCommand, HelpArgs, ManArgs, VersionArgs};
 pub(crate) use schedules::{AskArgs, BackfillArgs, SchedulesCommand, SpecArgs};
 pub(crate) use serve::ServeArgs;
@@ -670,69 +672,6 @@ pub(crate) struct InitArgs {
 pub(crate) struct ExplainArgs {
     /// The code, as DF0010; without it all are listed
     pub(crate) code: Option<String>,
-}
-
-/// What commands that drive a run print on stdout.
-#[derive(Debug, Args)]
-pub(crate) struct FollowOutput {
-    /// What stdout gets: a summary, the run as JSON, the stream of events, or its id
-    #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
-    pub(crate) output: FollowFormat,
-}
-
-/// How lists are printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ListFormat {
-    Table,
-    Wide,
-    Json,
-    Jsonl,
-    Yaml,
-    Name,
-}
-
-/// How one thing is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ViewFormat {
-    Table,
-    Json,
-    Yaml,
-}
-
-/// How a list of few things is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum NameFormat {
-    Table,
-    Json,
-    Yaml,
-    Name,
-}
-
-/// How a run is followed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum FollowFormat {
-    Table,
-    Json,
-    Jsonl,
-    Name,
-}
-
-/// How events are printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum EventsFormat {
-    Table,
-    Json,
-    Jsonl,
-}
-
-/// How graphs are drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum GraphFormat {
-    Text,
-    Svg,
-    Dot,
-    Mermaid,
-    Json,
 }
 
 #[cfg(test)]

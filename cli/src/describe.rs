@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use dssflow_engine::activity::{ActivityError, Owner, Probe, Undo};
+use dssflow_activities::host::SCRATCH;
+use dssflow_engine::activity::{ActivityError, Owner, Probe, Resource, Undo};
 use dssflow_engine::event::{Again, CancelMode, Event, EventKind, LostCause, Next, Phase, Request, UndoMark};
 use dssflow_engine::run::view::{Awaited, StepView};
 use dssflow_engine::run::{RunStatus, StepStatus};
@@ -26,6 +27,11 @@ pub(crate) fn duration(d: Duration) -> String {
         7200..172_800 => format!("{} h {} min", s / 3600, s % 3600 / 60),
         _ => format!("{} d {} h", s / 86_400, s % 86_400 / 3600),
     }
+}
+
+/// What a step recorded that may be there: a step that is done has removed the directories it worked in.
+pub(crate) fn standing(recorded: &[Resource], done: bool) -> impl Iterator<Item = &Resource> {
+    recorded.iter().filter(move |made| !done || made.kind != SCRATCH)
 }
 
 /// How long a step usually takes: by how often it was measured in earlier runs of the store, else as the workflow says.

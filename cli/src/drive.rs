@@ -448,6 +448,7 @@ pub(crate) fn conclude(
     match format {
         FollowFormat::Table => summary(ui, settings, view, exit, site, turned),
         FollowFormat::Json => ui.json(view, true),
+        FollowFormat::Yaml => ui.yaml(view),
         FollowFormat::Jsonl => {}
         FollowFormat::Name => ui.out(view.run.as_str()),
     }
@@ -586,9 +587,10 @@ fn remains(settings: &Settings, view: &RunView) -> Vec<String> {
         .iter()
         .filter(|s| s.live)
         .flat_map(|s| {
-            s.resources
-                .iter()
-                .map(move |r| format!("  {}: {} {}", s.step, one_line(&r.kind), one_line(&r.id)))
+            // Of what did not end well only the intent is sure.
+            let sure = if s.output.is_some() { "" } else { " (if it was made)" };
+            describe::standing(&s.resources, s.output.is_some())
+                .map(move |r| format!("  {}: {} {}{sure}", s.step, one_line(&r.kind), one_line(&r.id)))
         })
         .collect();
     match view.status {

@@ -82,7 +82,7 @@ pub(crate) async fn order(
         ui.note(&format!("run {}", driven.run));
     }
     if how.detach {
-        return Ok(detached(ui, settings, &driven.run, how.format));
+        return detached(ui, settings, client, &driven.run, how.format).await;
     }
     driven_on(ui, settings, client, &driven, how.format, how.aim, about).await
 }
@@ -107,15 +107,33 @@ pub(crate) async fn driven_on(
     follow(ui, settings, client, &driven.run, stream, aim, about).await
 }
 
+/// Leaves a run to somebody else: prints what is known of it by now, and how one comes back to it.
+///
+/// # Errors
+/// When the run is to be printed, and the server does not answer.
+pub(crate) async fn detached(
+    ui: &Ui,
+    settings: &Settings,
+    client: &Client,
+    run: &RunId,
+    format: FollowFormat,
+) -> CommandResult {
+    match format {
+        // The stream of events would begin here and end here.
+        FollowFormat::Table | FollowFormat::Jsonl => {}
+        FollowFormat::Json => ui.json(&client.view(run).await?, true),
+        FollowFormat::Yaml => ui.yaml(&client.view(run).await?),
+        FollowFormat::Name => ui.out(run.as_str()),
+    }
+    Ok(left(ui, settings, run))
+}
+
 /// Says how one comes back to a run that is left to somebody else.
-pub(crate) fn detached(ui: &Ui, settings: &Settings, run: &RunId, format: FollowFormat) -> Exit {
+fn left(ui: &Ui, settings: &Settings, run: &RunId) -> Exit {
     let command = settings.command();
     ui.note(&format!(
         "run {run} goes on without this command\nfollow it:  {command} runs watch {run}\nstop it:    {command} pause {run}"
     ));
-    if format == FollowFormat::Name {
-        ui.out(run.as_str());
-    }
     Exit::Waiting
 }
 
@@ -159,7 +177,7 @@ pub(crate) async fn follow(
                     feed.abort();
                     ui.redraw(&[]);
                     ui.note("detached");
-                    return Ok(detached(ui, settings, run, FollowFormat::Table));
+                    return Ok(left(ui, settings, run));
                 }
             }
         }
@@ -179,7 +197,7 @@ pub(crate) async fn follow(
             _exit = signals.next() => {
                 ui.redraw(&[]);
                 ui.note("detached");
-                return Ok(detached(ui, settings, run, FollowFormat::Table));
+                return Ok(left(ui, settings, run));
             }
         }
     };

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::error::{Code, CommandError, CommandResult};
 use crate::jq;
-use crate::width::width;
+use crate::width::{cut, width};
 
 /// How a word is marked on a terminal. Never the only carrier of what it says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -199,6 +199,17 @@ impl Ui {
             let flag =
                 if error.kind() == io::ErrorKind::BrokenPipe { &self.quiet_reader } else { &self.failed };
             flag.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Writes rows under a heading. On a terminal a line ends where the terminal does, unless they are to be `wide`.
+    pub(crate) fn table(&self, heading: &[&str], rows: &[Vec<String>], wide: bool) {
+        let text = table(heading, rows);
+        match Self::columns().filter(|_| !wide) {
+            Some(columns) => {
+                self.out(&text.lines().map(|line| cut(line, columns)).collect::<Vec<_>>().join("\n"));
+            }
+            None => self.out(&text),
         }
     }
 

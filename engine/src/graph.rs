@@ -99,6 +99,8 @@ pub enum GraphError {
 }
 
 #[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(rename = "Graph"))]
 struct GraphFile {
     format: u16,
     steps: Vec<Step>,
@@ -296,6 +298,17 @@ impl Serialize for Graph {
         }
         let steps = &self.steps()[..self.inner.own];
         File { format: GRAPH_FORMAT, steps, output: self.output() }.serialize(serializer)
+    }
+}
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for Graph {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        GraphFile::schema_name()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        GraphFile::json_schema(generator)
     }
 }
 

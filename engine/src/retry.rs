@@ -10,6 +10,7 @@ use crate::run::OnTrouble;
 
 /// How much chance goes into a delay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Jitter {
     /// Anywhere between nothing and the full delay.
@@ -21,6 +22,7 @@ pub enum Jitter {
 
 /// How a step is retried.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct RetryPolicy {
     /// Delay after the first failure, in milliseconds. Default 2 s.
@@ -45,6 +47,7 @@ pub struct RetryPolicy {
 
 /// A retry policy for some errors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RetryRule {
     /// Only errors of this class; all when not given. Classes that are not retried at all (terminal, credentials,
     /// needs a human, cancelled) stay so.

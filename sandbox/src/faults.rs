@@ -9,6 +9,7 @@ mod check;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -21,7 +22,8 @@ pub const BY_DSSFLOW: &str = "dssflow";
 pub const BY_DSS: &str = "dss";
 
 /// Which part of the world a fault is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "FaultTarget")]
 #[serde(rename_all = "snake_case")]
 pub enum Target {
     /// A call to AWS; the operation is `service:Operation`, for example `eks:CreateCluster`.
@@ -33,7 +35,8 @@ pub enum Target {
 }
 
 /// Whether the call had been carried out when it went wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "FaultPhase")]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// The server never saw the call.
@@ -44,7 +47,8 @@ pub enum Phase {
 }
 
 /// Which of the calls that fit the glob are meant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "FaultOnly")]
 #[serde(rename_all = "snake_case")]
 pub enum Only {
     /// Those of a kind that changes something.
@@ -54,7 +58,8 @@ pub enum Only {
 }
 
 /// What goes wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "FaultAction")]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Action {
     /// An error reply in the shape of the service (for the host: exit code 1 and the message on stderr).
@@ -114,7 +119,7 @@ impl Action {
 }
 
 /// One scripted fault. `op` is a glob in which `*` stands for anything.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
     /// Part of the world.
@@ -193,7 +198,7 @@ impl Fault {
 }
 
 /// A fault and how often it matched and struck.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FaultCount {
     /// The fault as it was set.
     pub fault: Fault,

@@ -231,9 +231,10 @@ impl SledStore {
             migrate::back_up(&place, &*disk, &found.format, &generation, group)?;
         }
         manifest::remove(&place, &*disk).map_err(OpenError::io("remove", &place.manifest()))?;
+        let mut looked_at = found.closed;
         if !found.closed {
             tree::drop_cache(&*disk, &dir).map_err(OpenError::io("sync", &dir))?;
-            offline::rehearse(&place, &dir, &found.slots, &store, OPEN_READ_LIMIT)?;
+            looked_at = offline::rehearse(&place, &dir, &found.slots, &store, OPEN_READ_LIMIT)?;
         }
 
         let trouble = |trouble: Trouble| match trouble {
@@ -253,6 +254,9 @@ impl SledStore {
             write_text(&place, &*disk, CURRENT, &encode_current(found.generation))?;
         }
 
+        if !looked_at {
+            offline::whole(&place, &dir, opened.tree(), &found.slots, &store).map_err(trouble)?;
+        }
         let commit = protect(|| check::read_commit(opened.tree())).map_err(trouble)?;
         let commit = check::agree(commit.as_ref(), Some(&found.slots), &store, false)
             .map_err(|what| OpenError::damaged(&place.root, what))?;

@@ -37,7 +37,8 @@ pub struct ReportInput {
 }
 
 /// What a resync found and did.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "ResyncReport")]
 pub struct Report {
     /// Who mended.
     pub mode: Mode,

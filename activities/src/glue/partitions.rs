@@ -20,7 +20,8 @@ pub const DELETE_BATCH: usize = 25;
 const BETWEEN: char = '\u{1}';
 
 /// How many partitions there are of each kind.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "PartitionCounts")]
 #[serde(default)]
 pub struct Counts {
     /// In S3, Glue or both.

@@ -14,7 +14,10 @@ const MAX_LINES: usize = 8;
 const MAX_LINE: usize = 300;
 
 /// What is the matter with a table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[schemars(rename = "TableTrouble")]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// It could not be compared or mended: an error.
@@ -52,7 +55,8 @@ impl Kind {
 }
 
 /// What was found of one table.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "TableFinding")]
 pub struct Finding {
     /// As `database.table`; empty when none could be told.
     pub table: String,
@@ -115,7 +119,8 @@ fn cut(line: &str) -> String {
 }
 
 /// Counts of tables and partitions.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "ResyncTotals")]
 #[serde(default)]
 pub struct Totals {
     /// Datasets that were looked at.
@@ -193,7 +198,7 @@ impl Totals {
 }
 
 /// Findings within a bound, the gravest first.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Findings {
     /// The counts of all.
     pub totals: Totals,

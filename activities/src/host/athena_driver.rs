@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::kit::path_for;
 use super::step::{self, Download, SETTLE, host, root};
 use super::transport::{Host, HostUser};
-use super::{check_path, marker, owned_dir};
+use super::{SCRATCH, check_path, marker, owned_dir};
 
 /// What is wanted.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -103,7 +103,7 @@ impl Activity for AthenaDriver {
             let root_user = HostUser::Root;
             let scratch = format!("{directory}.dssflow-new");
             ctx.record_resource(TREE, directory).await?;
-            ctx.record_resource(TREE, &scratch).await?;
+            ctx.record_resource(SCRATCH, &scratch).await?;
             made.push(directory.to_owned());
             let parent = directory.rsplit_once('/').map_or("", |(parent, _)| parent);
             owned_dir::make(ctx, &*host, parent, "root", "0755").await?;
@@ -142,7 +142,8 @@ impl Activity for AthenaDriver {
             return Ok(Undo::NothingToDo);
         }
         let mut undo = Undo::NothingToDo;
-        for tree in step::recorded_ids(recorded, TREE) {
+        let trees = [TREE, SCRATCH].map(|kind| step::recorded_ids(recorded, kind));
+        for tree in trees.concat() {
             if host.remove_tree(&HostUser::Root, &tree).await? {
                 undo = Undo::Undone;
             }

@@ -15,9 +15,9 @@ use dssflow_engine::activity::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::marker;
 use super::step::{self, Download, SETTLE, host, root, scratch};
 use super::transport::{Host, HostUser};
+use super::{SCRATCH, marker};
 
 /// What is wanted.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -46,7 +46,6 @@ const INSTALL_DIR: &str = "/usr/local/aws-cli";
 const BIN_DIR: &str = "/usr/local/bin";
 const LINKS: [&str; 2] = ["/usr/local/bin/aws", "/usr/local/bin/aws_completer"];
 const PATH: &str = "host:path";
-const SCRATCH: &str = "host:scratch";
 
 async fn version(host: &dyn Host) -> ActivityResult<Option<String>> {
     let output = host.exec(root(["aws", "--version"])).await?;

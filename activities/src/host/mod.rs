@@ -52,6 +52,10 @@ pub use transport::{
     StartFence, is_account_name,
 };
 
+/// Kind of the directories that a step works in and removes before it is done: recorded, so that what a cut-off attempt
+/// leaves behind is found.
+pub const SCRATCH: &str = "host:scratch";
+
 /// Registers every activity of this folder under the name its page gives.
 ///
 /// # Errors

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::step::{self, Download, SETTLE, host, root, scratch};
 use super::transport::{Host, HostUser};
-use super::{check_path, marker};
+use super::{SCRATCH, check_path, marker};
 
 /// Which program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,7 +93,6 @@ pub struct ToolOutput {
 pub struct Tool;
 
 const FILE: &str = "host:file";
-const SCRATCH: &str = "host:scratch";
 
 fn path_of(input: &ToolInput) -> ActivityResult<String> {
     let path = format!("{}/{}", input.directory.trim_end_matches('/'), input.tool.name());

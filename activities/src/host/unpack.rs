@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::step::{self, SETTLE, host};
 use super::transport::{Host, HostCommand, HostUser};
-use super::{check_path, marker, owned_dir};
+use super::{SCRATCH, check_path, marker, owned_dir};
 
 /// What is wanted.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -112,7 +112,7 @@ impl Activity for Unpack {
             // Root makes the place, because the parent may belong to root; the kit itself belongs to the user.
             host.remove_tree(&HostUser::Root, &scratch).await?;
             let owner = format!("{0}:{0}", input.user);
-            ctx.record_resource(TREE, &scratch).await?;
+            ctx.record_resource(SCRATCH, &scratch).await?;
             host.make_dir(&HostUser::Root, &scratch, "0755", Some(&owner)).await?;
             let argv = ["tar", "xzf", &input.archive, "--no-same-owner", "-C", &scratch];
             host.run(HostCommand::new(user.clone(), argv).timeout(Duration::from_mins(20))).await?;
@@ -150,7 +150,8 @@ impl Activity for Unpack {
             return Ok(Undo::NothingToDo);
         }
         let mut undo = Undo::NothingToDo;
-        for tree in step::recorded_ids(recorded, TREE) {
+        let trees = [TREE, SCRATCH].map(|kind| step::recorded_ids(recorded, kind));
+        for tree in trees.concat() {
             if host.remove_tree(&HostUser::Root, &tree).await? {
                 undo = Undo::Undone;
             }

@@ -118,5 +118,5 @@ pub(crate) struct ResourcesRunArgs {
     pub(crate) run: RunRef,
     /// How they are printed
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
-    pub(crate) output: ViewFormat,
+    pub(crate) output: ListFormat,
 }

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+
+use super::ViewFormat;
 
 #[derive(Debug, Args)]
 pub(crate) struct PreflightArgs {
@@ -23,12 +25,5 @@ pub(crate) struct PreflightArgs {
     pub(crate) sandbox: bool,
     /// How the report is printed
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
-    pub(crate) output: ReportFormat,
-}
-
-/// How a report is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ReportFormat {
-    Table,
-    Json,
+    pub(crate) output: ViewFormat,
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{NameFormat, ViewFormat};
+use super::{ListFormat, ViewFormat};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SchedulesCommand {
@@ -13,7 +13,7 @@ pub(crate) enum SchedulesCommand {
     Ls {
         /// How they are printed
         #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
-        output: NameFormat,
+        output: ListFormat,
     },
     /// Show a schedule: what it starts, when next, what became of the last runs
     #[command(

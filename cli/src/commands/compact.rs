@@ -3,7 +3,8 @@
 use dssflow_engine::event::graphs_named;
 use dssflow_engine::store::Store as _;
 use dssflow_store::{OpenError, OpenOptions, SledStore};
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::args::ViewFormat;
 use crate::bar::{Bar, size};
@@ -13,6 +14,26 @@ use crate::owner;
 use crate::ui::Ui;
 
 const COMMAND: &str = "dssflow store compact";
+
+/// What `store compact` prints.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Compacted {
+    /// What the data took on the disk, in bytes.
+    before_bytes: u64,
+    /// What they take now.
+    after_bytes: u64,
+    /// How many values are live.
+    values: u64,
+    swept: Removed,
+}
+
+/// What no run named any more, and is gone.
+#[derive(Serialize, JsonSchema)]
+struct Removed {
+    graphs: u64,
+    payload_files: u64,
+    bytes: u64,
+}
 
 /// Runs it.
 pub(crate) async fn run(ui: &Ui, settings: &Settings, output: ViewFormat) -> CommandResult {
@@ -31,23 +52,23 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, output: ViewFormat) -> Com
         OpenError::Locked { holder, .. } => owner::locked(dir, holder.as_ref()),
         other => other.into(),
     })?;
-    let value = json!({
-        "before_bytes": report.before_bytes,
-        "after_bytes": report.after_bytes,
-        "values": report.values,
-        "swept": { "graphs": swept.graphs, "payload_files": swept.payloads, "bytes": swept.bytes },
-    });
+    let done = Compacted {
+        before_bytes: report.before_bytes,
+        after_bytes: report.after_bytes,
+        values: report.values,
+        swept: Removed { graphs: swept.graphs, payload_files: swept.payloads, bytes: swept.bytes },
+    };
     match output {
         ViewFormat::Table => ui.out(&format!(
             "before  {}\nafter   {}\nswept   {} graphs, {} payload files, {}",
-            size(report.before_bytes),
-            size(report.after_bytes),
-            swept.graphs,
-            swept.payloads,
-            size(swept.bytes)
+            size(done.before_bytes),
+            size(done.after_bytes),
+            done.swept.graphs,
+            done.swept.payload_files,
+            size(done.swept.bytes)
         )),
-        ViewFormat::Json => ui.json(&value, true),
-        ViewFormat::Yaml => ui.yaml(&value),
+        ViewFormat::Json => ui.json(&done, true),
+        ViewFormat::Yaml => ui.yaml(&done),
     }
     Ok(Exit::Ok)
 }

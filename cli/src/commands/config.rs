@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::args::{ConfigCommand, Global, ViewFormat};
 use crate::config::{self, KEYS, Key};
@@ -37,6 +38,22 @@ pub(crate) fn run(ui: &Ui, global: &Global, command: &ConfigCommand) -> CommandR
     Ok(Exit::Ok)
 }
 
+/// What `config show` prints of a setting: its value, or with `--sources` also where that comes from.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum Shown {
+    Plain(String),
+    From { value: String, source: String },
+}
+
+/// What `config path` prints of a file.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct FilePlace {
+    file: PathBuf,
+    /// Whether it exists.
+    there: bool,
+}
+
 /// A setting as it holds.
 struct Held {
     key: &'static str,
@@ -47,11 +64,12 @@ struct Held {
 fn show(ui: &Ui, global: &Global, sources: bool, output: ViewFormat) -> CommandResult<()> {
     config::read()?;
     let held = KEYS.iter().map(|key| held(*key, global)).collect::<CommandResult<Vec<Held>>>()?;
-    let plain = || -> BTreeMap<&str, serde_json::Value> {
-        let value = |one: &Held| {
-            if sources { json!({ "value": one.value, "source": one.source }) } else { json!(one.value) }
+    let plain = || -> BTreeMap<&str, Shown> {
+        let shown = |one: &Held| match (one.value.clone(), one.source.clone()) {
+            (value, source) if sources => Shown::From { value, source },
+            (value, _) => Shown::Plain(value),
         };
-        held.iter().map(|one| (one.key, value(one))).collect()
+        held.iter().map(|one| (one.key, shown(one))).collect()
     };
     match output {
         ViewFormat::Table => {
@@ -103,12 +121,12 @@ fn paths(ui: &Ui, output: ViewFormat) {
     // A file that is wrong is told by every other command; here it is only there.
     let state = |place: &Path| if place.exists() { "there" } else { "not there" };
     let places = config::places();
-    let plain = || -> Vec<serde_json::Value> {
-        places.iter().map(|place| json!({ "file": place, "there": place.exists() })).collect()
+    let plain = || -> Vec<FilePlace> {
+        places.iter().map(|place| FilePlace { file: place.clone(), there: place.exists() }).collect()
     };
     match output {
         ViewFormat::Table => {
-            let row = |place: &std::path::PathBuf| vec![place.display().to_string(), state(place).to_owned()];
+            let row = |place: &PathBuf| vec![place.display().to_string(), state(place).to_owned()];
             ui.out(&table(&["FILE", "STATE"], &places.iter().map(row).collect::<Vec<_>>()));
         }
         ViewFormat::Json => ui.json(&plain(), true),

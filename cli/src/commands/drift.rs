@@ -1,7 +1,9 @@
 //! `dssflow drift`: compares what a run left with the world, and changes nothing.
 
+use dssflow_engine::id::RunId;
 use dssflow_engine::runtime::{Finding, Inspected};
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::target::Target;
 use crate::args::{DriftArgs, ViewFormat};
@@ -14,18 +16,27 @@ use crate::width::cut;
 /// The most characters that are shown of a value.
 const MAX_VALUE: usize = 80;
 
+/// What `drift` prints.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Drift {
+    run: RunId,
+    site: String,
+    /// Whether anything differs.
+    drifted: bool,
+    steps: Vec<Inspected>,
+}
+
 /// Compares and prints.
 pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &DriftArgs) -> CommandResult {
     let target = Target::find(settings, &args.run.run, &format!("drift {}", args.run.run)).await?;
     let (view, found) = Box::pin(target.inspect(ui, settings, "drift")).await?;
     let drifted = found.iter().any(|step| step.finding.is_drift());
     let unknown = found.iter().any(|step| step.finding == Finding::Unknown);
+    let drift = Drift { run: view.run, site: view.site, drifted, steps: found };
     match args.output {
-        ViewFormat::Table => ui.out(&picture(ui, view.run.as_str(), &found)),
-        format => {
-            let all = json!({ "run": view.run, "site": view.site, "drifted": drifted, "steps": found });
-            if format == ViewFormat::Json { ui.json(&all, true) } else { ui.yaml(&all) }
-        }
+        ViewFormat::Table => ui.out(&picture(ui, drift.run.as_str(), &drift.steps)),
+        ViewFormat::Json => ui.json(&drift, true),
+        ViewFormat::Yaml => ui.yaml(&drift),
     }
     Ok(match (drifted, unknown) {
         (true, _) => Exit::Changes,

@@ -6,7 +6,7 @@ use dssflow_activities::preflight::{self, CHECKS, CheckReport, Finding, Report, 
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::args::{PreflightArgs, ReportFormat};
+use crate::args::{PreflightArgs, ViewFormat};
 use crate::catalog::{self, MadeOf};
 use crate::commands::ground::Ground;
 use crate::commands::run::choose_site;
@@ -40,8 +40,9 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &PreflightArgs) -> C
     let begun = Instant::now();
     let report = Box::pin(preflight::run(&look, &only)).await;
     match args.output {
-        ReportFormat::Table => ui.out(&table(ui, &report, begun.elapsed())),
-        ReportFormat::Json => ui.json(&checked(&args.workflow, &site.name, &report), true),
+        ViewFormat::Table => ui.out(&table(ui, &report, begun.elapsed())),
+        ViewFormat::Json => ui.json(&checked(&args.workflow, &site.name, &report), true),
+        ViewFormat::Yaml => ui.yaml(&checked(&args.workflow, &site.name, &report)),
     }
     Ok(exit(&report))
 }
@@ -62,8 +63,9 @@ async fn resync(ui: &Ui, settings: &Settings, args: &PreflightArgs) -> CommandRe
     let begun = Instant::now();
     let report = Box::pin(preflight::run(&world.look_resync(&spec), &only)).await;
     match args.output {
-        ReportFormat::Table => ui.out(&table(ui, &report, begun.elapsed())),
-        ReportFormat::Json => ui.json(&checked(&args.workflow, &spec.name, &report), true),
+        ViewFormat::Table => ui.out(&table(ui, &report, begun.elapsed())),
+        ViewFormat::Json => ui.json(&checked(&args.workflow, &spec.name, &report), true),
+        ViewFormat::Yaml => ui.yaml(&checked(&args.workflow, &spec.name, &report)),
     }
     Ok(exit(&report))
 }

@@ -7,7 +7,6 @@ use dssflow_engine::id::RunId;
 use dssflow_engine::run::RunStatus;
 use dssflow_engine::runtime::{Pruned, Pruning};
 use dssflow_engine::store::prune::{Policy, Stays};
-use serde_json::json;
 
 use crate::access::Access;
 use crate::args::{PruneArgs, ViewFormat};
@@ -147,16 +146,9 @@ fn tell_stays(ui: &Ui, done: &PruneDone) {
 }
 
 fn print(ui: &Ui, done: &PruneDone, output: ViewFormat) {
-    let value = json!({
-        "runs": done.runs,
-        "seen": done.seen,
-        "events": done.events,
-        "stayed": done.stayed,
-        "swept_bytes": done.swept_bytes,
-    });
     match output {
         ViewFormat::Table => done.runs.iter().for_each(|run| ui.out(run.as_str())),
-        ViewFormat::Json => ui.json(&value, true),
-        ViewFormat::Yaml => ui.yaml(&value),
+        ViewFormat::Json => ui.json(done, true),
+        ViewFormat::Yaml => ui.yaml(done),
     }
 }

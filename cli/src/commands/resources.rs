@@ -15,12 +15,12 @@ use serde::Serialize;
 use super::adopt;
 use super::target::Target;
 use crate::access::Access;
-use crate::args::{ListFormat, ResourcesCommand, ResourcesLsArgs, ResourcesRunArgs, ViewFormat};
+use crate::args::{ListFormat, ResourcesCommand, ResourcesLsArgs, ResourcesRunArgs};
 use crate::config::Settings;
 use crate::describe;
 use crate::drive::Session;
 use crate::error::{CommandResult, Exit};
-use crate::ui::{Ui, table};
+use crate::ui::{Ui, one_line};
 use crate::world::World;
 
 /// Runs one of them.
@@ -46,7 +46,7 @@ pub(crate) struct Made {
 fn made(view: &RunView) -> Vec<Made> {
     let of_step = |step: &dssflow_engine::run::view::StepView| {
         let name = step.step.to_string();
-        let list = step.resources.iter().map(move |resource| Made {
+        let list = describe::standing(&step.resources, step.output.is_some()).map(move |resource| Made {
             run: view.run.clone(),
             step: name.clone(),
             kind: resource.kind.clone(),
@@ -83,13 +83,13 @@ async fn ls(ui: &Ui, settings: &Settings, args: &ResourcesLsArgs) -> CommandResu
                         row
                     })
                     .collect();
-                ui.out(&table(&heading, &rows));
+                ui.table(&heading, &rows, wide);
             }
         }
         ListFormat::Json => ui.json(&all, true),
         ListFormat::Jsonl => all.iter().for_each(|m| ui.json(m, false)),
         ListFormat::Yaml => ui.yaml(&all),
-        ListFormat::Name => all.iter().for_each(|m| ui.out(&m.id)),
+        ListFormat::Name => all.iter().for_each(|m| ui.out(&one_line(&m.id))),
     }
     Ok(Exit::Ok)
 }
@@ -148,7 +148,7 @@ async fn verify(ui: &Ui, settings: &Settings, args: &ResourcesRunArgs) -> Comman
         }));
     }
     match args.output {
-        ViewFormat::Table => {
+        ListFormat::Table | ListFormat::Wide => {
             let rows: Vec<Vec<String>> = all
                 .iter()
                 .map(|v| {
@@ -156,10 +156,13 @@ async fn verify(ui: &Ui, settings: &Settings, args: &ResourcesRunArgs) -> Comman
                     vec![v.step.clone(), v.kind.clone(), v.id.clone(), finding, v.note.clone()]
                 })
                 .collect();
-            ui.out(&table(&["STEP", "KIND", "ID", "FOUND", "NOTE"], &rows));
+            let wide = args.output == ListFormat::Wide;
+            ui.table(&["STEP", "KIND", "ID", "FOUND", "NOTE"], &rows, wide);
         }
-        ViewFormat::Json => ui.json(&all, true),
-        ViewFormat::Yaml => ui.yaml(&all),
+        ListFormat::Json => ui.json(&all, true),
+        ListFormat::Jsonl => all.iter().for_each(|v| ui.json(v, false)),
+        ListFormat::Yaml => ui.yaml(&all),
+        ListFormat::Name => all.iter().for_each(|v| ui.out(&one_line(&v.id))),
     }
     Ok(if all.iter().any(|v| v.finding.is_drift()) { Exit::Changes } else { Exit::Ok })
 }
@@ -180,7 +183,7 @@ async fn orphans(ui: &Ui, settings: &Settings, args: &ResourcesRunArgs) -> Comma
         }
     };
     match args.output {
-        ViewFormat::Table => {
+        ListFormat::Table | ListFormat::Wide => {
             if orphans.is_empty() {
                 ui.note(&format!("nothing carries the marks of site {} that no run knows of", view.site));
             } else {
@@ -188,11 +191,14 @@ async fn orphans(ui: &Ui, settings: &Settings, args: &ResourcesRunArgs) -> Comma
                     .iter()
                     .map(|o| vec![o.kind.clone(), o.id.clone(), o.run.clone(), o.step.clone()])
                     .collect();
-                ui.out(&table(&["KIND", "ID", "RUN", "STEP"], &rows));
+                let wide = args.output == ListFormat::Wide;
+                ui.table(&["KIND", "ID", "RUN", "STEP"], &rows, wide);
             }
         }
-        ViewFormat::Json => ui.json(&orphans, true),
-        ViewFormat::Yaml => ui.yaml(&orphans),
+        ListFormat::Json => ui.json(&orphans, true),
+        ListFormat::Jsonl => orphans.iter().for_each(|o| ui.json(o, false)),
+        ListFormat::Yaml => ui.yaml(&orphans),
+        ListFormat::Name => orphans.iter().for_each(|o| ui.out(&one_line(&o.id))),
     }
     Ok(if orphans.is_empty() { Exit::Ok } else { Exit::Changes })
 }

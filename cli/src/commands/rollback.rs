@@ -148,7 +148,7 @@ async fn ask_server(
         client.demand(run, "rollback", &demand).await?;
     }
     if detach {
-        return Ok(remote::detached(ui, settings, run, output.output));
+        return remote::detached(ui, settings, client, run, output.output).await;
     }
     let stream = Stream::new(ui, output.output, run, view.seq);
     remote::follow(ui, settings, client, run, stream, Aim::Back, About::from(&spec)).await
@@ -173,7 +173,7 @@ async fn ask_owner(
         ui.note(&format!("the process that drives run {} takes it back", view.run));
     }
     if detach {
-        return Ok(remote::detached(ui, settings, &view.run, output.output));
+        return remote::detached(ui, settings, client, &view.run, output.output).await;
     }
     let mut last = view.seq;
     client

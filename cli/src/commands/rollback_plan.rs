@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::args::FollowFormat;
+use crate::describe;
 use crate::error::{Code, CommandError, CommandResult, Exit};
 use crate::ui::{Ui, one_line};
 
@@ -39,6 +40,7 @@ struct Taken {
 
 /// A step whose work would stay.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "StaysInPlace")]
 struct Stays {
     step: StepName,
     why: String,
@@ -87,6 +89,7 @@ impl RollbackPlan {
         match format {
             FollowFormat::Table => ui.out(&self.text()),
             FollowFormat::Json => ui.json(self, true),
+            FollowFormat::Yaml => ui.yaml(self),
             FollowFormat::Name => self.takes_back.iter().for_each(|step| ui.out(step.step.as_str())),
             FollowFormat::Jsonl => {
                 return Err(CommandError::new(Code::Usage, "a dry run has no stream of events")
@@ -133,7 +136,8 @@ fn count(steps: usize) -> String {
 }
 
 fn taken(step: &StepView) -> Taken {
-    let made = step.resources.iter().map(|made| format!("{} {}", made.kind, made.id)).collect();
+    let made = describe::standing(&step.resources, step.output.is_some());
+    let made = made.map(|made| format!("{} {}", made.kind, made.id)).collect();
     Taken { step: step.step.clone(), title: step.title.clone(), made }
 }
 

@@ -103,7 +103,7 @@ async fn ls(ui: &Ui, settings: &Settings, args: LsArgs) -> CommandResult {
                     ),
                 );
             } else {
-                ui.out(&summaries(&runs, &driven, args.output == ListFormat::Wide));
+                summaries(ui, &runs, &driven, args.output == ListFormat::Wide);
                 if runs.iter().any(|run| is_left(run, &driven)) {
                     ui.note(&settings.address("`dssflow resume RUN` goes on with what nobody drives"));
                 }
@@ -187,7 +187,7 @@ fn standing(run: &RunSummary, driven: &[RunId]) -> (String, String) {
     }
 }
 
-fn summaries(runs: &[RunSummary], driven: &[RunId], wide: bool) -> String {
+fn summaries(ui: &Ui, runs: &[RunSummary], driven: &[RunId], wide: bool) {
     let mut heading = vec!["RUN", "STATUS", "STEPS", "CREATED", "UPDATED", "NOTE"];
     if wide {
         heading.extend(["WORKFLOW", "SITE", "LIVE", "LABELS"]);
@@ -215,7 +215,7 @@ fn summaries(runs: &[RunSummary], driven: &[RunId], wide: bool) -> String {
             row
         })
         .collect();
-    table(&heading, &rows)
+    ui.table(&heading, &rows, wide);
 }
 
 async fn get(ui: &Ui, settings: &Settings, access: &Access, args: &GetArgs) -> CommandResult {
@@ -267,7 +267,8 @@ fn picture(view: &RunView, undo: &Undo, wide: bool) -> String {
             .steps
             .iter()
             .flat_map(|s| {
-                s.resources.iter().map(move |r| vec![s.step.to_string(), r.kind.clone(), r.id.clone()])
+                describe::standing(&s.resources, s.output.is_some())
+                    .map(move |r| vec![s.step.to_string(), r.kind.clone(), r.id.clone()])
             })
             .collect();
         if !rows.is_empty() {

@@ -1,9 +1,11 @@
 //! `dssflow sandbox`: the cloud on this machine.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use dssflow_sandbox::dss::behaviour::Behaviour;
 use dssflow_sandbox::{Fault, FaultCount, World};
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::json;
 
 use crate::args::{FaultsCommand, SandboxCommand, ViewFormat};
@@ -38,8 +40,8 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, command: SandboxCommand) -
             let world = dssflow_sandbox::find(&dir).await?.ok_or_else(none)?;
             let script = dssflow_sandbox::fault_report(&world).await?;
             match output {
-                ViewFormat::Json => ui.json(&json!(script), true),
-                ViewFormat::Yaml => ui.yaml(&json!(script)),
+                ViewFormat::Json => ui.json(&script, true),
+                ViewFormat::Yaml => ui.yaml(&script),
                 ViewFormat::Table if script.is_empty() => ui.out("no fault is set"),
                 ViewFormat::Table => ui.out(&script.iter().map(line).collect::<Vec<_>>().join("\n")),
             }
@@ -176,25 +178,70 @@ fn read_behaviour(file: &Path) -> CommandResult<Behaviour> {
     Ok(behaviour)
 }
 
+/// What `sandbox status` prints.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct SandboxShown {
+    /// Null when there is none.
+    world: Option<WorldShown>,
+    /// How long it has been there, in seconds.
+    uptime_s: u64,
+    /// How long nobody has called it, in seconds.
+    idle_s: u64,
+    /// Runs that are not finished and need it.
+    holds: Vec<String>,
+    /// Where the fake DSS listens, when it runs.
+    dss_port: Option<u16>,
+    /// Calls since it is there.
+    calls: u64,
+    /// Those of them that may change something.
+    mutating_calls: u64,
+    /// How many faults are set.
+    faults: usize,
+    fault_script: Vec<FaultCount>,
+}
+
+/// A cloud on this machine.
+#[derive(Serialize, JsonSchema)]
+struct WorldShown {
+    id: String,
+    dir: PathBuf,
+    pid: u32,
+    aws_endpoint: String,
+    dss_url: String,
+    account: String,
+    region: String,
+    /// Scale of simulated durations.
+    latency: f64,
+    /// Its site file.
+    site: PathBuf,
+}
+
 async fn status(ui: &Ui, dir: &Path, output: ViewFormat) -> CommandResult {
     let status = dssflow_sandbox::status(dir).await?;
-    let value = json!({
-        "world": status.world.as_ref().map(|w| json!({
-            "id": w.id, "dir": w.dir, "pid": w.daemon_pid, "aws_endpoint": w.aws_endpoint, "dss_url": w.dss_url,
-            "account": w.account, "region": w.region, "latency": w.latency, "site": w.site_yaml,
-        })),
-        "uptime_s": status.uptime_s,
-        "idle_s": status.idle_s,
-        "holds": status.holds,
-        "dss_port": status.dss_port,
-        "calls": status.calls,
-        "mutating_calls": status.mutating_calls,
-        "faults": status.faults.len(),
-        "fault_script": status.faults,
-    });
+    let shown = || SandboxShown {
+        world: status.world.as_ref().map(|w| WorldShown {
+            id: w.id.clone(),
+            dir: w.dir.clone(),
+            pid: w.daemon_pid,
+            aws_endpoint: w.aws_endpoint.clone(),
+            dss_url: w.dss_url.clone(),
+            account: w.account.clone(),
+            region: w.region.clone(),
+            latency: w.latency,
+            site: w.site_yaml.clone(),
+        }),
+        uptime_s: status.uptime_s,
+        idle_s: status.idle_s,
+        holds: status.holds.clone(),
+        dss_port: status.dss_port,
+        calls: status.calls,
+        mutating_calls: status.mutating_calls,
+        faults: status.faults.len(),
+        fault_script: status.faults.clone(),
+    };
     match output {
-        ViewFormat::Json => ui.json(&value, true),
-        ViewFormat::Yaml => ui.yaml(&value),
+        ViewFormat::Json => ui.json(&shown(), true),
+        ViewFormat::Yaml => ui.yaml(&shown()),
         ViewFormat::Table => match &status.world {
             None => ui.out("there is no sandbox"),
             Some(world) => {

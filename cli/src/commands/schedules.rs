@@ -1,25 +1,26 @@
 //! `dssflow schedules`: made, shown, changed. They fire in the process that serves the store; from here they are written
 //! down, through that process where there is one.
 
+mod shown;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dssflow_engine::event::Request;
-use dssflow_engine::id::ScheduleId;
+use dssflow_engine::id::{RunId, ScheduleId};
 use dssflow_engine::runtime::schedules::Backfilled;
 use dssflow_engine::runtime::{Schedules, Triggered};
-use dssflow_engine::schedule::{
-    Backfill, Happened, Overlap, Recent, ScheduleAction, ScheduleSpec, ScheduleView, Timing,
-};
+use dssflow_engine::schedule::{Backfill, Overlap, ScheduleAction, ScheduleSpec, ScheduleView, Timing};
 use dssflow_engine::time::Timestamp;
 use dssflow_store::SledStore;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use self::shown::{count, list, show};
 use crate::access::Access;
-use crate::args::{AskArgs, BackfillArgs, NameFormat, SchedulesCommand, SpecArgs, ViewFormat};
+use crate::args::{AskArgs, BackfillArgs, SchedulesCommand, SpecArgs, ViewFormat};
 use crate::catalog::{self, MadeOf};
 use crate::commands::run::sandbox_if;
 use crate::config::{self, Settings};
@@ -32,12 +33,14 @@ use crate::moment;
 use crate::owner;
 use crate::progress::now;
 use crate::suggest;
-use crate::ui::{Style, Ui, one_line, table};
+use crate::ui::{Ui, one_line};
 
 /// How many instants are told when a schedule was made or changed.
 const TOLD: usize = 3;
-/// How many of what happened last are shown.
-const RECENT: usize = 8;
+/// A run that was triggered and is free to start is there after so long.
+const BEGINS_WITHIN: Duration = Duration::from_secs(2);
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Where schedules are.
 enum Place {
@@ -134,7 +137,8 @@ async fn done(
             let overlap = overlap.as_deref().map(policy).transpose()?;
             let Triggered { run, .. } = place.trigger(&name(&ask.id)?, overlap, request(&ask.reason)).await?;
             ui.out(run.as_str());
-            ui.note(&format!("`{} runs watch {run}` follows the run once it has begun", settings.command()));
+            let then = if place.has_begun(&run).await { "" } else { " once it has begun" };
+            ui.note(&format!("`{} runs watch {run}` follows the run{then}", settings.command()));
             place.hint(ui, settings);
         }
         SchedulesCommand::Backfill(args) => backfill(ui, settings, place, &args).await?,
@@ -280,6 +284,20 @@ impl Place {
             Self::Here(_, schedules) => Ok(schedules.trigger(id, overlap, by).await?),
             Self::Owner(client) => client.trigger_schedule(id, &Trigger { overlap, asks: by.into() }).await,
         }
+    }
+
+    /// Whether a run that was just asked for is there; waited for as long as a free engine takes, since it may also have
+    /// to wait for another run.
+    async fn has_begun(&self, run: &RunId) -> bool {
+        let Self::Owner(client) = self else { return false };
+        let deadline = tokio::time::Instant::now() + BEGINS_WITHIN;
+        while client.view(run).await.is_err() {
+            if tokio::time::Instant::now() >= deadline {
+                return false;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        true
     }
 
     async fn backfill(
@@ -559,146 +577,6 @@ fn of_input(workflow: &str, input: &Value) -> CommandResult<ScheduleAction> {
     // Whether it fits is told here, with all that is wrong with it, and not only when it is due.
     let prepared = crate::launch::prepare(workflow, input)?;
     Ok(ScheduleAction::new(workflow).input(prepared.workflow.input))
-}
-
-fn count(n: u64, what: &str) -> String {
-    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
-}
-
-fn times(spec: &ScheduleSpec) -> String {
-    let one = |timing: &Timing| match timing {
-        Timing::Cron { cron } => cron.clone(),
-        Timing::Interval { every_ms, offset_ms: 0 } => {
-            format!("every {}", describe::duration(Duration::from_millis(*every_ms)))
-        }
-        Timing::Interval { every_ms, offset_ms } => format!(
-            "every {} and {}",
-            describe::duration(Duration::from_millis(*every_ms)),
-            describe::duration(Duration::from_millis(*offset_ms))
-        ),
-    };
-    spec.timing.iter().map(one).collect::<Vec<_>>().join("; ")
-}
-
-fn list(ui: &Ui, settings: &Settings, all: &[ScheduleView], output: NameFormat) {
-    match output {
-        NameFormat::Json => ui.json(&all, true),
-        NameFormat::Yaml => ui.yaml(&all),
-        NameFormat::Name => all.iter().for_each(|view| ui.out(view.schedule.as_str())),
-        NameFormat::Table if all.is_empty() => ui.note(&settings.address(
-            "no schedules; `dssflow schedules create --workflow bootstrap -f site.yaml --every 1d` makes one",
-        )),
-        NameFormat::Table => {
-            let row = |view: &ScheduleView| {
-                vec![
-                    view.schedule.to_string(),
-                    view.status.to_string(),
-                    view.next.map_or_else(|| "-".to_owned(), describe::when),
-                    times(&view.spec),
-                    view.spec.zone.clone(),
-                    view.spec.action.workflow.clone(),
-                    view.running.len().to_string(),
-                    last(view),
-                ]
-            };
-            let rows: Vec<_> = all.iter().map(row).collect();
-            let heading = ["SCHEDULE", "STATUS", "NEXT", "TIMES", "ZONE", "WORKFLOW", "RUNNING", "LAST"];
-            ui.out(&table(&heading, &rows));
-        }
-    }
-}
-
-/// What became of the last run that ended.
-fn last(view: &ScheduleView) -> String {
-    let ended = view.recent.iter().rev().find_map(|recent| match &recent.what {
-        Happened::Started { status, .. } => status.map(|status| status.as_str().replace('_', " ")),
-        Happened::Refused { .. } => Some("refused".to_owned()),
-        Happened::Skipped { .. } => None,
-    });
-    ended.unwrap_or_else(|| "-".to_owned())
-}
-
-fn show(ui: &Ui, view: &ScheduleView, output: ViewFormat) {
-    match output {
-        ViewFormat::Json => ui.json(view, true),
-        ViewFormat::Yaml => ui.yaml(view),
-        ViewFormat::Table => ui.out(&picture(ui, view).join("\n")),
-    }
-}
-
-fn picture(ui: &Ui, view: &ScheduleView) -> Vec<String> {
-    let spec = &view.spec;
-    let mut lines = vec![
-        format!("schedule   {}", ui.mark(Style::Bold, view.schedule.as_str())),
-        format!("status     {}", view.status),
-    ];
-    if let Some(paused) = &view.paused {
-        let why =
-            if paused.reason.is_empty() { String::new() } else { format!(": {}", one_line(&paused.reason)) };
-        lines.push(format!("paused     by {} {}{why}", one_line(&paused.by), describe::when(paused.at)));
-    }
-    if let Some(next) = view.next {
-        let local = view.next_local.as_ref().filter(|_| spec.zone != "UTC");
-        let local =
-            local.map_or_else(String::new, |local| format!(" ({} {})", local.replace('T', " "), spec.zone));
-        lines.push(format!("next       {}{local}", describe::when(next)));
-    }
-    lines.push(format!("times      {} ({})", times(spec), spec.zone));
-    lines.push(format!("workflow   {}", spec.action.workflow));
-    lines.push(format!(
-        "policy     overlap {}, catch-up {}{}{}{}",
-        spec.overlap.as_str().replace('_', "-"),
-        describe::duration(Duration::from_millis(spec.catch_up_ms)),
-        if spec.jitter_ms == 0 {
-            String::new()
-        } else {
-            format!(", jitter {}", describe::duration(Duration::from_millis(spec.jitter_ms)))
-        },
-        if spec.pause_on_failure { ", pauses on failure" } else { "" },
-        view.left.map_or_else(String::new, |left| format!(", {} left", count(left, "run"))),
-    ));
-    let c = &view.counts;
-    lines.push(format!(
-        "so far     {} started: {} succeeded, {} failed, {} cancelled; skipped: {} overlapping, {} missed",
-        c.fired, c.succeeded, c.failed, c.cancelled, c.overlapped, c.missed
-    ));
-    for running in &view.running {
-        lines.push(format!("running    {} since {}", running.run, describe::when(running.started)));
-    }
-    if !view.waiting.is_empty() {
-        lines.push(format!("waiting    {}", count(view.waiting.len() as u64, "firing")));
-    }
-    if let Some(trouble) = &view.trouble {
-        lines.push(format!(
-            "trouble    {} cannot be started: {}",
-            describe::when(trouble.nominal),
-            one_line(&trouble.why)
-        ));
-    }
-    if let Some(failure) = &view.last_failure {
-        lines.push(format!("failure    {}", one_line(&failure.message)));
-    }
-    let recent: Vec<_> = view.recent.iter().rev().take(RECENT).map(happened).collect();
-    if !recent.is_empty() {
-        lines.push(String::new());
-        lines.push(table(&["INSTANT", "BY", "WHAT"], &recent));
-    }
-    lines
-}
-
-fn happened(recent: &Recent) -> Vec<String> {
-    let what = match &recent.what {
-        Happened::Started { run, status: None, .. } => format!("run {run}"),
-        Happened::Started { run, status: Some(status), .. } => {
-            format!("run {run}: {}", status.as_str().replace('_', " "))
-        }
-        Happened::Skipped { why, times: 1, .. } => format!("skipped: {}", why.as_str()),
-        Happened::Skipped { why, times, last } => {
-            format!("{times} skipped until {}: {}", describe::when(*last), why.as_str())
-        }
-        Happened::Refused { why } => format!("not started: {}", one_line(why)),
-    };
-    vec![describe::when(recent.nominal), recent.by.as_str().to_owned(), what]
 }
 
 /// What a schedule is like now that it was made or changed, and when it fires.

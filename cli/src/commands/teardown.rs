@@ -14,6 +14,7 @@ use super::{resume, rollback};
 use crate::args::{RollbackArgs, RunArgs};
 use crate::config::Settings;
 use crate::control::Order;
+use crate::describe;
 use crate::drive::{Aim, Session};
 use crate::error::{Code, CommandError, CommandResult, Exit};
 use crate::spec::About;
@@ -181,12 +182,12 @@ pub(super) fn things<'a>(made: &'a Teardown, runs: &[RunState]) -> Vec<Thing<'a>
         for run in made.steps.get(&step.name).into_iter().flatten() {
             let state = runs.iter().find(|state| state.id == *run).and_then(|state| state.step(&step.name));
             let recorded = state.map(|s| s.resources.as_slice()).unwrap_or_default();
+            let done = state.is_some_and(|s| s.output.is_some());
             things.push(Thing {
                 step: &step.name,
                 run,
                 title: &step.title,
-                resources: recorded
-                    .iter()
+                resources: describe::standing(recorded, done)
                     .map(|r| format!("{} {}", one_line(&r.kind), one_line(&r.id)))
                     .collect(),
                 protected: made.protected.contains(&step.name),

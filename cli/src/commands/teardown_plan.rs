@@ -11,6 +11,7 @@ use dssflow_engine::run::RunState;
 use dssflow_engine::run::view::view;
 use dssflow_engine::runtime::{Action, Finding, Inspected, LookOptions};
 use dssflow_workflows::teardown;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::ground::Ground;
@@ -25,8 +26,18 @@ use crate::takeovers;
 use crate::ui::{Style, Ui, one_line};
 use crate::world::{self, World};
 
+/// What `plan teardown` prints.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct TeardownPlan {
+    workflow: &'static str,
+    site: String,
+    /// What the runs of the site have left, the latest first; empty when they have left nothing.
+    steps: Vec<Planned>,
+}
+
 /// What a teardown would do with what one step of one run made.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "TeardownStep")]
 struct Planned {
     step: StepName,
     run: RunId,
@@ -55,7 +66,7 @@ pub(super) async fn run(ui: &Ui, settings: &Settings, args: PlanArgs) -> Command
     let Ground { site, sandbox } = Ground::of(settings, chosen, None).await?;
     let session = match Session::open(ui, settings, "dssflow plan teardown", false).await {
         Err(error) if error.code == Code::NoStore => {
-            ui.note(&command::nothing(&site.name));
+            print(ui, args.output, site.name, Vec::new());
             return Ok(Exit::Ok);
         }
         other => other?,
@@ -64,23 +75,25 @@ pub(super) async fn run(ui: &Ui, settings: &Settings, args: PlanArgs) -> Command
     let label = world.sandbox.as_ref().map(|s| s.id.clone());
     let found = look(ui, settings, &session, &world, &site, label.as_deref()).await;
     session.close().await?;
-    let Some(planned) = found? else {
-        ui.note(&command::nothing(&site.name));
-        return Ok(Exit::Ok);
-    };
-    match args.output {
-        ViewFormat::Table => ui.out(&picture(ui, &site.name, &planned)),
-        format => {
-            let all = serde_json::json!({ "workflow": teardown::NAME, "site": site.name, "steps": planned });
-            if format == ViewFormat::Json { ui.json(&all, true) } else { ui.yaml(&all) }
-        }
-    }
+    let planned = found?.unwrap_or_default();
     let has = |action: Action| planned.iter().any(|p| p.action == action);
-    Ok(match (args.detailed_exitcode, has(Action::Unknown), has(Action::Delete)) {
+    let exit = match (args.detailed_exitcode, has(Action::Unknown), has(Action::Delete)) {
         (false, ..) | (true, false, false) => Exit::Ok,
         (true, true, _) => Exit::Preflight,
         (true, false, true) => Exit::Changes,
-    })
+    };
+    print(ui, args.output, site.name, planned);
+    Ok(exit)
+}
+
+fn print(ui: &Ui, output: ViewFormat, site: String, steps: Vec<Planned>) {
+    let plan = TeardownPlan { workflow: teardown::NAME, site, steps };
+    match output {
+        ViewFormat::Table if plan.steps.is_empty() => ui.note(&command::nothing(&plan.site)),
+        ViewFormat::Table => ui.out(&picture(ui, &plan.site, &plan.steps)),
+        ViewFormat::Json => ui.json(&plan, true),
+        ViewFormat::Yaml => ui.yaml(&plan),
+    }
 }
 
 /// `None` when the runs of the site have left nothing.

@@ -4,7 +4,7 @@ use crate::args::{ListFormat, ViewFormat, WorkflowsCommand};
 use crate::catalog::{self, MadeOf};
 use crate::commands::graph::draw;
 use crate::error::{CommandResult, Exit};
-use crate::ui::{Ui, table};
+use crate::ui::Ui;
 
 /// Runs one of them.
 pub(crate) fn run(ui: &Ui, command: WorkflowsCommand) -> CommandResult {
@@ -13,10 +13,8 @@ pub(crate) fn run(ui: &Ui, command: WorkflowsCommand) -> CommandResult {
             ListFormat::Table | ListFormat::Wide => {
                 let row =
                     |e: &catalog::Entry| vec![e.name.to_owned(), e.version.to_string(), e.title.to_owned()];
-                ui.out(&table(
-                    &["WORKFLOW", "VERSION", "WHAT IT DOES"],
-                    &catalog::ALL.iter().map(row).collect::<Vec<_>>(),
-                ));
+                let rows: Vec<_> = catalog::ALL.iter().map(row).collect();
+                ui.table(&["WORKFLOW", "VERSION", "WHAT IT DOES"], &rows, output == ListFormat::Wide);
             }
             ListFormat::Json => ui.json(&catalog::ALL, true),
             ListFormat::Jsonl => catalog::ALL.iter().for_each(|e| ui.json(e, false)),

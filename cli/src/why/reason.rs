@@ -230,7 +230,8 @@ fn with_rest(error: Option<String>, step: &StepView) -> String {
     let left: Vec<String> =
         step.resources.iter().map(|r| one_line(&format!("{} {}", r.kind, r.id))).collect();
     if !left.is_empty() {
-        put!(why, "; left: {}", left.join(", "));
+        // It is recorded before it is made.
+        put!(why, "; it may have left: {}", left.join(", "));
     }
     why
 }

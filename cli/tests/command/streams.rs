@@ -150,6 +150,24 @@ async fn the_tree_fits_terminals_of_all_widths() {
     assert!(piped.contains("データベースとテーブルを作成する、長い説明"), "{piped}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lines_of_lists_end_where_the_terminal_does_unless_they_are_wanted_wide() {
+    let home = Home::new();
+    seed(&home).await;
+    for args in [&["workflows", "ls"][..], &["runs", "ls"]] {
+        let longest = |text: &str| {
+            let lines = screen(text, usize::MAX, 50);
+            lines.iter().map(|line| line.chars().count()).max().unwrap_or_default()
+        };
+        let (cut, _, _) = on((true, false), 40, &mut home.command(args));
+        assert!(longest(&cut) <= 40 && cut.contains('…'), "{args:?}: {cut}");
+        let (wide, _, _) = on((true, false), 40, &mut home.command(&[args, &["-o", "wide"]].concat()));
+        assert!(longest(&wide) > 40 && !wide.contains('…'), "{args:?}: {wide}");
+        let piped = home.run(args).out;
+        assert!(longest(&piped) > 40 && !piped.contains('…'), "{args:?}: {piped}");
+    }
+}
+
 #[test]
 fn the_version_says_what_it_was_built_from_and_what_it_reads() {
     let home = Home::new();

@@ -10,6 +10,7 @@ use crate::id::StepName;
 
 /// Where a step's input comes from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "from")]
 pub enum Binding {
     /// A value known when the graph is built.

@@ -12,6 +12,7 @@ use crate::run::OnTrouble;
 
 /// How a step holds a lock while it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum LockMode {
     /// Nobody else holds it.
@@ -25,6 +26,7 @@ pub enum LockMode {
 
 /// A lock that a step holds while it runs or is undone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LockUse {
     /// The lock.
     pub name: LockName,
@@ -63,6 +65,7 @@ impl LockUse {
 
 /// Limits on time. They count only while the run is owned and not paused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Timeouts {
     /// From the moment a step may start to its first attempt, in milliseconds: waiting for room, a lock or a rate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -112,6 +115,7 @@ pub(crate) fn millis(d: Duration) -> u64 {
 
 /// What a rejected gate means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OnReject {
     /// The step fails for good.
@@ -124,6 +128,7 @@ pub enum OnReject {
 /// What becomes of a sub-workflow's run when the run that started it stops before it has ended: fails, or is
 /// cancelled with what it made kept. A pause always goes down, and so does a rollback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OnParentClose {
     /// It is cancelled, and what it made is kept.
@@ -137,6 +142,7 @@ pub enum OnParentClose {
 
 /// What a step does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum StepKind {
     /// Calls an activity.
@@ -238,6 +244,7 @@ impl StepKind {
 
 /// One step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Step {
     /// Its name, unique in the graph.
     pub name: StepName,
