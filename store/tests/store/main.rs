@@ -10,5 +10,6 @@ mod golden;
 mod killed;
 mod open;
 mod poison;
+mod stale;
 mod support;
 mod whole;
