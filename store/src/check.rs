@@ -100,6 +100,10 @@ impl<'a> Check<'a> {
         }
         self.part("group", Self::group);
         if records {
+            // A write that was cut off is damage to whoever looks, and none to the next owner, who writes it anew.
+            if self.input.slots.is_some_and(Slots::is_damaged) {
+                self.bad(None, None, "a slot of HEAD is damaged");
+            }
             self.part("files", Self::files);
         }
         self.report
@@ -379,9 +383,6 @@ impl<'a> Check<'a> {
         let commit = read_commit(self.input.tree)?;
         if let Err(what) = agree(commit.as_ref(), self.input.slots, self.input.store, self.input.owned) {
             self.bad(None, None, what);
-        }
-        if self.input.slots.is_some_and(Slots::is_damaged) {
-            self.bad(None, None, "a slot of HEAD is damaged");
         }
         let Some(commit) = commit else { return Ok(()) };
         if !self.partial {
