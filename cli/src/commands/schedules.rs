@@ -37,8 +37,8 @@ use crate::ui::{Ui, one_line};
 
 /// How many instants are told when a schedule was made or changed.
 const TOLD: usize = 3;
-/// A run that was triggered and is free to start is there after so long.
-const BEGINS_WITHIN: Duration = Duration::from_secs(2);
+/// A run that was triggered and is free to start is there after so long, also on a machine with much to do.
+const BEGINS_WITHIN: Duration = Duration::from_secs(10);
 /// How often that is looked at.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -135,9 +135,10 @@ async fn done(
         }
         SchedulesCommand::Trigger { ask, overlap } => {
             let overlap = overlap.as_deref().map(policy).transpose()?;
-            let Triggered { run, .. } = place.trigger(&name(&ask.id)?, overlap, request(&ask.reason)).await?;
+            let id = name(&ask.id)?;
+            let Triggered { run, .. } = place.trigger(&id, overlap, request(&ask.reason)).await?;
             ui.out(run.as_str());
-            let then = if place.has_begun(&run).await { "" } else { " once it has begun" };
+            let then = if place.has_begun(&id, &run).await { "" } else { " once it has begun" };
             ui.note(&format!("`{} runs watch {run}` follows the run{then}", settings.command()));
             place.hint(ui, settings);
         }
@@ -286,13 +287,16 @@ impl Place {
         }
     }
 
-    /// Whether a run that was just asked for is there; waited for as long as a free engine takes, since it may also have
-    /// to wait for another run.
-    async fn has_begun(&self, run: &RunId) -> bool {
+    /// Whether a run of the schedule that was just asked for is there. It is waited for, unless it has to wait for another.
+    async fn has_begun(&self, id: &ScheduleId, run: &RunId) -> bool {
         let Self::Owner(client) = self else { return false };
         let deadline = tokio::time::Instant::now() + BEGINS_WITHIN;
         while client.view(run).await.is_err() {
-            if tokio::time::Instant::now() >= deadline {
+            let waits = client
+                .schedule(id)
+                .await
+                .is_ok_and(|view| !view.waiting.is_empty() && view.running.iter().any(|one| one.run != *run));
+            if waits || tokio::time::Instant::now() >= deadline {
                 return false;
             }
             tokio::time::sleep(LOOK).await;

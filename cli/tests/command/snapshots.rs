@@ -212,6 +212,12 @@ async fn looks_at_a_store_are_as_they_were() {
         ("version", &["version"]),
         ("store verify", &["store", "verify"]),
         ("config show", &["config", "show", "--sources"]),
+        ("config show", &["config", "show"]),
+        ("config path", &["config", "path"]),
+        ("runs graph", &["runs", "graph"]),
+        ("workflows graph", &["workflows", "graph", "bootstrap"]),
+        ("runs prune", &["runs", "prune", "--older-than", "0s", "--dry-run"]),
+        ("store compact", &["store", "compact"]),
     ] {
         shapes.add(name, &home.run(&[args, &["-o", "json"]].concat()));
     }
@@ -263,7 +269,20 @@ pub(crate) fn after_a_run(world: &World) {
         ("rollback --dry-run", &["rollback", RUN, "--dry-run"]),
         ("plan", &["plan", "bootstrap", "--sandbox"]),
         ("preflight", &["preflight", "bootstrap", "--sandbox"]),
+        ("plan teardown", &["plan", "teardown", "--sandbox"]),
+        ("plan glue-resync", &["plan", "glue-resync", "--sandbox"]),
+        ("resources orphans", &["resources", "orphans", RUN]),
         ("sandbox status", &["sandbox", "status"]),
+        ("sandbox faults show", &["sandbox", "faults", "show"]),
+        (
+            "schedules create",
+            &["schedules", "create", "s", "--workflow", "glue-resync", "--sandbox", "--every", "1d"],
+        ),
+        ("schedules update", &["schedules", "update", "s", "--every", "2d"]),
+        ("schedules get", &["schedules", "get", "s"]),
+        ("schedules ls", &["schedules", "ls"]),
+        ("schedules next", &["schedules", "next", "s"]),
+        ("schedules backfill", &["schedules", "backfill", "s", "--from", "4d", "--to", "1d", "--dry-run"]),
     ] {
         shapes.add(name, &does(&[args, &["-o", "json"]].concat()));
     }
@@ -297,11 +316,11 @@ impl Shapes {
             let types: Vec<&str> = types.into_iter().collect();
             writeln!(self.text, "  {member}: {}", types.join(" or ")).unwrap();
         }
-        if let Some(schema) = self.schema["commands"].get(name) {
-            let mut wrong = Vec::new();
-            fits(schema, &value, &self.schema, name, &mut wrong);
-            assert!(wrong.is_empty(), "not as docs/reference/output.schema.json says:\n{}", wrong.join("\n"));
-        }
+        let schema =
+            self.schema["commands"].get(name).unwrap_or_else(|| panic!("no shape is said of {name}"));
+        let mut wrong = Vec::new();
+        fits(schema, &value, &self.schema, name, &mut wrong);
+        assert!(wrong.is_empty(), "not as docs/reference/output.schema.json says:\n{}", wrong.join("\n"));
     }
 }
 
