@@ -426,7 +426,7 @@ pub(crate) fn rehearse(
 }
 
 /// Whether a tree that nobody closed is the one of the group that was acknowledged last, with all that opening and lists
-/// go by. Takes a fraction of a second for a hundred thousand runs.
+/// go by. Reads every head, graph and schedule.
 pub(crate) fn whole(
     place: &Place,
     dir: &Path,

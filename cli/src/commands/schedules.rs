@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dssflow_engine::event::Request;
-use dssflow_engine::id::{RunId, ScheduleId};
+use dssflow_engine::id::ScheduleId;
 use dssflow_engine::runtime::schedules::Backfilled;
 use dssflow_engine::runtime::{Schedules, Triggered};
 use dssflow_engine::schedule::{Backfill, Overlap, ScheduleAction, ScheduleSpec, ScheduleView, Timing};
@@ -18,7 +18,7 @@ use dssflow_store::SledStore;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use self::shown::{count, list, show};
+use self::shown::{Fate, count, fate, list, show};
 use crate::access::Access;
 use crate::args::{AskArgs, BackfillArgs, SchedulesCommand, SpecArgs, ViewFormat};
 use crate::catalog::{self, MadeOf};
@@ -136,10 +136,16 @@ async fn done(
         SchedulesCommand::Trigger { ask, overlap } => {
             let overlap = overlap.as_deref().map(policy).transpose()?;
             let id = name(&ask.id)?;
-            let Triggered { run, .. } = place.trigger(&id, overlap, request(&ask.reason)).await?;
+            let triggered = place.trigger(&id, overlap, request(&ask.reason)).await?;
+            let run = &triggered.run;
             ui.out(run.as_str());
-            let then = if place.has_begun(&id, &run).await { "" } else { " once it has begun" };
-            ui.note(&format!("`{} runs watch {run}` follows the run{then}", settings.command()));
+            let watch = format!("`{} runs watch {run}` follows the run", settings.command());
+            ui.note(&match place.fate(&id, &triggered).await? {
+                Some(Fate::Begun) => watch,
+                Some(Fate::Waits(other)) => format!("it waits for run {other}; {watch} once it has begun"),
+                Some(Fate::Not(why)) => format!("run {run} is not started: {why}"),
+                None => format!("{watch} once it has begun"),
+            });
             place.hint(ui, settings);
         }
         SchedulesCommand::Backfill(args) => backfill(ui, settings, place, &args).await?,
@@ -287,21 +293,18 @@ impl Place {
         }
     }
 
-    /// Whether a run of the schedule that was just asked for is there. It is waited for, unless it has to wait for another.
-    async fn has_begun(&self, id: &ScheduleId, run: &RunId) -> bool {
-        let Self::Owner(client) = self else { return false };
+    /// What becomes of a firing that was just asked for, where somebody is there to start it. The schedule is looked at until
+    /// it says so, as the answer to the order comes before that.
+    async fn fate(&self, id: &ScheduleId, triggered: &Triggered) -> CommandResult<Option<Fate>> {
+        let Self::Owner(client) = self else { return Ok(None) };
         let deadline = tokio::time::Instant::now() + BEGINS_WITHIN;
-        while client.view(run).await.is_err() {
-            let waits = client
-                .schedule(id)
-                .await
-                .is_ok_and(|view| !view.waiting.is_empty() && view.running.iter().any(|one| one.run != *run));
-            if waits || tokio::time::Instant::now() >= deadline {
-                return false;
+        loop {
+            let fate = fate(&client.schedule(id).await?, triggered);
+            if fate.is_some() || tokio::time::Instant::now() >= deadline {
+                return Ok(fate);
             }
             tokio::time::sleep(LOOK).await;
         }
-        true
     }
 
     async fn backfill(

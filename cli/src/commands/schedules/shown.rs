@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use dssflow_engine::schedule::{Happened, Recent, ScheduleSpec, ScheduleView, Timing};
+use dssflow_engine::id::RunId;
+use dssflow_engine::runtime::Triggered;
+use dssflow_engine::schedule::{FiredBy, Happened, Recent, ScheduleSpec, ScheduleView, Timing};
 
 use crate::args::{ListFormat, ViewFormat};
 use crate::config::Settings;
@@ -11,6 +13,38 @@ use crate::ui::{Style, Ui, one_line, table};
 
 /// How many of what happened last are shown.
 const RECENT: usize = 8;
+
+/// What becomes of a firing that somebody wanted.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// Its run is there.
+    Begun,
+    /// It waits for this run.
+    Waits(RunId),
+    /// There is no run of it, at least not now, and why.
+    Not(String),
+}
+
+/// What the schedule says of it by now.
+pub(super) fn fate(view: &ScheduleView, wanted: &Triggered) -> Option<Fate> {
+    let at = wanted.nominal;
+    for recent in view.recent.iter().filter(|recent| recent.by == FiredBy::Trigger) {
+        match &recent.what {
+            Happened::Started { run, .. } if *run == wanted.run => return Some(Fate::Begun),
+            Happened::Skipped { why, last, .. } if (recent.nominal..=*last).contains(&at) => {
+                return Some(Fate::Not(format!("skipped: {}", why.as_str())));
+            }
+            Happened::Refused { why } if recent.nominal == at => return Some(Fate::Not(one_line(why))),
+            _ => {}
+        }
+    }
+    if let Some(trouble) = view.trouble.as_ref().filter(|trouble| trouble.nominal == at) {
+        return Some(Fate::Not(one_line(&trouble.why)));
+    }
+    let waits = view.waiting.iter().any(|waiting| waiting.nominal == at);
+    let other = view.running.iter().find(|running| running.run != wanted.run).filter(|_| waits);
+    other.map(|other| Fate::Waits(other.run.clone()))
+}
 
 pub(super) fn count(n: u64, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
@@ -170,4 +204,51 @@ fn happened(recent: &Recent) -> Vec<String> {
         Happened::Refused { why } => format!("not started: {}", one_line(why)),
     };
     vec![describe::when(recent.nominal), recent.by.as_str().to_owned(), what]
+}
+
+#[cfg(test)]
+mod tests {
+    use dssflow_engine::schedule::ScheduleAction;
+    use dssflow_engine::time::Timestamp;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// What is told of the run `s-9`, wanted at 9 s, by a schedule with these members.
+    fn told(members: &Value) -> Option<Fate> {
+        let spec = ScheduleSpec::cron("0 3 * * *", ScheduleAction::new("w"));
+        let mut view = json!({
+            "schedule": "s", "status": "active", "spec": spec, "created": 0, "updated": 0, "mark": 0,
+            "request": { "by": "ada" }, "running": [], "waiting": [], "recent": [], "counts": {},
+        });
+        view.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+        let wanted = Triggered { run: RunId::new("s-9").unwrap(), nominal: Timestamp::from_millis(9_000) };
+        fate(&serde_json::from_value(view).unwrap(), &wanted)
+    }
+
+    #[test]
+    fn a_wanted_run_begins_waits_or_is_none() {
+        let recent = |by: &str, nominal: u64, what: Value| {
+            let mut recent = json!({ "nominal": nominal, "by": by, "at": 9_001 });
+            recent.as_object_mut().unwrap().extend(what.as_object().unwrap().clone());
+            json!({ "recent": [recent] })
+        };
+        let running = json!([{ "run": "s-1", "nominal": 1_000, "by": "clock", "started": 1_000 }]);
+        let waiting = json!([{ "nominal": 9_000, "by": "trigger" }]);
+        let other = RunId::new("s-1").unwrap();
+        let skipped = |last: u64| json!({ "what": "skipped", "why": "overlap", "times": 2, "last": last });
+        let started = |run: &str| json!({ "what": "started", "run": run });
+        assert_eq!(told(&json!({})), None, "nobody has looked at it yet");
+        assert_eq!(told(&json!({ "waiting": waiting })), None, "it is free to begin");
+        assert_eq!(told(&json!({ "waiting": waiting, "running": running })), Some(Fate::Waits(other)));
+        assert_eq!(told(&recent("trigger", 9_000, started("s-9"))), Some(Fate::Begun));
+        assert_eq!(told(&recent("trigger", 9_000, started("s-8"))), None, "another one");
+        let not = |why: &str| Some(Fate::Not(why.to_owned()));
+        assert_eq!(told(&recent("trigger", 8_000, skipped(9_000))), not("skipped: overlap"));
+        assert_eq!(told(&recent("trigger", 7_000, skipped(8_000))), None, "earlier ones");
+        assert_eq!(told(&recent("clock", 8_000, skipped(10_000))), None, "those of the clock");
+        assert_eq!(told(&recent("trigger", 9_000, json!({ "what": "refused", "why": "no" }))), not("no"));
+        let trouble = json!({ "trouble": { "nominal": 9_000, "since": 9_000, "why": "busy" } });
+        assert_eq!(told(&trouble), not("busy"));
+    }
 }
