@@ -144,7 +144,7 @@ async fn done(
                 Some(Fate::Begun) => watch,
                 Some(Fate::Waits(other)) => format!("it waits for run {other}; {watch} once it has begun"),
                 Some(Fate::Not(why)) => format!("run {run} is not started: {why}"),
-                None => format!("{watch} once it has begun"),
+                Some(Fate::Later) | None => format!("{watch} once it has begun"),
             });
             place.hint(ui, settings);
         }

@@ -21,7 +21,9 @@ pub(super) enum Fate {
     Begun,
     /// It waits for this run.
     Waits(RunId),
-    /// There is no run of it, at least not now, and why.
+    /// It could not be started so far and is tried again; `schedules get` says why.
+    Later,
+    /// There will be no run of it, and why.
     Not(String),
 }
 
@@ -38,8 +40,8 @@ pub(super) fn fate(view: &ScheduleView, wanted: &Triggered) -> Option<Fate> {
             _ => {}
         }
     }
-    if let Some(trouble) = view.trouble.as_ref().filter(|trouble| trouble.nominal == at) {
-        return Some(Fate::Not(one_line(&trouble.why)));
+    if view.trouble.as_ref().is_some_and(|trouble| trouble.nominal == at) {
+        return Some(Fate::Later);
     }
     let waits = view.waiting.iter().any(|waiting| waiting.nominal == at);
     let other = view.running.iter().find(|running| running.run != wanted.run).filter(|_| waits);
@@ -249,6 +251,6 @@ mod tests {
         assert_eq!(told(&recent("clock", 8_000, skipped(10_000))), None, "those of the clock");
         assert_eq!(told(&recent("trigger", 9_000, json!({ "what": "refused", "why": "no" }))), not("no"));
         let trouble = json!({ "trouble": { "nominal": 9_000, "since": 9_000, "why": "busy" } });
-        assert_eq!(told(&trouble), not("busy"));
+        assert_eq!(told(&trouble), Some(Fate::Later));
     }
 }
