@@ -618,9 +618,36 @@ pub(crate) enum SandboxCommand {
     /// Print what is in it, in a form that can be compared
     #[command(after_help = "Examples:\n  dssflow sandbox snapshot")]
     Snapshot,
+    /// Put datasets with files in S3 into its DSS, so that glue-resync has something to do
+    #[command(after_help = "Examples:\n  dssflow sandbox datasets\n  dssflow sandbox datasets 100 -o json")]
+    Datasets {
+        /// How many; done again, the same ones are there
+        #[arg(value_name = "COUNT", default_value = "6", value_parser = datasets())]
+        count: u16,
+        /// How they are printed
+        #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
+        output: ViewFormat,
+    },
+    /// Change tables in its Glue as a person would by hand: a type, a table, a partition
+    #[command(
+        after_help = "Examples:\n  dssflow sandbox spoil && dssflow run glue-resync --sandbox --dry-run"
+    )]
+    Spoil {
+        /// How many tables
+        #[arg(value_name = "COUNT", default_value = "3", value_parser = datasets())]
+        count: u16,
+        /// How the changes are printed
+        #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
+        output: ViewFormat,
+    },
     /// Script what goes wrong in it
     #[command(subcommand)]
     Faults(FaultsCommand),
+}
+
+/// A number of the sandbox's datasets.
+fn datasets() -> clap::builder::RangedI64ValueParser<u16> {
+    clap::value_parser!(u16).range(1..=i64::from(dssflow_sandbox::lake::MOST_DATASETS))
 }
 
 #[derive(Debug, Subcommand)]

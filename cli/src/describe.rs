@@ -341,7 +341,10 @@ pub(crate) fn event(event: &Event) -> String {
         EventKind::SignalReceived { signal, request, .. } => {
             format!("signal {}{}", one_line(signal), by(request))
         }
-        EventKind::MapExpanded { items, .. } => format!("goes over {} items", items.len()),
+        EventKind::MapExpanded { items, .. } => match items.len() {
+            1 => "goes over one item".to_owned(),
+            count => format!("goes over {count} items"),
+        },
         EventKind::MapCollected { .. } => "all of its items are done".to_owned(),
         EventKind::RunUpgraded { workflow_version, reset, request, .. } => {
             let again = match reset.len() {

@@ -193,6 +193,8 @@ codes! {
     NoSandbox = "DF0032", User, Failed;
     /// A file of faults is wrong.
     WrongFaults = "DF0033", Config, Usage;
+    /// The sandbox lacks what is to be worked on.
+    SandboxBare = "DF0034", User, Failed;
     /// The output could not be written.
     Output = "DF0040", Run, Failed;
     /// There is no such code.
@@ -503,7 +505,11 @@ impl From<CopyError> for CommandError {
 
 impl From<SandboxError> for CommandError {
     fn from(error: SandboxError) -> Self {
-        Self::new(Code::SandboxFailed, error.to_string()).caused_by(&error).hint(error.help())
+        let code = match error {
+            SandboxError::TooEarly { .. } => Code::SandboxBare,
+            _ => Code::SandboxFailed,
+        };
+        Self::new(code, error.to_string()).caused_by(&error).hint(error.help())
     }
 }
 

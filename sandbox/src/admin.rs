@@ -12,15 +12,18 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::aws::Aws;
 use crate::dss::behaviour::Behaviour;
 use crate::dss::{BaseImage, FakeDss};
+use crate::error::SandboxError;
 use crate::faults::{self, Fault, FaultEngine, Phase, Target};
+use crate::lake;
 use crate::proxy::Proxy;
 use crate::proxy::overlay::now_ms;
 use crate::proxy::record::{CallRecord, Recorder};
@@ -36,6 +39,8 @@ pub(crate) struct Admin {
     pub(crate) proxy: Proxy,
     pub(crate) dss: Arc<DssHost>,
     pub(crate) snapshots: Arc<Snapshots>,
+    /// The emulator itself, where nobody's calls are counted.
+    pub(crate) moto: Aws,
     pub(crate) clock: Arc<IdleClock>,
     pub(crate) stop: CancellationToken,
 }
@@ -254,6 +259,8 @@ pub(crate) fn router(admin: Admin) -> Router {
         .route("/shutdown", post(shutdown))
         .route("/calls", get(calls))
         .route("/snapshot", get(snapshot))
+        .route("/lake/datasets", post(put_datasets))
+        .route("/lake/spoil", post(spoil_tables))
         .route("/faults", post(set_faults).get(fault_report))
         .route("/faults/report", get(fault_report))
         .route("/faults/check", post(check_fault))
@@ -318,6 +325,32 @@ async fn calls(State(admin): State<Admin>, Query(since): Query<Since>) -> Respon
 async fn snapshot(State(admin): State<Admin>) -> Response {
     match admin.snapshots.take(admin.dss.instance().await).await {
         Ok(value) => Json(value).into_response(),
+        Err(error) => (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
+    }
+}
+
+#[derive(Deserialize)]
+struct Count {
+    count: u16,
+}
+
+async fn put_datasets(State(admin): State<Admin>, Json(wanted): Json<Count>) -> Response {
+    let made =
+        lake::fill(admin.dss.instance().await, &admin.moto, wanted.count.min(lake::MOST_DATASETS)).await;
+    lake_answer(made)
+}
+
+async fn spoil_tables(State(admin): State<Admin>, Json(wanted): Json<Count>) -> Response {
+    lake_answer(lake::spoil(admin.dss.instance().await, &admin.moto, wanted.count).await)
+}
+
+/// What is missing is an answer, with 409; all else is the emulator's failure.
+fn lake_answer<T: Serialize>(result: Result<Vec<T>, SandboxError>) -> Response {
+    match result {
+        Ok(list) => Json(list).into_response(),
+        Err(SandboxError::TooEarly { what, command }) => {
+            (StatusCode::CONFLICT, Json(json!({ "what": what, "command": command }))).into_response()
+        }
         Err(error) => (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
     }
 }

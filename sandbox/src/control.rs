@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -13,6 +13,7 @@ use crate::dss::behaviour::Behaviour;
 use crate::error::SandboxError;
 use crate::faults::{Fault, FaultCount};
 use crate::files;
+use crate::lake::{GlueChange, SampleDataset};
 use crate::proxy::record::CallReport;
 use crate::up::sweep;
 use crate::venv;
@@ -114,6 +115,39 @@ pub async fn set_faults(world: &World, faults: &[Fault]) -> Result<(), SandboxEr
     send(world, Method::POST, "/faults", Some(body)).await
 }
 
+/// Puts `count` datasets with files in S3 into the first project of DSS, at most
+/// [`MOST_DATASETS`](crate::lake::MOST_DATASETS); no table is made of them. Done again, it puts the same ones.
+///
+/// # Errors
+/// [`SandboxError::TooEarly`] when DSS has no project, or no S3 connection that is synchronised to a metastore.
+pub async fn put_datasets(world: &World, count: u16) -> Result<Vec<SampleDataset>, SandboxError> {
+    lake(world, "/lake/datasets", count).await
+}
+
+/// Changes up to `count` tables of those datasets in Glue as a person would by hand, and makes one that is nobody's.
+///
+/// # Errors
+/// [`SandboxError::TooEarly`] when there is no such table.
+pub async fn spoil_tables(world: &World, count: u16) -> Result<Vec<GlueChange>, SandboxError> {
+    lake(world, "/lake/spoil", count).await
+}
+
+async fn lake<T: DeserializeOwned>(world: &World, path: &str, count: u16) -> Result<Vec<T>, SandboxError> {
+    let body = serde_json::json!({ "count": count });
+    let (status, text) = exchange(world, Method::POST, path, Some(body), Duration::from_mins(5)).await?;
+    let failed = |detail: String| SandboxError::Admin { route: format!("POST {path}"), detail };
+    if status == StatusCode::CONFLICT
+        && let Ok(missing) = serde_json::from_str::<Value>(&text)
+        && let (Some(what), Some(command)) = (missing["what"].as_str(), missing["command"].as_str())
+    {
+        return Err(SandboxError::TooEarly { what: what.to_owned(), command: command.to_owned() });
+    }
+    if !status.is_success() {
+        return Err(failed(format!("{status} {text}")));
+    }
+    serde_json::from_str(&text).map_err(|error| failed(error.to_string()))
+}
+
 /// Makes the fake DSS behave so from now on.
 ///
 /// # Errors
@@ -204,6 +238,23 @@ async fn call<T: DeserializeOwned>(
     body: Option<Value>,
     timeout: Duration,
 ) -> Result<T, SandboxError> {
+    let route = format!("{method} {path}");
+    let (status, text) = exchange(world, method, path, body, timeout).await?;
+    let failed = |detail: String| SandboxError::Admin { route, detail };
+    if !status.is_success() {
+        return Err(failed(format!("{status} {text}")));
+    }
+    serde_json::from_str(&text).map_err(|error| failed(error.to_string()))
+}
+
+/// One request with its answer, whatever that is.
+async fn exchange(
+    world: &World,
+    method: Method,
+    path: &str,
+    body: Option<Value>,
+    timeout: Duration,
+) -> Result<(StatusCode, String), SandboxError> {
     let failed = |detail: String| SandboxError::Admin { route: format!("{method} {path}"), detail };
     let mut request = aws::http_client()
         .request(method.clone(), format!("{}{path}", world.admin_url))
@@ -215,8 +266,5 @@ async fn call<T: DeserializeOwned>(
     let response = request.send().await.map_err(|error| failed(error.to_string()))?;
     let status = response.status();
     let text = response.text().await.map_err(|error| failed(error.to_string()))?;
-    if !status.is_success() {
-        return Err(failed(format!("{status} {text}")));
-    }
-    serde_json::from_str(&text).map_err(|error| failed(error.to_string()))
+    Ok((status, text))
 }

@@ -204,6 +204,7 @@ async fn run(settings: &Settings) -> Result<(), SandboxError> {
         proxy: proxy.clone(),
         dss: Arc::new(dss_host),
         snapshots: Arc::new(snapshots),
+        moto: direct.clone(),
         clock: Arc::clone(&clock),
         stop: stop.clone(),
     };

@@ -61,6 +61,14 @@ pub enum SandboxError {
         /// What was seen instead.
         detail: String,
     },
+    /// What is to be worked on is not in the sandbox yet.
+    #[error("{what}")]
+    TooEarly {
+        /// What is missing.
+        what: String,
+        /// The command that makes it.
+        command: String,
+    },
     /// A file of the sandbox could not be read or written.
     #[error("{what} {}", path.display())]
     Io {
@@ -116,6 +124,7 @@ impl SandboxError {
             Self::Aws { .. } | Self::Admin { .. } => {
                 "`dssflow sandbox down`, then `dssflow sandbox up` makes a new world".to_owned()
             }
+            Self::TooEarly { command, .. } => format!("`{command}` comes first"),
             Self::Io { path, .. } => format!("check the rights and free space of {}", path.display()),
             Self::Damaged { .. } => "`dssflow sandbox down` removes it".to_owned(),
         }

@@ -24,6 +24,7 @@ mod hands;
 pub mod host;
 mod imds;
 mod kits;
+pub mod lake;
 mod moto;
 mod options;
 mod process;
@@ -41,8 +42,8 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 pub use control::{
-    Status, behave, calls, calls_since, down, fault_report, find, forget_tokens, hold, release, restart_dss,
-    set_faults, snapshot, status, wait_for_faults,
+    Status, behave, calls, calls_since, down, fault_report, find, forget_tokens, hold, put_datasets, release,
+    restart_dss, set_faults, snapshot, spoil_tables, status, wait_for_faults,
 };
 pub use error::SandboxError;
 pub use faults::{Action, Fault, FaultCount, FaultEngine, Only, Phase, Target};

@@ -10,6 +10,43 @@ use crate::lake::{DATABASE, Lake, counts};
 const COLUMNS: [(&str, &str); 3] = [("id", "bigint"), ("at", "date"), ("note", "string")];
 
 #[test]
+fn the_commands_of_the_sandbox_make_data_and_drift_that_a_resync_mends() {
+    let lake = Lake::new();
+    let before = lake.home.mutating_calls();
+    let made = lake.home.json(&["sandbox", "datasets", "-o", "json"]);
+    assert_eq!(made.as_array().map(Vec::len), Some(6), "{made}");
+    assert_eq!(made[2]["partitions"], 3, "{made}");
+    assert_eq!(lake.home.json(&["sandbox", "datasets", "-o", "json"]), made, "the same once more");
+    assert_eq!(lake.home.mutating_calls(), before, "they are nobody's calls");
+    lake.resync(&[]).expect(0).says("6 datasets: 0 equal, 6 added");
+    let names = (1..=6).map(|n| format!("sample_{n}"));
+    let right: Vec<_> = names.clone().map(|name| lake.is(&name)).collect();
+    assert_eq!(right[2]["partitions"].as_object().map(serde_json::Map::len), Some(3), "{}", right[2]);
+
+    let changes = lake.home.json(&["sandbox", "spoil", "5", "-o", "json"]);
+    let said: Vec<_> = changes.as_array().into_iter().flatten().map(|c| &c["change"]).collect();
+    assert_eq!(
+        said,
+        [
+            "column id is a string now, was bigint",
+            "deleted",
+            "partition at is gone",
+            "deleted",
+            "column id is a string now, was bigint",
+            "made, a table that no dataset names"
+        ],
+        "{changes}"
+    );
+    lake.resync(&["--dry-run"]).expect(0).says("6 datasets: 1 equal, 2 added, 3 changed");
+    lake.resync(&[]).expect(0).says("6 datasets: 1 equal, 2 added, 3 changed");
+    let mended: Vec<_> = names.map(|name| lake.is(&name)).collect();
+    assert_eq!(mended, right);
+    // What is spoilt already is spoilt no further, and the table of somebody else is made once.
+    let again = lake.home.json(&["sandbox", "spoil", "1", "-o", "json"]);
+    assert_eq!(again.as_array().map(Vec::len), Some(1), "{again}");
+}
+
+#[test]
 fn what_was_changed_by_hand_is_found_told_and_mended_by_dss() {
     let lake = Lake::new();
     for name in ["orders", "items", "places"] {

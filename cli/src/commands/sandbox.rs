@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use dssflow_sandbox::dss::behaviour::Behaviour;
+use dssflow_sandbox::lake::{GlueChange, SampleDataset};
 use dssflow_sandbox::{Fault, FaultCount, World};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -30,6 +31,23 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, command: SandboxCommand) -
             ui.json(&dssflow_sandbox::snapshot(&world).await?, true);
             Ok(Exit::Ok)
         }
+        SandboxCommand::Datasets { count, output } => {
+            let world = dssflow_sandbox::find(&dir).await?.ok_or_else(none)?;
+            let made = dssflow_sandbox::put_datasets(&world, count).await?;
+            let row = |d: &SampleDataset| {
+                vec![d.dataset.clone(), d.table.clone(), d.partitions.to_string(), d.location.clone()]
+            };
+            show(ui, &["DATASET", "TABLE", "PARTITIONS", "FILES"], &made, row, output);
+            ui.note("no table is made of them yet: `dssflow run glue-resync --sandbox` does that");
+            Ok(Exit::Ok)
+        }
+        SandboxCommand::Spoil { count, output } => {
+            let world = dssflow_sandbox::find(&dir).await?.ok_or_else(none)?;
+            let changes = dssflow_sandbox::spoil_tables(&world, count).await?;
+            let row = |c: &GlueChange| vec![c.table.clone(), c.change.clone()];
+            show(ui, &["TABLE", "CHANGE"], &changes, row, output);
+            Ok(Exit::Ok)
+        }
         SandboxCommand::Faults(FaultsCommand::Set { file }) => {
             let faults = read_faults(&file)?;
             let world = dssflow_sandbox::find(&dir).await?.ok_or_else(none)?;
@@ -47,6 +65,21 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, command: SandboxCommand) -
             }
             Ok(Exit::Ok)
         }
+    }
+}
+
+/// Prints a list of what was done.
+fn show<T: Serialize>(
+    ui: &Ui,
+    heading: &[&str],
+    list: &[T],
+    row: impl Fn(&T) -> Vec<String>,
+    output: ViewFormat,
+) {
+    match output {
+        ViewFormat::Json => ui.json(&list, true),
+        ViewFormat::Yaml => ui.yaml(&list),
+        ViewFormat::Table => ui.table(heading, &list.iter().map(row).collect::<Vec<_>>(), false),
     }
 }
 

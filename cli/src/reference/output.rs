@@ -12,6 +12,7 @@ use dssflow_engine::schedule::ScheduleView;
 use dssflow_engine::store::RunSummary;
 use dssflow_engine::timeline::Timeline;
 use dssflow_sandbox::FaultCount;
+use dssflow_sandbox::lake::{GlueChange, SampleDataset};
 use dssflow_store::StoreInfo;
 use dssflow_workflows::glue_resync;
 use schemars::generate::SchemaSettings;
@@ -108,6 +109,8 @@ fn document() -> Value {
         ("store info", of::<StoreInfo>(generator)),
         ("store compact", of::<Compacted>(generator)),
         ("sandbox status", of::<SandboxShown>(generator)),
+        ("sandbox datasets", of::<Vec<SampleDataset>>(generator)),
+        ("sandbox spoil", of::<Vec<GlueChange>>(generator)),
         ("sandbox faults show", of::<Vec<FaultCount>>(generator)),
         ("config show", of::<BTreeMap<String, Shown>>(generator)),
         ("config path", of::<Vec<FilePlace>>(generator)),

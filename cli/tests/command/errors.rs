@@ -63,6 +63,7 @@ const CODES: &[(&str, Shown)] = &[
     ("DF0031", By("a_store_says_what_it_does_not_have_or_allow")),
     ("DF0032", By("what_is_typed_wrong_is_told")),
     ("DF0033", By("what_is_typed_wrong_is_told")),
+    ("DF0034", By("a_world_that_does_not_fit_is_told")),
     ("DF0040", By("a_full_disk_is_told")),
     ("DF0041", By("what_is_typed_wrong_is_told")),
     ("DF0050", By("what_is_typed_wrong_is_told")),
@@ -412,6 +413,8 @@ fn a_world_that_does_not_fit_is_told() {
     let world = World::new();
     let run = |more: &[&'static str]| [&["run", "bootstrap", "--sandbox"][..], more].concat();
     let fails = |args: &[&str], exit, code| fails(|args| world.command(args), args, exit, code);
+    fails(&["sandbox", "datasets"], 1, "DF0034");
+    fails(&["sandbox", "spoil"], 1, "DF0034");
     fails(&run(&["--set", "expected_account=\"210987654321\""]), 5, "DF0021");
     let ran = fails(&run(&["--set", "cluster.security_groups=[sg-0123456789abcdef0]"]), 5, "DF0022");
     assert!(ran.err.contains("nothing was created"), "{}", ran.err);

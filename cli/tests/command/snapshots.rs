@@ -286,6 +286,9 @@ pub(crate) fn after_a_run(world: &World) {
     ] {
         shapes.add(name, &does(&[args, &["-o", "json"]].concat()));
     }
+    shapes.add("sandbox datasets", &does(&["sandbox", "datasets", "-o", "json"]));
+    does(&["run", "glue-resync", "--sandbox"]);
+    shapes.add("sandbox spoil", &does(&["sandbox", "spoil", "-o", "json"]));
     check("json-world", &shapes.text);
 }
 

@@ -87,6 +87,39 @@ impl FakeDss {
         });
     }
 
+    /// The first project, an S3 connection whose datasets a metastore is told of, and where it keeps managed ones. Of
+    /// several it is the one of the shipped site's data.
+    pub(crate) fn place_for_data(&self) -> Option<(String, String, String)> {
+        self.read(|state| {
+            let synced = |connection: &Value| {
+                let database = connection["params"][unverified::S3_SYNC_DATABASE].as_str();
+                connection["type"] == "EC2" && database.is_some_and(|database| !database.is_empty())
+            };
+            let all = state.connections.iter().filter(|(_, connection)| synced(connection));
+            let (name, connection) = all.min_by_key(|(name, _)| (*name != "s3-main", *name))?;
+            let path = connection["params"]["defaultManagedPath"].as_str().unwrap_or_default();
+            let project = state.projects.keys().next()?;
+            Some((project.clone(), name.clone(), path.trim_matches('/').to_owned()))
+        })
+    }
+
+    /// What a metastore would be told of a dataset; `None` when it is not there.
+    pub(crate) fn table_of(&self, key: &str, name: &str) -> Option<MetastoreTable> {
+        let dataset = self.dataset(key, name).ok()?;
+        Some(self.metastore_table(&dataset, key, name, String::new()))
+    }
+
+    /// The same of all datasets with such names, by project and name.
+    pub(crate) fn tables_of(&self, wanted: impl Fn(&str) -> bool) -> Vec<MetastoreTable> {
+        let names: Vec<(String, String)> = self.read(|state| {
+            let all = state.projects.iter();
+            let all = all
+                .flat_map(|(key, project)| project.datasets.keys().map(|name| (key.clone(), name.clone())));
+            all.filter(|(_, name)| wanted(name)).collect()
+        });
+        names.iter().filter_map(|(key, name)| self.table_of(key, name)).collect()
+    }
+
     /// The identifiers of the partitions, as they lie in S3.
     pub(super) async fn partitions(&self, key: &str, name: &str) -> Answer {
         let dataset = self.dataset(key, name)?;
