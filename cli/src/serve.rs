@@ -62,7 +62,7 @@ pub(crate) struct Service {
     recovered: Mutex<recovery::Recovered>,
     tickets: Mutex<orders::Tickets>,
     /// New runs are begun one after another, so that two orders for one site do not both begin it.
-    starting: tokio::sync::Mutex<()>,
+    starting: Arc<tokio::sync::Mutex<()>>,
     /// Where it serves HTTP, once it does.
     listens: OnceLock<SocketAddr>,
     pub(crate) counts: Counts,
@@ -102,7 +102,7 @@ impl Service {
             parked: Mutex::default(),
             recovered: Mutex::default(),
             tickets: Mutex::default(),
-            starting: tokio::sync::Mutex::default(),
+            starting: Arc::default(),
             listens: OnceLock::new(),
             counts,
             since: now(),
@@ -121,6 +121,15 @@ impl Service {
             // The sender is ours.
             Err(_) => std::future::pending().await,
         }
+    }
+
+    /// Notes that nothing can go on, and why.
+    pub(crate) fn breaks(&self, why: String) {
+        self.broken.send_if_modified(|broken| {
+            let first = broken.is_none();
+            broken.get_or_insert(why);
+            first
+        });
     }
 
     /// Notes where it serves HTTP.
@@ -253,7 +262,7 @@ impl Service {
     /// A drive ended by an error. When the store is what failed, nothing here can go on.
     fn failed(&self, error: EngineError) -> CommandResult<()> {
         if let EngineError::Store { error: StoreError::Poisoned(_) | StoreError::Unknown(_), .. } = &error {
-            self.broken.send_replace(Some(error.to_string()));
+            self.breaks(error.to_string());
         }
         // It is let go when the daemon stops.
         if matches!(error, EngineError::Dropped(_)) && self.stopping.is_cancelled() {
@@ -300,10 +309,9 @@ impl Service {
     /// many did not stand in time: those are as after a crash.
     pub(crate) async fn stop(&self) -> (usize, usize) {
         self.stopping.cancel();
-        // What was about to begin has begun, or is refused.
-        let begun = self.starting.lock().await;
-        drop(begun);
         let deadline = tokio::time::Instant::now() + STANDSTILL;
+        // What was about to begin has begun, or is refused.
+        drop(tokio::time::timeout_at(deadline, self.starting.lock()).await);
         let mut saved = 0;
         loop {
             let handles: Vec<RunHandle> =

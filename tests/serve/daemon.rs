@@ -83,6 +83,25 @@ impl Daemon {
         (status.code(), self.said())
     }
 
+    /// Waits until it ends by itself.
+    #[track_caller]
+    pub(crate) fn ended(mut self) -> (Option<i32>, String) {
+        let begin = Instant::now();
+        let mut child = self.child.take().expect("it runs");
+        loop {
+            if let Some(status) = child.try_wait().expect("a child of ours") {
+                // The last lines are on their way.
+                std::thread::sleep(Duration::from_millis(50));
+                return (status.code(), self.said());
+            }
+            if begin.elapsed() >= PATIENCE {
+                drop((child.kill(), child.wait()));
+                panic!("it never ended\n{}", self.said());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Kills it.
     pub(crate) fn kill(mut self) -> ExitStatus {
         let mut child = self.child.take().expect("it runs");

@@ -16,4 +16,5 @@ mod stream;
 #[path = "../bootstrap/support.rs"]
 mod support;
 mod through;
+mod trouble;
 mod web;

@@ -410,6 +410,7 @@ pub fn glue_resync(spec: &ResyncSpec) -> Workflow {
             // A run that a schedule started must not stand in the way of the next one.
             on_exhausted: OnTrouble::Fail,
             on_failure: OnTrouble::Fail,
+            on_blocked: OnTrouble::Fail,
             ..RunOptions::default()
         },
     }

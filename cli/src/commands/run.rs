@@ -217,16 +217,42 @@ pub(crate) async fn sandbox_behind<'a>(
     Ok(living.filter(|world| world.aws_endpoint == *endpoint))
 }
 
-/// The run of the same workflow, site and world that still wants something.
+/// The run of the same workflow, site and world that still wants something. One of a workflow that leaves nothing behind
+/// stands in nobody's way, so it is only gone on with when it was made of the same.
 pub(crate) async fn unfinished(
     engine: &Engine,
     workflow: &Workflow,
     sandbox: Option<&str>,
     id: Option<&RunId>,
 ) -> CommandResult<Option<RunView>> {
+    let leaves_nothing = leaves_nothing(workflow.name.as_str())?;
+    for view in all_unfinished(engine, workflow.name.as_str(), &workflow.site, sandbox).await? {
+        if id.is_some_and(|id| *id != view.run) {
+            continue;
+        }
+        if leaves_nothing && !is_made_of(engine, &view.run, workflow).await? {
+            continue;
+        }
+        return Ok(Some(view));
+    }
+    Ok(None)
+}
+
+/// Whether runs of a workflow leave nothing that a rollback would take back.
+pub(crate) fn leaves_nothing(workflow: &str) -> CommandResult<bool> {
+    Ok(catalog::find(workflow)?.made_of == MadeOf::Resync)
+}
+
+/// All runs of a workflow, site and world that still want something, the newest first.
+pub(crate) async fn all_unfinished(
+    engine: &Engine,
+    workflow: &str,
+    site: &str,
+    sandbox: Option<&str>,
+) -> CommandResult<Vec<RunView>> {
     let query = ListQuery {
-        workflow: Some(workflow.name.to_string()),
-        site: Some(workflow.site.clone()),
+        workflow: Some(workflow.to_owned()),
+        site: Some(site.to_owned()),
         statuses: vec![
             RunStatus::Pending,
             RunStatus::Running,
@@ -238,19 +264,27 @@ pub(crate) async fn unfinished(
         ],
         ..ListQuery::default()
     };
+    let mut found = Vec::new();
     for summary in engine.list(query).await?.runs {
         if !summary.live && summary.status.is_end() {
             continue;
         }
-        if id.is_some_and(|id| *id != summary.run) {
-            continue;
-        }
         let view = engine.view(&summary.run).await?;
         if view.labels.get(SANDBOX_LABEL).map(String::as_str) == sandbox {
-            return Ok(Some(view));
+            found.push(view);
         }
     }
-    Ok(None)
+    Ok(found)
+}
+
+/// Whether a run was made of what a workflow would be made of now.
+async fn is_made_of(engine: &Engine, run: &RunId, workflow: &Workflow) -> CommandResult<bool> {
+    let recorded = match spec_of(engine, run).await? {
+        Spec::Site(site) => serde_json::to_value(&site),
+        Spec::Images(images) => serde_json::to_value(&images),
+        Spec::Resync(spec) => serde_json::to_value(&spec),
+    };
+    Ok(recorded.ok().as_ref() == Some(&workflow.input))
 }
 
 /// Goes on with an earlier run.
@@ -305,12 +339,7 @@ pub(crate) async fn must_fit(
         .why(format!("it is {}", describe::words(earlier.status.as_str())))
         .hint(format!("finish that first: {command} rollback {run}")));
     }
-    let recorded = match spec_of(engine, run).await? {
-        Spec::Site(site) => serde_json::to_value(&site),
-        Spec::Images(images) => serde_json::to_value(&images),
-        Spec::Resync(spec) => serde_json::to_value(&spec),
-    };
-    if recorded.ok().as_ref() != Some(&workflow.input) {
+    if !is_made_of(engine, run, workflow).await? {
         return Err(CommandError::new(
             Code::RunInTheWay,
             format!(

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use dssflow_engine::runtime::ScheduleDriver;
 use dssflow_engine::store::Store;
 
 use crate::api::http::{HttpServer, Listen};
@@ -19,6 +21,9 @@ use crate::{logging, owner, renewal};
 
 /// The file of the API's token in the store's directory.
 const TOKEN: &str = "control.token";
+
+/// How long a stop waits for firings that are being written.
+const LAST_FIRINGS: Duration = Duration::from_secs(5);
 
 /// Serves until a signal comes, or the store fails.
 pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &ServeArgs) -> CommandResult {
@@ -59,12 +64,20 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &ServeArgs) -> Comma
         }
     });
     let schedules = service.fire();
-    let ended = until_told(ui, &service, &notifier, &mut signals).await;
+    let ended = until_told(ui, &service, &schedules, &notifier, &mut signals).await;
     notifier.stopping("saving the runs");
+    // First of all, so that no new order is taken and what is being started is given up.
+    schedules.tell_to_stop();
+    service.stopping().cancel();
+    recovering.abort();
     let stop = async {
+        // A run that is half taken up is as after a crash.
+        drop(recovering.await);
         // Nothing more fires; what is being started is there, or is not.
-        if let Err(error) = schedules.stop().await {
-            tracing::warn!(%error, "the schedules were not left in good order");
+        match tokio::time::timeout(LAST_FIRINGS, schedules.stop()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the schedules were not left in good order"),
+            Err(_) => tracing::warn!("a firing under way did not end in time; it is as after a crash"),
         }
         service.stop().await
     };
@@ -79,8 +92,6 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &ServeArgs) -> Comma
         http.stop().await;
     }
     server.close();
-    recovering.abort();
-    drop(recovering.await);
     if let Some((saved, left)) = saved {
         ui.note(&match (saved, left) {
             (0, 0) => "stopped; no run was being driven".to_owned(),
@@ -148,10 +159,11 @@ fn token_file(settings: &Settings, args: &ServeArgs) -> PathBuf {
 async fn until_told(
     ui: &Ui,
     service: &Service,
+    schedules: &ScheduleDriver,
     notifier: &Notifier,
     signals: &mut Signals,
 ) -> CommandResult<()> {
-    let mut look = tokio::time::interval(std::time::Duration::from_secs(5));
+    let mut look = tokio::time::interval(Duration::from_secs(5));
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let alive = notifier.watchdog();
     let mut said = String::new();
@@ -167,6 +179,11 @@ async fn until_told(
                 let signal = if exit == Exit::Interrupted { "Ctrl-C" } else { "SIGTERM" };
                 ui.note(&format!("{signal}: saving the runs; once more stops at once"));
                 return Ok(());
+            }
+            ended = schedules.ended() => {
+                // They are driven until the store fails, whether a run is under way or not.
+                let why = ended.err().map_or_else(|| "schedules are not driven any more".to_owned(), |e| e.to_string());
+                service.breaks(why);
             }
             why = service.broken() => {
                 return Err(CommandError::new(Code::StoreFailed, "the store has failed; nothing can go on")

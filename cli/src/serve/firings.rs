@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
-use dssflow_engine::Engine;
+use dssflow_engine::run::view::RunView;
 use dssflow_engine::runtime::{Launch, LaunchError, Launcher, ScheduleDriver};
 use dssflow_engine::schedule::{Firing, ScheduleAction};
 use dssflow_engine::time::BoxFuture;
+use dssflow_engine::{Engine, StartRun};
 
 use super::{Opened, Service};
-use crate::commands::run::sandbox_behind;
+use crate::commands::run::{self, sandbox_behind};
 use crate::error::{Code, CommandError, CommandResult};
 use crate::spec::About;
 use crate::world;
-use crate::{drive, launch, takeovers};
+use crate::{describe, drive, launch, takeovers};
 
 /// Starts the runs of schedules as the daemon does.
 struct Firings(Arc<Service>);
@@ -39,9 +40,37 @@ impl Service {
         if about.account().is_some() {
             world.identify(about).await?;
         }
+        // As with orders: of two runs for one site the second sees the first.
+        let begins = Arc::clone(&self.starting).lock_owned().await;
+        self.must_be_free(firing, &start, world.sandbox.as_ref().map(|sandbox| sandbox.id.as_str())).await?;
         let engine = drive::equip(&self.engine, &world);
         let (service, opened) = (Arc::clone(self), Opened { spec, world, engine: engine.clone() });
-        Ok(Launch::new(start, engine).then(move |handle| service.keep(opened, handle)))
+        Ok(Launch::new(start, engine).then(move |handle| {
+            service.keep(opened, handle);
+            drop(begins);
+        }))
+    }
+
+    /// Refuses while a run that others began for the same site wants something. What becomes of the schedule's own runs is
+    /// for its overlap policy.
+    async fn must_be_free(
+        &self,
+        firing: &Firing,
+        start: &StartRun,
+        sandbox: Option<&str>,
+    ) -> CommandResult<()> {
+        let (workflow, site) = (start.workflow.as_str(), start.site.as_str());
+        if run::leaves_nothing(workflow)? {
+            return Ok(());
+        }
+        let others = run::all_unfinished(&self.engine, workflow, site, sandbox).await?;
+        let is_own = |view: &RunView| view.scheduled.as_ref().is_some_and(|s| s.schedule == firing.schedule);
+        let Some(other) = others.into_iter().find(|view| !is_own(view)) else { return Ok(()) };
+        let command = self.settings.command();
+        Err(CommandError::new(Code::RunInTheWay, format!("run {} of site {site} is not finished", other.run))
+            .why(format!("it is {}", describe::words(other.status.as_str())))
+            .hint(format!("finish it: {command} resume {}", other.run))
+            .hint(format!("or take it back: {command} rollback {}", other.run)))
     }
 }
 
@@ -51,7 +80,13 @@ impl Launcher for Firings {
     }
 
     fn launch<'a>(&'a self, _: &'a Engine, firing: &'a Firing) -> BoxFuture<'a, Result<Launch, LaunchError>> {
-        Box::pin(async move { Box::pin(self.0.launch(firing)).await.map_err(|error| refusal(&error)) })
+        Box::pin(async move {
+            // What it writes before the run is started, the books of a teardown, is written by the next one as well.
+            tokio::select! {
+                () = self.0.stopping().cancelled() => Err(LaunchError::Later("the daemon stops".to_owned())),
+                launched = Box::pin(self.0.launch(firing)) => launched.map_err(|error| refusal(&error)),
+            }
+        })
     }
 }
 

@@ -172,13 +172,8 @@ pub fn after_failure(
     let step = state.graph.step(ix);
     let all = if state.rolling_back { step.undo_policy() } else { step.retry.clone() };
     let (rule, policy) = all.for_error(error);
-    let give_up = |trouble: OnTrouble| match trouble {
-        _ if state.rolling_back => Next::Stuck,
-        _ if tolerated(state, ix) => Next::Tolerate,
-        OnTrouble::Pause => Next::Pause,
-        OnTrouble::Fail => Next::Fail,
-        OnTrouble::Rollback => Next::Rollback,
-    };
+    let give_up =
+        |trouble: OnTrouble| if state.rolling_back { Next::Stuck } else { gives_up(state, ix, trouble) };
     let exhausted = policy.on_exhausted.or(step.on_exhausted).unwrap_or(state.options.on_exhausted);
     let again = |count: u32, limit: u32| {
         let wish = error.retry_after_ms.map(Duration::from_millis);
@@ -187,9 +182,9 @@ pub fn after_failure(
         if count >= limit || over_time(state, ix, at) { give_up(exhausted) } else { Next::At { at } }
     };
     match error.class {
-        ErrorClass::Credentials => Next::Pause,
+        ErrorClass::Credentials if state.rolling_back => Next::Pause,
         ErrorClass::NeedsHuman if state.rolling_back => Next::Stuck,
-        ErrorClass::NeedsHuman => Next::Pause,
+        ErrorClass::Credentials | ErrorClass::NeedsHuman => blocked(state, ix),
         ErrorClass::Terminal => give_up(step.on_failure.unwrap_or(state.options.on_failure)),
         ErrorClass::Cancelled => Next::Now,
         ErrorClass::Throttled => again(s.throttles + 1, policy.maximum_throttles),
@@ -205,10 +200,20 @@ pub fn after_failure(
 
 /// What follows when a step fails for good without an attempt.
 pub fn give_up_for_good(state: &RunState, ix: StepIx) -> Next {
-    if tolerated(state, ix) {
-        return Next::Tolerate;
+    gives_up(state, ix, state.graph.step(ix).on_failure.unwrap_or(state.options.on_failure))
+}
+
+/// What follows when a step that is not taken back wants a person. A pause is for the whole run, whatever a map tolerates.
+pub fn blocked(state: &RunState, ix: StepIx) -> Next {
+    match state.options.on_blocked {
+        OnTrouble::Pause => Next::Pause,
+        trouble => gives_up(state, ix, trouble),
     }
-    match state.graph.step(ix).on_failure.unwrap_or(state.options.on_failure) {
+}
+
+fn gives_up(state: &RunState, ix: StepIx, trouble: OnTrouble) -> Next {
+    match trouble {
+        _ if tolerated(state, ix) => Next::Tolerate,
         OnTrouble::Pause => Next::Pause,
         OnTrouble::Fail => Next::Fail,
         OnTrouble::Rollback => Next::Rollback,

@@ -26,6 +26,11 @@ pub struct RunOptions {
     pub on_exhausted: OnTrouble,
     /// When a step fails for good. Default: the run fails.
     pub on_failure: OnTrouble,
+    /// When a step wants a person: for credentials, a permission, a quota, a thing of somebody else. Default: the run
+    /// pauses. A run that nobody looks after, as that of a schedule, may fail instead, so that it stands in nobody's way.
+    /// A rollback always waits.
+    #[serde(skip_serializing_if = "is_pause")]
+    pub on_blocked: OnTrouble,
     /// The run's own limit on time, in milliseconds; time in which it is paused or not owned does not count. What it
     /// made stays. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -33,6 +38,11 @@ pub struct RunOptions {
     /// Who goes first where runs wait for the same lock, semaphore, rate or slot: the higher. Default 0.
     #[serde(skip_serializing_if = "is_zero")]
     pub priority: i32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_pause(trouble: &OnTrouble) -> bool {
+    *trouble == OnTrouble::Pause
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
@@ -46,6 +56,7 @@ impl Default for RunOptions {
             parallelism: 16,
             on_exhausted: OnTrouble::Fail,
             on_failure: OnTrouble::Fail,
+            on_blocked: OnTrouble::Pause,
             timeout_ms: None,
             priority: 0,
         }

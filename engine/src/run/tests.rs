@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::activity::{ActivityError, Effect, Owner, Probe, Resource, Undo};
+use crate::activity::{ActivityError, Effect, ErrorClass, Owner, Probe, Resource, Undo};
 use crate::event::{EVENT_FORMAT, Event, EventKind, LostCause, Next, Phase, Request};
 use crate::graph::{Binding, Graph, LockUse, Step};
 use crate::id::{ActivityName, LockName, RunId, StepName, WorkflowName};
@@ -297,6 +297,34 @@ fn a_stuck_undo_blocks_only_what_it_must() {
     bench.undo("b");
     bench.undo("a");
     assert_eq!(bench.next(), ["Finish(RolledBack)"]);
+}
+
+#[test]
+fn what_wants_a_person_follows_the_options_and_a_rollback_waits() {
+    let errors =
+        [ActivityError::credentials("Expired", "ended"), ActivityError::needs_human("Quota", "used up")];
+    for (trouble, expected) in [
+        (OnTrouble::Pause, Next::Pause),
+        (OnTrouble::Fail, Next::Fail),
+        (OnTrouble::Rollback, Next::Rollback),
+    ] {
+        for error in &errors {
+            let options = RunOptions { on_blocked: trouble, ..RunOptions::default() };
+            let mut bench = Bench::new(vec![step("a", &[])], options);
+            bench.start("a", Phase::Execute);
+            let next =
+                |state: &RunState| after_failure(state, 0, error, Timestamp::from_millis(bench.now), 0.5);
+            assert_eq!(next(&bench.state), expected, "{error:?}");
+            let undoing = RunState { rolling_back: true, ..bench.state.clone() };
+            let waits = if error.class == ErrorClass::Credentials { Next::Pause } else { Next::Stuck };
+            assert_eq!(next(&undoing), waits, "{error:?}");
+        }
+    }
+    // Runs that were made before it was there pause as they did.
+    let stored: RunOptions =
+        serde_json::from_str(r#"{"parallelism":2,"on_exhausted":"fail","on_failure":"fail"}"#).unwrap();
+    assert_eq!(stored.on_blocked, OnTrouble::Pause);
+    assert!(!serde_json::to_string(&stored).unwrap().contains("on_blocked"));
 }
 
 #[test]

@@ -216,13 +216,19 @@ fn child(c: &mut Chance) -> Child {
 }
 
 fn options(c: &mut Chance) -> RunOptions {
-    RunOptions {
+    let mut options = RunOptions {
         parallelism: u32::try_from(c.between(1, 8)).expect("small"),
         on_exhausted: *c.pick(&TROUBLE),
         on_failure: *c.pick(&TROUBLE),
         timeout_ms: c.percent(10).then(|| c.between(60_000, 600_000)),
         priority: i32::from(c.percent(20)),
+        ..RunOptions::default()
+    };
+    // Without a chance of its own: the seeds that are kept go on meaning what they did.
+    if options.timeout_ms.is_some() {
+        options.on_blocked = options.on_failure;
     }
+    options
 }
 
 fn inner(c: &mut Chance, prefix: &str) -> Plan {

@@ -13,7 +13,7 @@ use crate::activity::{ActivityError, Effect, Owner, Probe, Resource, Undo};
 use crate::event::{CancelMode, EVENT_FORMAT, Event, EventKind, LostCause, Next, Phase, Request};
 use crate::graph::{Binding, Graph, GraphBuilder, OnReject, Step, StepIx, StepKind};
 use crate::id::{ActivityName, RunId, StepName, WorkflowName};
-use crate::run::decide::{after_absent, after_failure, give_up_for_good};
+use crate::run::decide::{after_absent, after_failure, blocked, give_up_for_good};
 use crate::run::resolve::{FunctionRegistry, resolve};
 use crate::run::state::{Ledger, RunState, StepState};
 use crate::run::verbs::rejected;
@@ -50,6 +50,7 @@ impl Sim {
         (options.on_exhausted, options.on_failure) = (trouble(), trouble());
         if rng.random_bool(0.1) {
             options.timeout_ms = Some(rng.random_range(1_000..200_000));
+            options.on_blocked = options.on_failure;
         }
         let event = Event {
             seq: 1,
@@ -330,7 +331,7 @@ impl Sim {
                 }
                 2 => (Probe::Failed { owner: Owner::ThisRun, detail: "bad".into() }, Next::Now),
                 _ => {
-                    let next = if undoing { Next::Now } else { Next::Pause };
+                    let next = if undoing { Next::Now } else { blocked(&self.state, ix) };
                     (Probe::Present { output: json!(1), owner: Owner::Foreign }, next)
                 }
             };

@@ -6,7 +6,7 @@ use super::{Answer, Driver, MAX_WEIGHT};
 use crate::activity::{ActivityError, ErrorClass, Owner, Probe, check_payload};
 use crate::event::{EventKind, LostCause, Next, Phase};
 use crate::graph::StepIx;
-use crate::run::decide::{after_absent, over_time};
+use crate::run::decide::{after_absent, blocked, over_time};
 use crate::runtime::engine::EngineError;
 use crate::runtime::metrics::AttemptEnd;
 use crate::runtime::worker::{Outcome, Report};
@@ -132,7 +132,7 @@ impl Driver {
                 if self.state.rolling_back {
                     Next::Now
                 } else {
-                    Next::Pause
+                    blocked(&self.state, ix)
                 }
             }
         }

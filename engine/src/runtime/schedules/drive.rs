@@ -70,6 +70,12 @@ impl ScheduleDriver {
         Self { task, stop, ended }
     }
 
+    /// Fires nothing more from now on. [`ScheduleDriver::stop`] waits for the end of what is being started; a launcher that
+    /// gives it up after this leaves no trouble with the schedule.
+    pub fn tell_to_stop(&self) {
+        self.stop.cancel();
+    }
+
     /// Fires nothing more, waits until what is being started is started, and returns. Runs go on.
     ///
     /// # Errors
@@ -129,6 +135,8 @@ struct Driver {
     waits: BTreeMap<ScheduleId, Waits>,
     /// Whose runs are followed.
     following: BTreeMap<RunId, ScheduleId>,
+    /// Whether all of them are to be looked at: what was not heard of may be of any.
+    all: bool,
     last_now: Timestamp,
     /// When runs that others drive were looked at last.
     last_tick: Timestamp,
@@ -140,6 +148,7 @@ impl Driver {
         let (touched, events) = (inner.touched.subscribe(), inner.events.subscribe());
         let now = inner.clock.now();
         Self {
+            all: true,
             last_now: now,
             last_tick: now,
             schedules,
@@ -155,12 +164,24 @@ impl Driver {
     }
 
     async fn run(mut self) -> Result<(), ScheduleError> {
-        self.want_all().await?;
         let (stop, clock) = (self.stop.clone(), Arc::clone(&self.schedules.engine.inner.clock));
+        let mut failed = 0;
         while !stop.is_cancelled() {
-            self.look().await?;
-            self.hand_out();
-            let wake = self.wake().await?;
+            let wake = match self.round().await {
+                Ok(wake) => {
+                    failed = 0;
+                    wake
+                }
+                Err(ScheduleError::Store(error)) if is_fatal(&error) => {
+                    return Err(ScheduleError::Store(error));
+                }
+                Err(error) => {
+                    failed += 1;
+                    let wait = wait_before(failed);
+                    tracing::warn!(%error, ?wait, "what is due cannot be read; it is tried again");
+                    self.schedules.now() + wait
+                }
+            };
             let mut timer = clock.sleep_until(wake);
             // The store is not asked again for every event of every run.
             let mut quiet = true;
@@ -175,7 +196,7 @@ impl Driver {
                             self.waits.remove(&id);
                             self.wanted.insert(id);
                         }
-                        Err(RecvError::Lagged(_)) => self.want_all().await?,
+                        Err(RecvError::Lagged(_)) => self.all = true,
                         // The engine is here, so its end of the channel is too.
                         Err(RecvError::Closed) => stop.cancel(),
                     },
@@ -192,6 +213,17 @@ impl Driver {
             self.done(done)?;
         }
         Ok(())
+    }
+
+    /// Reads what is due and hands it out. When to do it again at the latest.
+    async fn round(&mut self) -> Result<Timestamp, ScheduleError> {
+        if self.all {
+            self.want_all().await?;
+            self.all = false;
+        }
+        self.look().await?;
+        self.hand_out();
+        self.wake().await
     }
 
     async fn want_all(&mut self) -> Result<(), ScheduleError> {
@@ -305,8 +337,7 @@ impl Driver {
         self.following.extend(looked.running.into_iter().map(|run| (run, id.clone())));
         if looked.again {
             let tries = self.waits.get(&id).map_or(0, |waits| waits.tries).saturating_add(1);
-            let wait = FIRST_WAIT.saturating_mul(1 << tries.min(10).saturating_sub(1)).min(LONGEST_WAIT);
-            let until = self.schedules.now() + wait;
+            let until = self.schedules.now() + wait_before(tries);
             self.waits.insert(id, Waits { until, tries });
         } else {
             self.waits.remove(&id);
@@ -317,6 +348,11 @@ impl Driver {
     fn runs_of(&self, id: &ScheduleId) -> Vec<RunId> {
         self.following.iter().filter(|(_, of)| *of == id).map(|(run, _)| run.clone()).collect()
     }
+}
+
+/// How long it is waited before something is tried again, after so many tries.
+fn wait_before(tries: u32) -> Duration {
+    FIRST_WAIT.saturating_mul(1 << tries.min(10).saturating_sub(1)).min(LONGEST_WAIT)
 }
 
 /// Whether nothing more can be done on this store.
@@ -350,6 +386,8 @@ async fn work(
         let again = if let Some(fire) = turn.decision.fire.clone() {
             match turn.fire(*fire).await? {
                 Fired::Done => continue,
+                // It was given up for the stop, and is no trouble of the schedule.
+                Fired::NotYet(_) if stop.is_cancelled() => return Ok(Looked::default()),
                 Fired::NotYet(why) => {
                     let mut state = turn.decision.state.clone();
                     let (nominal, now) = (turn.nominal(), schedules.now());
