@@ -32,7 +32,7 @@ pub(crate) use plan::{
 };
 pub(crate) use preflight::PreflightArgs;
 pub(crate) use product::{CompletionsArgs, ConfigCommand, HelpArgs, ManArgs, VersionArgs};
-pub(crate) use schedules::{AskArgs, BackfillArgs, SchedulesCommand, SpecArgs};
+pub(crate) use schedules::{AskArgs, BackfillArgs, SchedulesCommand, SpecArgs, UpdateArgs};
 pub(crate) use serve::ServeArgs;
 pub(crate) use store::{
     BackupArgs, ExportArgs, ImportArgs, PruneArgs, RestoreArgs, RunExportArgs, StoreCommand,
@@ -629,9 +629,7 @@ pub(crate) enum SandboxCommand {
         output: ViewFormat,
     },
     /// Change tables in its Glue as a person would by hand: a type, a table, a partition
-    #[command(
-        after_help = "Examples:\n  dssflow sandbox spoil && dssflow run glue-resync --sandbox --dry-run"
-    )]
+    #[command(after_help = "Examples:\n  dssflow sandbox spoil\n  dssflow sandbox spoil 10 -o json")]
     Spoil {
         /// How many tables
         #[arg(value_name = "COUNT", default_value = "3", value_parser = datasets())]

@@ -8,6 +8,7 @@ use dssflow_workflows::glue_resync::{NAME, REPORT_STEP};
 
 use crate::config::Settings;
 use crate::ui::{Style, Ui, one_line};
+use crate::world::SANDBOX_LABEL;
 
 /// How many findings are shown; `-o json` has more.
 const SHOWN: usize = 40;
@@ -21,8 +22,13 @@ pub(crate) fn of(view: &RunView) -> Option<Report> {
     serde_json::from_value(step.output.clone()?).ok()
 }
 
-/// The report as lines; `more` is the command that prints all of it.
-pub(crate) fn lines(ui: &Ui, more: &str, report: &Report) -> Vec<String> {
+/// The command that makes datasets to compare: there is one in the sandbox.
+pub(crate) fn makes(settings: &Settings, is_sandbox: bool) -> Option<String> {
+    is_sandbox.then(|| format!("{} sandbox datasets", settings.command()))
+}
+
+/// The report as lines; `more` is the command that prints all of it, `makes` the one that makes datasets.
+pub(crate) fn lines(ui: &Ui, more: &str, makes: Option<&str>, report: &Report) -> Vec<String> {
     let mut lines = vec![totals(report)];
     for finding in report.findings.iter().take(SHOWN) {
         lines.extend(told(ui, finding, report.dry_run));
@@ -46,17 +52,52 @@ pub(crate) fn lines(ui: &Ui, more: &str, report: &Report) -> Vec<String> {
             names.join(", ")
         ));
     }
-    if report.not_synced > 0 {
-        let many = counted(report.not_synced, "dataset");
-        lines.push(format!("not looked at, as DSS does not synchronise them: {many} on S3"));
-    }
+    lines.extend(left_out(report));
+    lines.extend(nothing(report, makes));
     lines
 }
 
 /// The report of a run as lines.
 pub(crate) fn of_run(ui: &Ui, settings: &Settings, view: &RunView) -> Vec<String> {
     let Some(report) = of(view) else { return Vec::new() };
-    lines(ui, &format!("{} runs get {} -o json", settings.command(), view.run), &report)
+    let more = format!("{} runs get {} -o json", settings.command(), view.run);
+    let makes = makes(settings, view.labels.contains_key(SANDBOX_LABEL));
+    lines(ui, &more, makes.as_deref(), &report)
+}
+
+/// The datasets on S3 that were not looked at, and why.
+fn left_out(report: &Report) -> Option<String> {
+    let reasons = [
+        (report.not_synced, "not synchronised"),
+        (report.totals.other_connections, "on other connections"),
+        (report.totals.not_selected, "not selected"),
+    ];
+    let mut some = reasons.into_iter().filter(|(count, _)| *count > 0);
+    let (count, why) = some.next()?;
+    let mut line = format!("left out: {} {why}", counted(count, "dataset"));
+    for (count, why) in some {
+        put!(line, ", {count} {why}");
+    }
+    Some(line)
+}
+
+/// What to do when there was no dataset to look at; `makes` is the command that makes some.
+fn nothing(report: &Report, makes: Option<&str>) -> Option<String> {
+    let totals = &report.totals;
+    if totals.datasets + totals.skipped + totals.conflict + report.pages_failed > 0 {
+        return None;
+    }
+    let why = if left_out(report).is_some() {
+        "`connections`, `datasets` and `include` of glue_resync, --connection and --dataset say what is looked at"
+            .to_owned()
+    } else if let Some(makes) = makes {
+        format!("DSS has no dataset on S3; `{makes}` makes some")
+    } else if totals.not_on_s3 > 0 {
+        format!("of {} in DSS none is on S3", counted(totals.not_on_s3, "dataset"))
+    } else {
+        "DSS shows no dataset; has it any, and is the API key an administrator's?".to_owned()
+    };
+    Some(format!("nothing to compare: {why}"))
 }
 
 fn counted(count: u64, what: &str) -> String {
@@ -134,4 +175,52 @@ fn told(ui: &Ui, finding: &Finding, dry_run: bool) -> Vec<String> {
         ));
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A report as a run of an earlier version has stored it, with these counts.
+    fn report(not_synced: u64, totals: &Value) -> Report {
+        let stored = json!({
+            "mode": "dss", "dry_run": false, "totals": totals, "findings": [], "left_out": 0, "not_synced": not_synced,
+            "databases": [], "unclaimed": 0, "pages_failed": 0
+        });
+        serde_json::from_value(stored).expect("a report, also without what was not counted in those days")
+    }
+
+    #[test]
+    fn what_was_not_looked_at_is_counted_by_reason() {
+        let told = |not_synced, totals: Value| left_out(&report(not_synced, &totals)).unwrap_or_default();
+        assert_eq!(told(0, json!({"datasets": 3, "equal": 3})), "");
+        assert_eq!(told(1, json!({})), "left out: 1 dataset not synchronised");
+        assert_eq!(
+            told(2, json!({"other_connections": 4, "not_selected": 1})),
+            "left out: 2 datasets not synchronised, 4 on other connections, 1 not selected"
+        );
+        assert_eq!(told(0, json!({"not_selected": 2})), "left out: 2 datasets not selected");
+        assert_eq!(told(0, json!({"not_on_s3": 9})), "", "they are not what a resync is about");
+    }
+
+    #[test]
+    fn where_there_is_no_dataset_it_says_why_and_what_to_do() {
+        let told = |makes, totals: Value| nothing(&report(0, &totals), makes).unwrap_or_default();
+        let makes = Some("dssflow sandbox datasets");
+        for looked in ["datasets", "skipped", "conflict"] {
+            assert_eq!(told(makes, json!({looked: 1})), "", "{looked}");
+        }
+        assert!(told(makes, json!({})).ends_with("`dssflow sandbox datasets` makes some"));
+        assert!(told(makes, json!({"other_connections": 6})).contains("--connection"), "there are some");
+        assert!(told(None, json!({"not_on_s3": 1})).ends_with("of 1 dataset in DSS none is on S3"));
+        assert!(told(None, json!({})).contains("API key"));
+        assert_eq!(makes_of(true).as_deref(), makes);
+        assert_eq!(makes_of(false), None);
+    }
+
+    fn makes_of(is_sandbox: bool) -> Option<String> {
+        makes(&Settings { store: "x".into(), named: false }, is_sandbox)
+    }
 }

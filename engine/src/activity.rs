@@ -78,7 +78,8 @@ pub trait Activity: Send + Sync + 'static {
 
     /// Whether what it does is the run's own, for a rollback to take back. False for an activity that brings what others
     /// own into the state that they want, as a catalogue that follows its source: a rollback leaves that alone, and a run
-    /// that did nothing else owns nothing and may be removed once it has ended. Not for a Create or Update.
+    /// that did nothing else owns nothing and may be removed once it has ended, unless it recorded a resource or old
+    /// values. Not for a Create or Update.
     const OWNS: bool = true;
 
     /// What it does to the world outside.

@@ -25,7 +25,7 @@ mod state;
 mod times;
 mod view;
 
-pub use change::{Backfill, Ended, IllegalChange};
+pub use change::{Backfill, Ended, IllegalChange, Update};
 pub use cron::Cron;
 pub use decide::{Decision, Fire, Skip, Stop, decide};
 pub use fired::Fired;
@@ -35,9 +35,9 @@ pub use spec::{
     ScheduleSpec, SpecError, Timing,
 };
 pub use state::{
-    BackfillState, Counts, FiredBy, Firing, Happened, LastFailure, LastResult, MAX_BACKFILLS,
-    MAX_INLINE_RESULT, MAX_QUEUE, MAX_RECENT, MAX_RUNNING, PauseCause, Paused, Recent, Running,
-    ScheduleState, Scheduled, SkipReason, Trouble, Wanted, run_id,
+    Asked, BackfillState, Counts, FiredBy, Firing, Happened, LastFailure, LastResult, MAX_ASKED_BYTES,
+    MAX_BACKFILLS, MAX_INLINE_RESULT, MAX_QUEUE, MAX_RECENT, MAX_RUNNING, PauseCause, Paused, Recent,
+    Resumed, Running, ScheduleState, Scheduled, SkipReason, Trouble, Wanted, run_id,
 };
 pub use times::{Times, Zone, ZoneError};
 pub use view::{ScheduleStatus, ScheduleView, view};

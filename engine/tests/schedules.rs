@@ -8,7 +8,9 @@ use std::time::Duration;
 use dssflow_engine::prelude::*;
 use dssflow_engine::runtime::clock::TokioClock;
 use dssflow_engine::runtime::{Launch, LaunchError, Launcher, ScheduleDriver, ScheduleError};
-use dssflow_engine::schedule::{Backfill, Firing, PauseCause, ScheduleStatus, Scheduled, Timing};
+use dssflow_engine::schedule::{
+    Backfill, Firing, IllegalChange, PauseCause, ScheduleStatus, Scheduled, Timing, Update,
+};
 use dssflow_engine::store::layer::Layer;
 use dssflow_engine::store::prune::Policy;
 use dssflow_engine::store::{SchedulePut, StoreError, Transition};
@@ -240,10 +242,13 @@ async fn triggers_backfills_and_changes() {
     schedules.pause(&id("s"), Request { reason: "audit".to_owned(), ..by() }).await.unwrap();
     let _driver = world.drive();
     world.until(3 * MINUTE).await;
-    let triggered = schedules.trigger(&id("s"), None, by()).await.unwrap();
+    let because = Request { reason: "new data".to_owned(), ..by() };
+    let triggered = schedules.trigger(&id("s"), None, because).await.unwrap();
     world.until(3 * MINUTE + 1_000).await;
     let (run, scheduled) = world.seen.lock().unwrap()[0].clone();
     assert_eq!((&run, scheduled.nominal), (&triggered.run, triggered.nominal));
+    let asked = world.engine.view(&run).await.unwrap().request;
+    assert_eq!((asked.by.as_str(), asked.reason.as_str()), ("schedule s", "triggered by ada: new data"));
 
     let from = Timestamp::from_millis(T0 - 2 * MINUTE);
     let to = Timestamp::from_millis(T0 + 2 * MINUTE);
@@ -267,8 +272,14 @@ async fn triggers_backfills_and_changes() {
 
     let mut spec = every_minute();
     spec.timing = vec![Timing::Cron { cron: "*/10 * * * *".to_owned() }];
-    schedules.update(&id("s"), spec, by()).await.unwrap();
+    let seen = Some(world.view("s").await.updated);
+    let change = Update { seen, ..Update::new(spec) };
+    schedules.update_as(&id("s"), change.clone(), by()).await.unwrap();
+    let again = schedules.update_as(&id("s"), change, by()).await.unwrap_err();
+    let refused = matches!(again, ScheduleError::Illegal { why: IllegalChange::Changed { .. }, .. });
+    assert!(refused, "it was changed since: {again}");
     schedules.unpause(&id("s"), by()).await.unwrap();
+    assert_eq!(world.view("s").await.resumed.unwrap().by, "ada");
     let next = schedules.next(&id("s"), 2).await.unwrap();
     assert_eq!(next, [10, 20].map(|minute| Timestamp::from_millis(T0 + minute * MINUTE)));
     world.until(10 * MINUTE + 1_000).await;
@@ -278,6 +289,25 @@ async fn triggers_backfills_and_changes() {
     assert_eq!(world.seen.lock().unwrap().len(), 7);
     assert!(matches!(schedules.get(&id("s")).await, Err(ScheduleError::NotFound(_))));
     assert!(schedules.list(None, 10).await.unwrap().schedules.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_next_ends_with_the_limit() {
+    let world = World::new(Does::Quick);
+    let schedules = world.engine.schedules();
+    let spec = ScheduleSpec { limit: Some(2), ..every_minute() };
+    assert_eq!(schedules.preview(&id("s"), &spec, 5).unwrap().len(), 2);
+    world.create("s", spec.clone()).await;
+    let next = async || schedules.next(&id("s"), 5).await.unwrap().len();
+    assert_eq!(next().await, 2);
+    let _driver = world.drive();
+    world.until(MINUTE + 1_000).await;
+    assert_eq!(next().await, 1);
+    world.until(4 * MINUTE).await;
+    assert_eq!((next().await, world.view("s").await.status), (0, ScheduleStatus::Ended));
+    let anew = Update { renew_limit: true, ..Update::new(spec) };
+    schedules.update_as(&id("s"), anew, by()).await.unwrap();
+    assert_eq!((next().await, world.view("s").await.status), (2, ScheduleStatus::Active));
 }
 
 #[tokio::test(start_paused = true)]

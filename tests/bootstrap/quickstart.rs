@@ -1,9 +1,11 @@
 //! Pages whose commands are run: what a `console` block shows below a line that begins with `$ ` is what that line
 //! printed. All lines of a page go through one shell, in one empty directory, against a sandbox at no latency.
 //!
-//! What differs each time (times, durations, ids, ports) is not compared. `DSSFLOW_WRITE_DOCS=1` writes what differs
-//! anew, and leaves alone what does not.
+//! What differs each time (times, durations, ids, ports) is not compared; but where a page names one id twice, so must what
+//! is printed, and a schedule fires when its expression says. When something differs, `DSSFLOW_WRITE_DOCS=1` writes all
+//! that is printed anew, so that a page shows one pass; otherwise it leaves the page alone.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -98,15 +100,46 @@ fn whoami() -> String {
     String::from_utf8_lossy(&out.stdout).trim().to_owned()
 }
 
-/// A line without what differs each time.
-fn lasting(line: &str) -> String {
-    if line.trim_start().starts_with("|0 ") {
-        return "the scale of a chart".to_owned();
+/// What is left of a line without what differs each time.
+#[derive(Debug, Default)]
+struct Lasting {
+    text: String,
+    /// The ids that were in it, in order.
+    ids: Vec<String>,
+}
+
+/// Which id of a page is which that is printed.
+#[derive(Debug, Default)]
+struct Ids {
+    printed: BTreeMap<String, String>,
+    shown: BTreeMap<String, String>,
+}
+
+impl Ids {
+    /// Whether the ids of two lines can be the same things as in the lines before.
+    fn agree(&mut self, shown: &[String], printed: &[String]) -> bool {
+        shown.len() == printed.len()
+            && shown.iter().zip(printed).all(|(shown, printed)| {
+                let there = self.printed.entry(shown.clone()).or_insert_with(|| printed.clone());
+                let back = self.shown.entry(printed.clone()).or_insert_with(|| shown.clone());
+                there == printed && back == shown
+            })
     }
+}
+
+fn lasting(line: &str) -> Lasting {
+    let mut lasting = Lasting::default();
+    if line.trim_start().starts_with("|0 ") {
+        "the scale of a chart".clone_into(&mut lasting.text);
+        return lasting;
+    }
+    // When it fires follows from its expression: the times of day, and how far apart the days are.
+    let fires = line.contains("; it fires ");
+    let mut first_day = None;
     let words: Vec<&str> = line.split_whitespace().collect();
     // How much is done when something else stops depends on what was faster.
     let open = line.contains(" open)");
-    let mut out = String::new();
+    let Lasting { text: out, ids } = &mut lasting;
     for (n, word) in words.iter().enumerate() {
         let next = words.get(n + 1).copied().unwrap_or_default();
         let unit = next.trim_end_matches([',', ')', ';', ':']);
@@ -114,7 +147,12 @@ fn lasting(line: &str) -> String {
         let said = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
         let is_count = !said.is_empty() && said.chars().all(|c| c.is_ascii_digit() || c == '.');
         out.push_str(if n > 0 { " " } else { "" });
-        if measured && is_count {
+        if let Some(day) = day_of(word).filter(|_| fires) {
+            let first = *first_day.get_or_insert(day);
+            write!(out, "day {}", day - first).expect("a string");
+        } else if fires && is_time_of_day(word) {
+            out.push_str(word);
+        } else if measured && is_count {
             out.push('#');
         } else if word.chars().all(|c| !c.is_ascii_alphanumeric() && !c.is_ascii_punctuation())
             && word.len() > 3
@@ -126,20 +164,34 @@ fn lasting(line: &str) -> String {
         {
             let _ = write!(out, "{}/{all}", if done == all { done } else { "#" });
         } else {
-            out.push_str(&without_ids(word));
+            without_ids(word, out, ids);
         }
     }
-    out
+    lasting
+}
+
+/// The number of a day that is written as `2026-11-29`.
+fn day_of(word: &str) -> Option<i64> {
+    let parts: Vec<i64> = word.split('-').map(|part| part.parse().ok()).collect::<Option<_>>()?;
+    let &[year, month, day] = parts.as_slice() else { return None };
+    // From March on, so that the leap day is the last of a year.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    Some(365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day)
+}
+
+/// As `03:00:00Z`.
+fn is_time_of_day(word: &str) -> bool {
+    let time = word.trim_end_matches(',');
+    time.strip_suffix('Z').is_some_and(|time| time.len() == 8 && time.split(':').all(is_number))
 }
 
 fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// A word without times, drawn ids and ports.
-fn without_ids(word: &str) -> String {
+/// A word without times, drawn ids and ports; the ids are handed out.
+fn without_ids(word: &str, out: &mut String, ids: &mut Vec<String>) {
     let part = |c: char| c.is_ascii_digit() || c.is_ascii_lowercase() || "TZ:.-".contains(c);
-    let mut out = String::new();
     let mut rest = word;
     while let Some(first) = rest.chars().next() {
         let end = rest.find(|c| part(c) != part(first)).unwrap_or(rest.len());
@@ -155,13 +207,21 @@ fn without_ids(word: &str) -> String {
             let digits = piece.bytes().filter(u8::is_ascii_digit).count();
             let drawn = digits >= MANY_DIGITS || (digits > 0 && piece.len() >= LONG);
             out.push_str(if drawn { "#" } else { piece });
+            // What has a colon inside is a time or an address.
+            let end = [':', '.'];
+            if drawn && !stretch.trim_end_matches(end).contains(':') {
+                ids.push(piece.trim_end_matches(end).to_owned());
+            }
         }
     }
-    out
 }
 
-fn same(a: &[&str], b: &[&str]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| lasting(a) == lasting(b))
+fn same(shown: &[&str], printed: &[&str], ids: &mut Ids) -> bool {
+    shown.len() == printed.len()
+        && shown.iter().zip(printed).all(|(shown, printed)| {
+            let (shown, printed) = (lasting(shown), lasting(printed));
+            shown.text == printed.text && ids.agree(&shown.ids, &printed.ids)
+        })
 }
 
 /// Holds a page to what its commands print.
@@ -174,25 +234,27 @@ fn hold(page: &str) {
     let printed = run(&home, &shown);
     let lines: Vec<&str> = text.lines().collect();
     let (mut now, mut from, mut wrong) = (Vec::new(), 0, Vec::new());
+    let mut ids = Ids::default();
     for (shown, printed) in shown.iter().zip(&printed) {
         let printed: Vec<&str> = printed.lines().map(str::trim_end).collect();
         let before = &lines[shown.at + 1..shown.end];
         now.extend_from_slice(&lines[from..=shown.at]);
-        if same(before, &printed) {
-            now.extend_from_slice(before);
-        } else {
+        if !same(before, &printed, &mut ids) {
             wrong.push(format!(
                 "$ {}\n{}\nand not\n{}",
                 shown.command,
                 printed.join("\n"),
                 before.join("\n")
             ));
-            now.extend_from_slice(&printed);
         }
+        now.extend_from_slice(&printed);
         from = shown.end;
     }
     now.extend_from_slice(&lines[from..]);
     if std::env::var_os("DSSFLOW_WRITE_DOCS").is_some() {
+        if wrong.is_empty() {
+            return;
+        }
         fs::write(&path, now.join("\n") + "\n").expect("a page of ours");
         return;
     }
@@ -224,8 +286,43 @@ fn only_what_differs_each_time_is_left_out() {
         ("identity   ██   0.5 s", "identity █████ 7 s", true),
         ("identity   ██   0.5 s", "instance ██ 0.5 s", false),
         ("created by you", "created by me", false),
+        (
+            "it is created; it fires 2026-11-30 03:00:00Z, 2026-12-01 03:00:00Z",
+            "it is created; it fires 2028-02-29 03:00:00Z, 2028-03-01 03:00:00Z",
+            true,
+        ),
+        (
+            "it is created; it fires 2026-11-30 03:00:00Z, 2026-12-01 03:00:00Z",
+            "it is created; it fires 2026-11-30 09:00:00Z, 2026-12-01 09:00:00Z",
+            false,
+        ),
+        (
+            "it is created; it fires 2026-11-30 03:00:00Z, 2026-12-01 03:00:00Z",
+            "it is created; it fires 2027-02-28 03:00:00Z, 2027-03-02 03:00:00Z",
+            false,
+        ),
     ] {
-        assert_eq!(lasting(a) == lasting(b), alike, "{} and {}", lasting(a), lasting(b));
+        let (a, b) = (lasting(a), lasting(b));
+        assert_eq!(a.text == b.text, alike, "{} and {}", a.text, b.text);
+    }
+}
+
+#[test]
+fn what_is_named_twice_is_one_thing() {
+    let shown = |watched: &str| {
+        let watch = "`dssflow runs watch resync-20261129t085814.451z` follows the run".to_owned();
+        [watch, format!("run resync-{watched}: succeeded"), "sandbox=f97af88b293a279d".to_owned()]
+    };
+    let printed = [
+        "`dssflow runs watch resync-20270101t000000.001z` follows the run",
+        "run resync-20270101t000000.001z: succeeded",
+        "sandbox=0123456789abcdef",
+    ];
+    for (watched, alike) in [("20261129t085814.451z", true), ("20261129t150232.649z", false)] {
+        let shown = shown(watched);
+        let shown: Vec<&str> = shown.iter().map(String::as_str).collect();
+        assert_eq!(same(&shown, &printed, &mut Ids::default()), alike, "{watched}");
+        assert_eq!(same(&printed, &shown, &mut Ids::default()), alike, "{watched}, the other way");
     }
 }
 

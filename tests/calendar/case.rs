@@ -1,4 +1,5 @@
-//! One case: an expression with what it means field by field, a zone, a stretch of time, and how the clock goes.
+//! One case: an expression with what it means field by field, intervals, a zone, a stretch of time, and how the clock
+//! goes.
 
 use dssflow_tests::chance::Chance;
 
@@ -63,6 +64,13 @@ impl Expression {
     }
 }
 
+/// Every so many seconds since 1970, all so many later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Interval {
+    pub(crate) every: u64,
+    pub(crate) offset: u64,
+}
+
 /// What the clock of the machine does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Move {
@@ -77,7 +85,9 @@ pub(crate) enum Move {
 }
 
 pub(crate) struct Case {
-    pub(crate) expression: Expression,
+    /// None when there are only intervals.
+    pub(crate) expression: Option<Expression>,
+    pub(crate) intervals: Vec<Interval>,
     pub(crate) zone: &'static str,
     /// In seconds since 1970.
     pub(crate) from: u64,
@@ -89,8 +99,14 @@ pub(crate) struct Case {
 
 impl std::fmt::Debug for Case {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { expression, zone, from, to, window, jitter, moves } = self;
-        write!(f, "{:?} in {zone}, {from}..{to}, window {window}, jitter {jitter}, ", expression.text())?;
+        let Self { expression, intervals, zone, from, to, window, jitter, moves } = self;
+        if let Some(expression) = expression {
+            write!(f, "{:?} in {zone}, ", expression.text())?;
+        }
+        for Interval { every, offset } in intervals {
+            write!(f, "every {every} and {offset}, ")?;
+        }
+        write!(f, "{from}..{to}, window {window}, jitter {jitter}, ")?;
         write!(f, "{moves:?}")
     }
 }
@@ -117,7 +133,8 @@ impl Case {
         let window = *chance.pick(&[10, 60, 10 * MINUTE, HOUR, DAY]);
         let jitter = if chance.percent(25) { chance.between(1, 2 * HOUR) } else { 0 };
         let mut case = Self {
-            expression: expression(by_second, from, &mut chance),
+            expression: Some(expression(by_second, from, &mut chance)),
+            intervals: Vec::new(),
             zone,
             from,
             to: from + length,
@@ -126,7 +143,27 @@ impl Case {
             moves: Vec::new(),
         };
         case.moves = moves(length, by_second, &mut chance);
+        // From a stream of their own, so that the rest of a case is what it would be without.
+        let mut chance = chance.fork(number);
+        match chance.below(100) {
+            0..12 => {
+                case.expression = None;
+                case.intervals.push(interval(by_second, &mut chance));
+                if chance.percent(40) {
+                    case.intervals.push(interval(by_second, &mut chance));
+                }
+            }
+            12..30 => case.intervals.push(interval(by_second, &mut chance)),
+            _ => {}
+        }
         case
+    }
+
+    /// How far from one to the next of the moments that may be an instant: a second or a minute.
+    pub(crate) fn step(&self) -> u64 {
+        let by_second = self.expression.as_ref().is_some_and(|of| of.second.any || of.second.values != [0]);
+        let whole = |of: &Interval| of.every.is_multiple_of(MINUTE) && of.offset.is_multiple_of(MINUTE);
+        if by_second || !self.intervals.iter().all(whole) { 1 } else { MINUTE }
     }
 
     /// The earliest that the clock ever shows.
@@ -229,6 +266,19 @@ fn expression(by_second: bool, from: u64, chance: &mut Chance) -> Expression {
         made.fields = 6;
     }
     made
+}
+
+/// By whole minutes where the stretch is long. Half of them with an offset.
+fn interval(by_second: bool, chance: &mut Chance) -> Interval {
+    let every = if by_second {
+        *chance.pick(&[7, 45, MINUTE, 61, 90, 10 * MINUTE, HOUR - 1, HOUR + 1])
+    } else {
+        let some = chance.between(5, 3_000) * MINUTE;
+        *chance.pick(&[5 * MINUTE, 7 * MINUTE, 90 * MINUTE, HOUR, 7 * HOUR, DAY, 25 * HOUR, some, some])
+    };
+    let unit = if by_second { 1 } else { MINUTE };
+    let offset = if chance.percent(50) { chance.below(every / unit) * unit } else { 0 };
+    Interval { every, offset }
 }
 
 fn moves(length: u64, by_second: bool, chance: &mut Chance) -> Vec<Move> {

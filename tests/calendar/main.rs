@@ -1,7 +1,8 @@
 //! Schedules against a clock that jumps: which instants an expression means, and what fires when the clock is put forward
-//! and back, the machine sleeps, and the process dies. Each case is an expression, a zone and a stretch of time around
-//! something awkward; a brute-force oracle that walks through the stretch second by second or minute by minute says what
-//! is right. `DSSFLOW_CASES` says how many, `DSSFLOW_SEED` where to begin, `DSSFLOW_SHOW` how many failures are told.
+//! and back, the machine sleeps, and the process dies. Each case is an expression, intervals or both, a zone and a stretch
+//! of time around something awkward; a brute-force oracle that walks through the stretch second by second or minute by
+//! minute says what is right, and how many instants are missed. `DSSFLOW_CASES` says how many, `DSSFLOW_SEED` where to
+//! begin, `DSSFLOW_SHOW` how many failures are told.
 
 mod case;
 mod oracle;

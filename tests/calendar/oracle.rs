@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use dssflow_engine::schedule::Zone;
 use dssflow_engine::time::Timestamp;
 
-use crate::case::{Expression, Field, MINUTE};
+use crate::case::{Case, Expression, Field, Interval};
 
 const DAY: i64 = 86_400;
 
@@ -66,16 +66,24 @@ fn matches(expression: &Expression, local: i64) -> bool {
         && has(&of.year, u32::try_from(year).expect("a year of our days"))
 }
 
-/// All instants after `from` and up to `to`, in seconds.
-pub(crate) fn instants(expression: &Expression, zone: &Zone, from: u64, to: u64) -> Vec<u64> {
-    let by_second = expression.second.any || expression.second.values != [0];
-    let step = if by_second { 1 } else { MINUTE };
-    let begin = from / step * step + step;
+/// Whether an interval names a moment.
+pub(crate) fn is_of(interval: &Interval, at: u64) -> bool {
+    at >= interval.offset && (at - interval.offset).is_multiple_of(interval.every)
+}
+
+/// All instants of a case after `from` and up to `to`, in seconds.
+pub(crate) fn instants(case: &Case, zone: &Zone, from: u64, to: u64) -> Vec<u64> {
+    let step = case.step();
     let mut found = Vec::new();
-    let mut at = begin;
+    let mut at = from / step * step + step;
     while at <= to {
-        let offset = zone.offset_s(Timestamp::from_millis(at * 1000)).expect("a time of our days");
-        if matches(expression, i64::try_from(at).expect("a time of our days") + offset) {
+        let of_the_clock = |expression: &Expression| {
+            let offset = zone.offset_s(Timestamp::from_millis(at * 1000)).expect("a time of our days");
+            matches(expression, i64::try_from(at).expect("a time of our days") + offset)
+        };
+        if case.intervals.iter().any(|interval| is_of(interval, at))
+            || case.expression.as_ref().is_some_and(of_the_clock)
+        {
             found.push(at);
         }
         at += step;
@@ -86,12 +94,15 @@ pub(crate) fn instants(expression: &Expression, zone: &Zone, from: u64, to: u64)
 /// So many stretches of instants that fired without a gap are remembered; what lies before them does not fire any more, since
 /// nobody knows whether it has.
 const STRETCHES: usize = 200;
+/// Of more instants at once those that are surely too late are left aside, and not counted.
+const AT_ONCE: usize = 1_000;
 
 /// What must have fired, in order, when the clock was looked at at these times, told from a list of all instants.
 pub(crate) struct Expected {
     /// Instants and when they are due.
     instants: Vec<(u64, u64)>,
     window: u64,
+    jitter: u64,
     mark: u64,
     /// Which of the instants have fired and are remembered, by their place in the list.
     once: BTreeSet<usize>,
@@ -104,13 +115,14 @@ pub(crate) struct Expected {
 
 impl Expected {
     /// `due` in milliseconds, for each instant.
-    pub(crate) fn new(instants: &[u64], due: &dyn Fn(u64) -> u64, from: u64, window: u64) -> Self {
+    pub(crate) fn new(instants: &[u64], due: &dyn Fn(u64) -> u64, case: &Case) -> Self {
         let instants = instants.iter().map(|at| (at * 1000, due(*at))).collect();
         let (once, fired, missed) = Default::default();
         Self {
             instants,
-            window: window * 1000,
-            mark: from * 1000,
+            window: case.window * 1000,
+            jitter: case.jitter * 1000,
+            mark: case.from * 1000,
             once,
             stretches: 0,
             floor: 0,
@@ -125,10 +137,17 @@ impl Expected {
             self.mark = now;
         }
         let first = self.instants.partition_point(|(instant, _)| *instant <= self.mark);
-        for place in first..self.instants.len() {
-            let (instant, due) = self.instants[place];
+        let too_late = now.saturating_sub(self.window + self.jitter + 1);
+        for place in first.. {
+            if place == first + AT_ONCE {
+                self.mark = self.mark.max(too_late);
+            }
+            let Some(&(instant, due)) = self.instants.get(place) else { break };
             if due > now {
                 break;
+            }
+            if instant <= self.mark {
+                continue;
             }
             self.mark = instant;
             if self.once.contains(&place) {

@@ -6,13 +6,13 @@ use dssflow_engine::event::Request;
 use dssflow_engine::id::ScheduleId;
 use dssflow_engine::run::RunStatus;
 use dssflow_engine::schedule::{
-    Ended, Overlap, ScheduleAction, ScheduleSpec, ScheduleState, SkipReason, Times, Zone, decide, decode,
-    encode,
+    Ended, Overlap, ScheduleAction, ScheduleSpec, ScheduleState, SkipReason, Times, Timing, Zone, decide,
+    decode, encode,
 };
 use dssflow_engine::time::Timestamp;
 
 use crate::case::{Case, Move};
-use crate::oracle::{Expected, instants};
+use crate::oracle::{Expected, instants, is_of};
 
 /// Of a stretch with more instants the rest is left aside.
 const MOST: usize = 300;
@@ -37,6 +37,10 @@ pub(crate) enum Plant {
     FiresBeforeItIsWritten,
     /// A clock that is put back is waited for.
     WaitsForTheClock,
+    /// Intervals are not shifted by their offset.
+    NoOffset,
+    /// A process that dies takes with it how many were missed.
+    ForgetsMissed,
 }
 
 impl Plant {
@@ -50,6 +54,8 @@ impl Plant {
         Self::NoWindow,
         Self::FiresBeforeItIsWritten,
         Self::WaitsForTheClock,
+        Self::NoOffset,
+        Self::ForgetsMissed,
     ];
 }
 
@@ -58,6 +64,8 @@ impl Plant {
 pub(crate) struct Walked {
     looks: u64,
     instants: u64,
+    /// Those of them that an interval names.
+    of_intervals: u64,
     fired: u64,
     missed: u64,
     forward: u64,
@@ -70,6 +78,7 @@ impl Walked {
     pub(crate) fn add(&mut self, other: &Self) {
         self.looks += other.looks;
         self.instants += other.instants;
+        self.of_intervals += other.of_intervals;
         self.fired += other.fired;
         self.missed += other.missed;
         self.forward += other.forward;
@@ -79,8 +88,8 @@ impl Walked {
     }
 
     pub(crate) fn assert_that_everything_happened(&self) {
-        let Self { looks, instants, fired, missed, forward, back, deaths, changes } = *self;
-        for count in [looks, instants, fired, missed, forward, back, deaths, changes] {
+        let Self { looks, instants, of_intervals, fired, missed, forward, back, deaths, changes } = *self;
+        for count in [looks, instants, of_intervals, fired, missed, forward, back, deaths, changes] {
             assert!(count > 500, "a harness that tries nothing proves nothing: {self:?}");
         }
     }
@@ -88,11 +97,9 @@ impl Walked {
 
 impl std::fmt::Display for Walked {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { looks, instants, fired, missed, forward, back, deaths, changes } = self;
-        write!(
-            f,
-            "instants {instants}, fired {fired}, missed {missed}, looks {looks}, jumps fired: {forward} forward, "
-        )?;
+        let Self { looks, instants, of_intervals, fired, missed, forward, back, deaths, changes } = self;
+        write!(f, "instants {instants}, of intervals {of_intervals}, fired {fired}, missed {missed}, ")?;
+        write!(f, "looks {looks}, jumps fired: {forward} forward, ")?;
         write!(f, "{back} back, {deaths} deaths, {changes} cases across a change of the clocks")
     }
 }
@@ -104,13 +111,18 @@ fn at(second: u64) -> Timestamp {
 /// Checks both which instants there are, and which of them fire.
 pub(crate) fn check(case: &Case, plant: Plant) -> Result<Walked, String> {
     let zone = Zone::find(case.zone).map_err(|error| error.to_string())?;
-    let mut right = instants(&case.expression, &zone, case.from, case.to);
+    let mut right = instants(case, &zone, case.from, case.to);
     // Dense ones are looked at for a shorter time.
     let end = right.get(MOST).copied().unwrap_or(case.to);
     right.truncate(MOST + 1);
-    let mut spec = ScheduleSpec::cron(case.expression.text(), ScheduleAction::new("flow"))
+    let mut spec = ScheduleSpec::cron("", ScheduleAction::new("flow"))
         .zone(if plant == Plant::OnlyUtc { "UTC" } else { case.zone })
         .overlap(Overlap::AllowAll);
+    spec.timing = case.expression.iter().map(|of| Timing::Cron { cron: of.text() }).collect();
+    spec.timing.extend(case.intervals.iter().map(|of| Timing::Interval {
+        every_ms: of.every * 1000,
+        offset_ms: if plant == Plant::NoOffset { 0 } else { of.offset * 1000 },
+    }));
     spec.jitter_ms = case.jitter * 1000;
     spec.end = Some(at(end));
     spec.catch_up_ms = if plant == Plant::NoWindow { u64::MAX / 4 } else { case.window * 1000 };
@@ -137,8 +149,10 @@ pub(crate) fn check(case: &Case, plant: Plant) -> Result<Walked, String> {
         return Err(format!("instants that are none: {extra:?}; instants that are not found: {lost:?}"));
     }
     let offset = |second: u64| zone.offset_s(at(second));
+    let by_interval = |at: &&u64| case.intervals.iter().any(|of| is_of(of, **at));
     let mut walked = Walked {
         instants: right.len() as u64,
+        of_intervals: right.iter().filter(by_interval).count() as u64,
         changes: u64::from(offset(case.from) != offset(case.to)),
         ..Walked::default()
     };
@@ -151,9 +165,9 @@ pub(crate) fn check(case: &Case, plant: Plant) -> Result<Walked, String> {
         }
     }
     // A clock that is put back to before the schedule was made was ahead when that was: it is followed there too.
-    let mut all = instants(&case.expression, &zone, case.earliest(), case.from);
+    let mut all = instants(case, &zone, case.earliest(), case.from);
     all.extend(&right);
-    let expected = Expected::new(&all, &due, case.from, case.window);
+    let expected = Expected::new(&all, &due, case);
     fire(case, plant, spec, expected, &mut walked)?;
     Ok(walked)
 }
@@ -212,6 +226,9 @@ fn fire(
                 if plant == Plant::ForgetsMark {
                     state.mark = state.created;
                 }
+                if plant == Plant::ForgetsMissed {
+                    state.counts.missed = 0;
+                }
                 if plant == Plant::ForgetsFired {
                     (state.fired, state.mark) = (Default::default(), state.created);
                 }
@@ -236,6 +253,14 @@ fn fire(
                 at(now),
                 told(&fired),
                 told(&expected.fired)
+            ));
+        }
+        if state.counts.missed != expected.missed {
+            return Err(format!(
+                "at a look at {} {} were missed so far, and it should be {}",
+                at(now),
+                state.counts.missed,
+                expected.missed
             ));
         }
         seen = fired.len();

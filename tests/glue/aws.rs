@@ -1,5 +1,6 @@
 //! An AWS in memory that is as unkind as the real one, which emulators are not: Glue answers in pages, insists on the
-//! version of a table, refuses single partitions within an answer that says 200, and throttles; S3 lists in pages.
+//! version of a table, refuses single partitions within an answer that says 200, leaves keys unprocessed, and throttles; S3
+//! lists in pages. Others work on its tables at the same moment, when a test says so.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -21,6 +22,8 @@ const THROTTLED: u64 = 41;
 const REFUSED: u64 = 7;
 /// One in so many updates meets somebody else's.
 const CONCURRENT: u64 = 5;
+/// One in so many looks at several partitions leaves the last of them unprocessed.
+const UNPROCESSED: u64 = 2;
 
 /// A table with what it was changed to so often.
 #[derive(Debug, Clone, Default)]
@@ -31,20 +34,27 @@ pub(crate) struct Kept {
 }
 
 /// What is there, and what was asked.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Cloud {
     pub(crate) tables: BTreeMap<String, Kept>,
     /// Directories with files, below the bucket.
     pub(crate) directories: BTreeMap<String, Vec<String>>,
     pub(crate) calls: BTreeMap<String, u64>,
     pub(crate) largest_batch: usize,
+    /// The partitions of each call that was to make or change some.
+    pub(crate) sent: Vec<(&'static str, Vec<Vec<String>>)>,
+    /// What somebody else makes of a partition at the moment in which it is made or changed: then the call is refused for
+    /// it. None: he takes it out. Each happens once.
+    pub(crate) rivals: BTreeMap<Vec<String>, Option<Value>>,
+    /// What somebody else does once, when a table has just been deleted.
+    pub(crate) after_delete: Option<Box<dyn FnOnce() + Send>>,
     asked: u64,
     under_way: u64,
     pub(crate) most_at_once: u64,
 }
 
 /// The world, shared with its server.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Aws(Arc<Mutex<Cloud>>);
 
 type Refusal = (u16, &'static str);
@@ -178,21 +188,32 @@ impl Cloud {
                 let (partitions, next) = page(body, &all, 400);
                 Ok(json!({"Partitions": partitions, "NextToken": next}))
             }
-            "BatchCreatePartition" => self.create(body, calls),
-            "BatchUpdatePartition" => {
-                let kept = self.tables.get_mut(&name("TableName")).ok_or(MISSING)?;
-                for entry in body["Entries"].as_array().into_iter().flatten() {
-                    kept.partitions
-                        .insert(values(&entry["PartitionValueList"]), entry["PartitionInput"].clone());
-                }
-                Ok(json!({"Errors": []}))
+            "BatchGetPartition" => {
+                let kept = self.tables.get(&name("TableName")).ok_or(MISSING)?;
+                let asked = body["PartitionsToGet"].as_array().into_iter().flatten();
+                let mut asked: Vec<Vec<String>> = asked.map(|list| values(&list["Values"])).collect();
+                let hurried = calls.is_multiple_of(UNPROCESSED) && asked.len() > 1;
+                let left: Vec<Value> =
+                    asked.pop_if(|_| hurried).into_iter().map(|which| json!({"Values": which})).collect();
+                let found: Vec<&Value> =
+                    asked.iter().filter_map(|which| kept.partitions.get(which)).collect();
+                Ok(json!({"Partitions": found, "UnprocessedKeys": left}))
             }
+            "BatchCreatePartition" => self.create(body, calls),
+            "BatchUpdatePartition" => self.update(body),
             "BatchDeletePartition" => {
                 let kept = self.tables.get_mut(&name("TableName")).ok_or(MISSING)?;
                 for gone in body["PartitionsToDelete"].as_array().into_iter().flatten() {
                     kept.partitions.remove(&values(&gone["Values"]));
                 }
                 Ok(json!({"Errors": []}))
+            }
+            "DeleteTable" => {
+                self.tables.remove(&name("Name")).ok_or(MISSING)?;
+                if let Some(then) = self.after_delete.take() {
+                    then();
+                }
+                Ok(json!({}))
             }
             _ => Err((400, "AccessDeniedException")),
         }
@@ -204,6 +225,7 @@ impl Cloud {
         if list.len() > 100 {
             return Err((400, "InvalidInputException"));
         }
+        self.sent.push(("create", list.iter().map(|partition| values(&partition["Values"])).collect()));
         let kept = self.tables.get_mut(body["TableName"].as_str().unwrap_or_default()).ok_or(MISSING)?;
         let mut errors = Vec::new();
         for (n, partition) in list.iter().enumerate() {
@@ -212,6 +234,11 @@ impl Cloud {
             let refused = |code: &str| json!({"PartitionValues": shown, "ErrorDetail": {"ErrorCode": code, "ErrorMessage": code}});
             if n == 3 && calls.is_multiple_of(REFUSED) {
                 errors.push(refused("InternalServiceException"));
+                continue;
+            }
+            if let Some(theirs) = self.rivals.remove(&which).flatten() {
+                kept.partitions.insert(which, theirs);
+                errors.push(refused("AlreadyExistsException"));
                 continue;
             }
             let Entry::Vacant(place) = kept.partitions.entry(which) else {
@@ -223,6 +250,38 @@ impl Cloud {
                 // Another made it at the same moment.
                 errors.push(refused("AlreadyExistsException"));
             }
+        }
+        Ok(json!({"Errors": errors}))
+    }
+
+    fn update(&mut self, body: &Value) -> Result<Value, Refusal> {
+        let list = body["Entries"].as_array().cloned().unwrap_or_default();
+        self.largest_batch = self.largest_batch.max(list.len());
+        self.sent.push(("update", list.iter().map(|entry| values(&entry["PartitionValueList"])).collect()));
+        let kept = self.tables.get_mut(body["TableName"].as_str().unwrap_or_default()).ok_or(MISSING)?;
+        let mut errors = Vec::new();
+        for entry in &list {
+            let which = values(&entry["PartitionValueList"]);
+            let shown = json!(which);
+            let code = match self.rivals.remove(&which) {
+                Some(Some(theirs)) => {
+                    kept.partitions.insert(which, theirs);
+                    "ConcurrentModificationException"
+                }
+                Some(None) => {
+                    kept.partitions.remove(&which);
+                    "EntityNotFoundException"
+                }
+                None => match kept.partitions.get_mut(&which) {
+                    Some(partition) => {
+                        *partition = entry["PartitionInput"].clone();
+                        continue;
+                    }
+                    None => "EntityNotFoundException",
+                },
+            };
+            let why = json!({"ErrorCode": code, "ErrorMessage": code});
+            errors.push(json!({"PartitionValueList": shown, "ErrorDetail": why}));
         }
         Ok(json!({"Errors": errors}))
     }

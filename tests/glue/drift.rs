@@ -12,6 +12,8 @@ const COLUMNS: [(&str, &str); 3] = [("id", "bigint"), ("at", "date"), ("note", "
 #[test]
 fn the_commands_of_the_sandbox_make_data_and_drift_that_a_resync_mends() {
     let lake = Lake::new();
+    let nothing = lake.resync(&[]).expect(0).says("0 datasets: 0 equal");
+    nothing.says("nothing to compare: DSS has no dataset on S3; `dssflow sandbox datasets` makes some");
     let before = lake.home.mutating_calls();
     let made = lake.home.json(&["sandbox", "datasets", "-o", "json"]);
     assert_eq!(made.as_array().map(Vec::len), Some(6), "{made}");
@@ -144,6 +146,64 @@ fn what_was_changed_by_hand_is_found_told_and_mended_by_dss() {
     // Nothing of it is anybody's to take back.
     lake.home.run(&["resources", "ls", "@latest"]).expect(0);
     assert_eq!(lake.home.json(&["runs", "get", "-o", "json"])["live"], false);
+
+    // Nothing on a table of DSS's says whose it was: without its dataset it is one of those that are left alone.
+    lake.drop_dataset("items");
+    lake.resync(&["--set", "glue_resync.prune=true"])
+        .expect(0)
+        .says("3 datasets: 3 equal")
+        .says("left alone");
+    assert_eq!(lake.totals().get("removed"), None);
+    let left = lake.report()["unclaimed_examples"].to_string();
+    assert!(left.contains("dss_main.churn_items"), "{left}");
+    assert_ne!(lake.is("items"), Value::Null);
+}
+
+#[test]
+fn partitions_that_vanished_are_left_to_dss_with_prune_only_and_disputed_when_it_leaves_them() {
+    const PRUNE: [&str; 2] = ["--set", "glue_resync.prune=true"];
+    let lake = Lake::new();
+    lake.dataset("visits", &COLUMNS, true, true);
+    for country in ["de", "fr", "it"] {
+        lake.file("visits", country);
+    }
+    lake.resync(&[]).expect(0).says("mended: 1 table, 3 partitions");
+    lake.no_file("visits", "fr");
+    let before = lake.home.mutating_calls();
+    for _ in 0..2 {
+        lake.resync(&[])
+            .expect(0)
+            .says("~ dss_main.churn_visits: changed, dataset CHURN.visits, left as it is")
+            .says("1 partition in Glue and no longer in S3: left, prune is off");
+    }
+    assert_eq!(lake.home.mutating_calls(), before, "DSS is not asked at every run for what it may never do");
+
+    // A DSS that only ever adds: it is asked, and what it leaves is no longer a matter of asking.
+    let switches = lake.home.path().join("dss.json");
+    let behave = |how: &str| {
+        std::fs::write(&switches, json!({"metastore_sync": how}).to_string()).expect("a file of ours");
+        let switches = switches.to_str().expect("a plain path");
+        lake.home.run(&["sandbox", "up", "--dss", switches]).expect(0);
+    };
+    behave("adds_only");
+    lake.resync(&PRUNE)
+        .expect(0)
+        .says("! dss_main.churn_visits: disputed, dataset CHURN.visits")
+        .says("1 partition in Glue and no longer in S3: DSS leaves 1");
+    assert_eq!(lake.totals().get("disputed"), Some(&1));
+    assert!(lake.home.mutating_calls() > before, "it was asked");
+    // What it is asked for anyway it does, and nothing more is made of what stays.
+    lake.file("visits", "es");
+    lake.resync(&[]).expect(0).says("left, prune is off").says("mended: 0 tables, 1 partition");
+    let before = lake.home.mutating_calls();
+    lake.resync(&[]).expect(0).says("left, prune is off");
+    assert_eq!(lake.home.mutating_calls(), before);
+
+    behave("full");
+    lake.resync(&PRUNE).expect(0).says("mended: 1 table, 1 partition");
+    let partitions: Vec<String> = lake.partitions("visits").into_keys().collect();
+    assert_eq!(partitions, ["de", "es", "it"]);
+    lake.resync(&PRUNE).expect(0).says("1 dataset: 1 equal");
 }
 
 const DIRECT: [&str; 4] = ["--set", "glue_resync.mode=direct", "--set", "glue_resync.include=all"];

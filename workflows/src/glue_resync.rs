@@ -35,6 +35,8 @@ pub const NAME: &str = "glue-resync";
 pub const VERSION: u32 = 2;
 /// The step whose output is the report.
 pub const REPORT_STEP: &str = "report";
+/// The most tables that are worked on at once, as the schema has it: a flag does not go through that.
+const MOST_PARALLEL: u32 = 32;
 /// The function that makes queries of the tables to verify.
 const QUERIES: &str = "glue-resync.queries";
 
@@ -214,10 +216,11 @@ impl ResyncSpec {
         site::source_at(&self.credentials, name, self.credentials.len())
     }
 
-    /// Narrows the selection of a command: only these datasets, only these connections, nothing changed.
+    /// Narrows the selection of a command: only these datasets, only these connections, nothing changed. Whatever else a
+    /// command changes is changed before, for it is checked here.
     ///
     /// # Errors
-    /// A dataset that has no project before its name.
+    /// Everything that is wrong then, as a dataset that has no project before its name.
     pub fn select(
         &mut self,
         datasets: &[String],
@@ -260,6 +263,11 @@ impl ResyncSpec {
                 what,
                 "set `mode: direct`, or leave `include` out",
             );
+        }
+        if !(1..=MOST_PARALLEL).contains(&settings.parallel) {
+            let what = format!("{} is out of range", settings.parallel);
+            let help = format!("write a whole number from 1 to {MOST_PARALLEL}");
+            note(codes::WRONG_VALUE, "glue_resync.parallel", what, &help);
         }
         for name in settings.datasets.iter().filter(|name| !name.contains('.') && *name != "*") {
             let what = format!("{name:?} names no dataset");

@@ -259,6 +259,7 @@ const OPERATIONS: &[(&str, &[Need])] = &[
     ("eks:ListClusters", &[need("eks:ListClusters", On::All)]),
     ("glue:BatchCreatePartition", &[need("glue:BatchCreatePartition", On::Databases)]),
     ("glue:BatchDeletePartition", &[need("glue:BatchDeletePartition", On::Databases)]),
+    ("glue:BatchGetPartition", &[need("glue:BatchGetPartition", On::Databases)]),
     ("glue:BatchUpdatePartition", &[need("glue:BatchUpdatePartition", On::Databases)]),
     (
         "glue:CreateDatabase",
@@ -441,6 +442,7 @@ const ACTIVITIES: &[Calls] = &[
         &[
             ("glue:BatchCreatePartition", DIRECT),
             ("glue:BatchDeletePartition", "when the resync may prune"),
+            ("glue:BatchGetPartition", DIRECT),
             ("glue:BatchUpdatePartition", DIRECT),
             ("glue:CreateTable", DIRECT),
             ("glue:DeleteTable", "when the resync may prune"),

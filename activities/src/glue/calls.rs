@@ -10,7 +10,6 @@ use aws_sdk_glue::types::{
 use dssflow_engine::activity::{ActivityContext, ActivityError, ActivityResult, ErrorClass};
 
 use super::pattern::{Bound, Pattern, is_hidden};
-use super::table::Table;
 use crate::aws::error::{classify, none_if};
 use crate::clients::AwsClients;
 
@@ -157,6 +156,36 @@ impl Calls<'_> {
         }
     }
 
+    /// Partitions of a table as they are now, by their values; those that are not there are left out.
+    pub(super) async fn partitions_of(
+        self,
+        database: &str,
+        table: &str,
+        values: &[Vec<String>],
+    ) -> ActivityResult<Vec<sdk::Partition>> {
+        let mut wanted = value_lists(values)?;
+        let mut found = Vec::new();
+        for tries in 1..=TRIES {
+            let answer = self
+                .steady(true, || async {
+                    let call = self.aws.glue().batch_get_partition();
+                    let call = call.database_name(database).table_name(table);
+                    let call = call.set_partitions_to_get(Some(wanted.clone()));
+                    call.send().await.map_err(|e| classify("glue:BatchGetPartition", e))
+                })
+                .await?;
+            found.extend(answer.partitions.unwrap_or_default());
+            // What Glue had no time for is neither there nor missing.
+            wanted = answer.unprocessed_keys.unwrap_or_default();
+            if wanted.is_empty() {
+                return Ok(found);
+            }
+            self.ctx.sleep(FIRST_WAIT * tries).await?;
+        }
+        let message = format!("glue:BatchGetPartition: it never tells of {} partitions", wanted.len());
+        Err(ActivityError::retryable("AnswerIncomplete", message).no_effect())
+    }
+
     /// Makes a table.
     pub(super) async fn create_table(self, database: &str, input: &TableInput) -> ActivityResult<()> {
         self.steady(false, || async {
@@ -241,13 +270,7 @@ impl Calls<'_> {
         table: &str,
         values: &[Vec<String>],
     ) -> ActivityResult<Vec<Refused>> {
-        let list = |values: &Vec<String>| {
-            PartitionValueList::builder()
-                .set_values(Some(values.clone()))
-                .build()
-                .map_err(|e| ActivityError::terminal("RequestInvalid", e.to_string()).no_effect())
-        };
-        let lists: Vec<_> = values.iter().map(list).collect::<ActivityResult<_>>()?;
+        let lists = value_lists(values)?;
         let answer = self
             .steady(false, || async {
                 let call = self.aws.glue().batch_delete_partition().database_name(database).table_name(table);
@@ -257,6 +280,17 @@ impl Calls<'_> {
             .await?;
         Ok(answer.errors().iter().map(|e| refused(e.partition_values(), e.error_detail())).collect())
     }
+}
+
+/// The values of partitions as Glue is told them.
+fn value_lists(values: &[Vec<String>]) -> ActivityResult<Vec<PartitionValueList>> {
+    let list = |values: &Vec<String>| {
+        PartitionValueList::builder()
+            .set_values(Some(values.clone()))
+            .build()
+            .map_err(|e| ActivityError::terminal("RequestInvalid", e.to_string()).no_effect())
+    };
+    values.iter().map(list).collect()
 }
 
 fn refused(values: &[String], detail: Option<&ErrorDetail>) -> Refused {
@@ -276,14 +310,6 @@ fn following(token: Option<&str>, last: Option<&str>, action: &str) -> ActivityR
         }
         token => Ok(token.map(str::to_owned)),
     }
-}
-
-/// What Glue is told of a partition.
-pub(super) fn partition_input(values: &[String], table: &Table) -> ActivityResult<PartitionInput> {
-    Ok(PartitionInput::builder()
-        .set_values(Some(values.to_vec()))
-        .storage_descriptor(table.storage(None)?)
-        .build())
 }
 
 /// A look at one directory of S3 that is still to be taken.

@@ -91,11 +91,16 @@ impl Instance {
     ) -> ActivityResult<Option<Value>> {
         let path = ["projects", project, "datasets", name];
         match calls.steady(true, || self.client.get(&path)).await {
-            Ok(mut dataset) => {
+            Ok(Value::Object(mut dataset)) => {
                 // Of old definitions it may be missing.
-                dataset["projectKey"] = Value::String(project.to_owned());
-                dataset["name"] = Value::String(name.to_owned());
-                Ok(Some(dataset))
+                dataset.insert("projectKey".to_owned(), Value::String(project.to_owned()));
+                dataset.insert("name".to_owned(), Value::String(name.to_owned()));
+                Ok(Some(Value::Object(dataset)))
+            }
+            Ok(other) => {
+                let message =
+                    format!("GET /{}: an object was expected, not {}", path.join("/"), kind(&other));
+                Err(ActivityError::terminal("AnswerIncomplete", message).no_effect())
             }
             Err(error) if is_of_one(&error) => {
                 let known = self.names(calls, project).await?;

@@ -76,11 +76,12 @@ pub struct InventoryOutput {
     pub pages: Vec<PageInput>,
     /// Datasets on the pages.
     pub datasets: u64,
-    /// Datasets on S3 that are not synchronised.
+    /// Datasets on S3 that are selected and not synchronised.
     pub not_synced: u64,
     /// Datasets on S3 that the selection leaves out.
     pub left_out: u64,
-    /// What can be said without looking at tables: datasets in conflict, datasets that can have no table.
+    /// What can be said without looking at tables: datasets in conflict, datasets that can have no table, and how many are
+    /// not looked at.
     pub found: Findings,
     /// Databases that were listed.
     pub databases: Vec<String>,
@@ -111,7 +112,9 @@ struct Listed {
     /// Every dataset there is.
     all: BTreeSet<String>,
     not_synced: u64,
-    left_out: u64,
+    other_connections: u64,
+    not_selected: u64,
+    not_on_s3: u64,
 }
 
 impl InventoryInput {
@@ -174,6 +177,7 @@ impl Inventory {
         let dataset = format!("{project}.{name}");
         listed.all.insert(dataset.clone());
         if item["type"] != S3_DATASET {
+            listed.not_on_s3 += 1;
             return Ok(());
         }
         // The list is not promised to hold all settings.
@@ -187,11 +191,17 @@ impl Inventory {
         let Some(settings) = settings else { return Ok(()) };
         let wanted = is_synced(&settings) || input.rules.include == Include::All;
         let connection = settings["params"]["connection"].as_str().unwrap_or_default();
-        let selected = connections.contains_key(connection)
-            && input.selects_connection(connection)
-            && input.selects_dataset(&dataset);
+        let reached = connections.contains_key(connection) && input.selects_connection(connection);
+        let selected = reached && input.selects_dataset(&dataset);
+        // Each that is not looked at counts once, for the first reason of these.
+        if !reached {
+            listed.other_connections += 1;
+        } else if !selected {
+            listed.not_selected += 1;
+        } else if !wanted {
+            listed.not_synced += 1;
+        }
         if !wanted {
-            listed.not_synced += u64::from(selected);
             return Ok(());
         }
         let none = ConnectionPlace::default();
@@ -207,7 +217,6 @@ impl Inventory {
             listed.claims.entry((database.clone(), table.clone())).or_default().push(dataset.clone());
         }
         if !selected {
-            listed.left_out += 1;
             return Ok(());
         }
         match named {
@@ -374,9 +383,13 @@ impl Activity for Inventory {
             Self::unclaimed(input, calls, &listed, &connections, &mut output).await?;
         }
         without_conflicts(&mut listed, &mut found);
+        found.totals.other_connections = listed.other_connections;
+        found.totals.not_selected = listed.not_selected;
+        found.totals.not_on_s3 = listed.not_on_s3;
         output.found = found.within(FINDINGS_BYTES, usize::MAX);
         output.datasets = u64::try_from(listed.entries.len()).unwrap_or(u64::MAX);
-        (output.not_synced, output.left_out) = (listed.not_synced, listed.left_out);
+        output.not_synced = listed.not_synced;
+        output.left_out = listed.other_connections + listed.not_selected;
         output.pages = pages(input, listed.entries, &connections);
         Ok(output)
     }

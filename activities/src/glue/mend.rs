@@ -8,13 +8,14 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
-use super::calls::{Calls, EXISTS, NOT_FOUND, Refused, Walk, partition_input};
+use super::batches::Batches;
+use super::calls::{Calls, EXISTS, NOT_FOUND, Walk};
 use super::desired::{ConnectionPlace, Desired, desired, names};
 use super::instance::{Instance, is_of_one};
 use super::page::Entry;
-use super::partitions::{BATCH, Counts, DELETE_BATCH, Fate, Known, MAX_PARTITIONS, judge};
+use super::partitions::{Counts, DELETE_BATCH, Fate, Known, MAX_PARTITIONS, judge};
 use super::report::{Finding, Kind};
-use super::table::{Difference, Table, differences, mended, mended_stored};
+use super::table::{Difference, Table, differences, mended};
 use super::whose::{DATASET, Proof, Whose};
 use super::{Mode, Rules};
 use crate::aws::tags;
@@ -24,15 +25,18 @@ use crate::wildcard;
 use aws_sdk_glue::types as sdk;
 use dssflow_engine::activity::{ActivityContext, ActivityError, ActivityResult, ErrorClass};
 
-/// How often a table is read and changed before it is given up that somebody else keeps changing.
-const TRIES: u32 = 10;
+/// How often a table, or a partition, is read and changed before it is given up that somebody else keeps changing.
+pub(super) const TRIES: u32 = 10;
 /// How often Glue is looked at after DSS said that it has synchronised.
 const LOOKS: u32 = 4;
 /// The wait between two such looks.
 const LOOK_WAIT: Duration = Duration::from_millis(500);
+/// What is said of vanished partitions that stay without `prune`.
+const LEFT: &str = ": left, prune is off";
+
 /// The wait before a table is tried again: longer each time, and another for each table, so that many that were refused
 /// together do not all come back at once.
-fn pause(table: &str, tries: u32) -> Duration {
+pub(super) fn pause(table: &str, tries: u32) -> Duration {
     let mut hasher = DefaultHasher::new();
     (table, tries).hash(&mut hasher);
     let part = u32::try_from(hasher.finish() % 1_000).expect("it is below a thousand");
@@ -324,8 +328,13 @@ impl<'a> Mender<'a> {
     ) -> ActivityResult<Outcome> {
         let (mut counts, mut notes) = self.partitions(job, true, false).await?;
         let was = before.or(counts);
-        let wrong = |counts: Option<Counts>| counts.is_some_and(|c| c.added + c.changed > 0);
-        if self.apply && counts.is_some_and(|c| c.differ()) && !synced {
+        // What vanished is deleted with `prune` only. Without it DSS is not asked for the sake of that: whether it deletes
+        // partitions nobody knows, and one that does not would be asked at every run, for nothing.
+        let prune = self.rules.prune;
+        let wrong = |counts: Option<Counts>| {
+            counts.is_some_and(|c| c.added + c.changed > 0 || (prune && c.vanished > 0))
+        };
+        if self.apply && wrong(counts) && !synced {
             self.instance.synchronize(self.calls, project, name).await?;
             synced = true;
             (counts, notes) = self.partitions(job, true, false).await?;
@@ -350,7 +359,13 @@ impl<'a> Mender<'a> {
         } else {
             finding.mended = self.apply && counts.is_none_or(|c| !c.differ());
         }
-        Ok(self.told(finding, told, notes))
+        let stay = counts.map_or(0, |c| c.vanished);
+        let left = match (self.apply && stay > 0, prune) {
+            (true, true) => format!(": DSS leaves {stay}"),
+            (true, false) => LEFT.to_owned(),
+            (false, _) => String::new(),
+        };
+        Ok(with_partitions(finding, told, &left, notes))
     }
 
     /// The partitions of a table that is as it should be (or that would be made), and what there is to say of both.
@@ -368,16 +383,8 @@ impl<'a> Mender<'a> {
         };
         let open = counts.is_some_and(|c| c.mended < c.added + c.changed + c.vanished);
         finding.mended = self.apply && !open;
-        Ok(self.told(finding, counts, notes))
-    }
-
-    /// A finding with what there is to say of its partitions.
-    fn told(&self, mut finding: Finding, counts: Option<Counts>, notes: Vec<String>) -> Outcome {
-        finding.partitions = counts;
-        let table = std::mem::take(&mut finding.what);
-        Outcome::Found(
-            finding.because(table.into_iter().chain(said(counts, self.apply, self.rules)).chain(notes)),
-        )
+        let left = if self.apply && !self.rules.prune { LEFT } else { "" };
+        Ok(with_partitions(finding, counts, left, notes))
     }
 
     /// Compares the partitions of a table with S3 and, when told to, makes Glue equal as it goes.
@@ -403,13 +410,13 @@ impl<'a> Mender<'a> {
                 })
                 .await?;
         }
-        let mut batches = Batches::new(self.calls, job, write);
+        let mut batches = Batches::new(self.calls, &job.desired, database, table, write);
         let mut walk = Walk::new(self.calls, &job.desired.location, pattern);
         while fits && let Some(page) = walk.next().await? {
             for found in page {
                 match known.s3_has(&found.values) {
-                    Fate::Missing => batches.make(&found.values, &found.location).await?,
-                    Fate::Wrong => batches.change(&found.values, &found.location).await?,
+                    Fate::Missing => batches.make(found).await?,
+                    Fate::Wrong => batches.change(found).await?,
                     Fate::Right | Fate::Again => {}
                 }
             }
@@ -433,177 +440,26 @@ impl<'a> Mender<'a> {
     }
 }
 
+/// A finding with what there is to say of its partitions; `left` is added to what vanished.
+fn with_partitions(mut finding: Finding, counts: Option<Counts>, left: &str, notes: Vec<String>) -> Outcome {
+    finding.partitions = counts;
+    let table = std::mem::take(&mut finding.what);
+    Outcome::Found(finding.because(table.into_iter().chain(said(counts, left)).chain(notes)))
+}
+
 /// What there is to say of partitions.
-fn said(counts: Option<Counts>, apply: bool, rules: &Rules) -> Vec<String> {
+fn said(counts: Option<Counts>, left: &str) -> Vec<String> {
     let Some(counts) = counts else { return Vec::new() };
-    let plural = |n: u64| if n == 1 { "partition" } else { "partitions" };
     let mut lines = Vec::new();
-    if counts.added > 0 {
-        lines.push(format!("{} {} in S3 and not in Glue", counts.added, plural(counts.added)));
-    }
-    if counts.changed > 0 {
-        lines.push(format!("{} {} not as the table", counts.changed, plural(counts.changed)));
-    }
-    if counts.vanished > 0 {
-        let left =
-            if apply && rules.mode == Mode::Direct && !rules.prune { ": left, prune is off" } else { "" };
-        lines.push(format!(
-            "{} {} in Glue and no longer in S3{left}",
-            counts.vanished,
-            plural(counts.vanished)
-        ));
+    for (count, what, more) in [
+        (counts.added, "in S3 and not in Glue", ""),
+        (counts.changed, "not as the table", ""),
+        (counts.vanished, "in Glue and no longer in S3", left),
+    ] {
+        if count > 0 {
+            let plural = if count == 1 { "" } else { "s" };
+            lines.push(format!("{count} partition{plural} {what}{more}"));
+        }
     }
     lines
-}
-
-/// Partitions that are collected until a call is worth it.
-struct Batches<'j> {
-    calls: Calls<'j>,
-    job: &'j Job<'j>,
-    write: bool,
-    new: Vec<sdk::PartitionInput>,
-    other: Vec<sdk::PartitionInput>,
-    mended: u64,
-    notes: Vec<String>,
-}
-
-impl<'j> Batches<'j> {
-    fn new(calls: Calls<'j>, job: &'j Job<'j>, write: bool) -> Self {
-        Self { calls, job, write, new: Vec::new(), other: Vec::new(), mended: 0, notes: Vec::new() }
-    }
-
-    fn input(&self, values: &[String], location: &str) -> ActivityResult<sdk::PartitionInput> {
-        partition_input(values, &mended_stored(&self.job.desired, location, &Table::default()))
-    }
-
-    async fn make(&mut self, values: &[String], location: &str) -> ActivityResult<()> {
-        if !self.write {
-            return Ok(());
-        }
-        self.new.push(self.input(values, location)?);
-        if self.new.len() == BATCH { self.send_new().await } else { Ok(()) }
-    }
-
-    async fn change(&mut self, values: &[String], location: &str) -> ActivityResult<()> {
-        if !self.write {
-            return Ok(());
-        }
-        self.other.push(self.input(values, location)?);
-        if self.other.len() == BATCH { self.send_other().await } else { Ok(()) }
-    }
-
-    async fn send_new(&mut self) -> ActivityResult<()> {
-        let mut left = std::mem::take(&mut self.new);
-        for tries in 0..TRIES {
-            if left.is_empty() {
-                return Ok(());
-            }
-            let sent = left.len();
-            let refused = self.calls.create_partitions(&self.job.database, &self.job.table, &left).await;
-            let Some(refused) = self.answered(refused, tries).await? else { continue };
-            // One that is there was made by somebody else meanwhile, or by a call whose answer was lost.
-            let refused: Vec<Refused> = refused.into_iter().filter(|r| r.code != EXISTS).collect();
-            self.mended += count(sent - refused.len());
-            left = self.worth_another(left, refused, tries).await?;
-        }
-        self.give_up(&left);
-        Ok(())
-    }
-
-    async fn send_other(&mut self) -> ActivityResult<()> {
-        let mut left = std::mem::take(&mut self.other);
-        for tries in 0..TRIES {
-            if left.is_empty() {
-                return Ok(());
-            }
-            let sent = left.len();
-            let refused = self.calls.update_partitions(&self.job.database, &self.job.table, &left).await;
-            let Some(refused) = self.answered(refused, tries).await? else { continue };
-            self.mended += count(sent - refused.len());
-            left = self.worth_another(left, refused, tries).await?;
-        }
-        self.give_up(&left);
-        Ok(())
-    }
-
-    async fn delete(&mut self, values: &[Vec<String>]) -> ActivityResult<()> {
-        let mut tries = 0;
-        let refused = loop {
-            let refused = self.calls.delete_partitions(&self.job.database, &self.job.table, values).await;
-            if let Some(refused) = self.answered(refused, tries).await? {
-                break refused;
-            }
-            tries += 1;
-        };
-        let refused: Vec<Refused> = refused.into_iter().filter(|r| r.code != NOT_FOUND).collect();
-        self.mended += count(values.len() - refused.len());
-        self.note(&refused);
-        Ok(())
-    }
-
-    /// The answer to a call for many; `None` when it was lost and the call is to be made again.
-    async fn answered(
-        &self,
-        answer: ActivityResult<Vec<Refused>>,
-        tries: u32,
-    ) -> ActivityResult<Option<Vec<Refused>>> {
-        match answer {
-            Ok(refused) => Ok(Some(refused)),
-            Err(error) if error.class == ErrorClass::Retryable && tries + 1 < TRIES => {
-                tracing::info!(%error, tries, "the partitions are sent again");
-                self.calls.ctx.sleep(pause(&self.job.table, tries)).await?;
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Of what was refused, that which may be taken the next time; the rest is noted.
-    async fn worth_another(
-        &mut self,
-        sent: Vec<sdk::PartitionInput>,
-        refused: Vec<Refused>,
-        tries: u32,
-    ) -> ActivityResult<Vec<sdk::PartitionInput>> {
-        const PASSING: [&str; 5] = [
-            "InternalServiceException",
-            "OperationTimeoutException",
-            "ConcurrentModificationException",
-            "ThrottlingException",
-            "Unknown",
-        ];
-        let (again, lost): (Vec<Refused>, Vec<Refused>) =
-            refused.into_iter().partition(|r| PASSING.contains(&r.code.as_str()));
-        self.note(&lost);
-        if again.is_empty() {
-            return Ok(Vec::new());
-        }
-        self.calls.ctx.sleep(pause(&self.job.table, tries)).await?;
-        Ok(sent.into_iter().filter(|input| again.iter().any(|r| r.values == input.values())).collect())
-    }
-
-    fn note(&mut self, refused: &[Refused]) {
-        let line = |r: &Refused| format!("partition {}: {}: {}", r.values.join("|"), r.code, r.why);
-        self.notes.extend(refused.iter().take(3).map(line));
-    }
-
-    fn give_up(&mut self, left: &[sdk::PartitionInput]) {
-        if let Some(first) = left.first() {
-            let more = left.len() - 1;
-            self.notes.push(format!(
-                "partition {} and {more} more are refused again and again",
-                first.values().join("|")
-            ));
-        }
-    }
-
-    async fn finish(mut self) -> ActivityResult<(u64, Vec<String>)> {
-        self.send_new().await?;
-        self.send_other().await?;
-        Ok((self.mended, self.notes))
-    }
-}
-
-fn count(n: usize) -> u64 {
-    u64::try_from(n).unwrap_or(u64::MAX)
 }

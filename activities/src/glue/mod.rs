@@ -10,6 +10,7 @@
 //! ([`Activity::OWNS`](dssflow_engine::activity::Activity::OWNS)). Foreign tables are never touched, and files in S3 are
 //! only listed. Memory is bounded by the page, not by the catalogue.
 
+mod batches;
 mod calls;
 mod instance;
 mod mend;

@@ -50,7 +50,7 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// How many are counted and not told here.
     pub left_out: u64,
-    /// Datasets on S3 whose synchronisation is off.
+    /// Datasets on S3 that are selected and whose synchronisation is off.
     pub not_synced: u64,
     /// Glue databases that were listed.
     pub databases: Vec<String>,
@@ -248,11 +248,12 @@ mod tests {
 
     #[test]
     fn a_report_adds_up_and_names_the_gravest() {
-        let inventory = InventoryOutput {
+        let mut inventory = InventoryOutput {
             removed: vec![Removed { database: "d".into(), table: "old".into(), dataset: "P.old".into() }],
             unclaimed: 7,
             ..InventoryOutput::default()
         };
+        inventory.found.totals.other_connections = 4;
         let mut input = ReportInput {
             mode: Mode::Direct,
             dry_run: false,
@@ -269,6 +270,7 @@ mod tests {
         let made = report(&input, &inventory);
         assert_eq!((made.totals.datasets, made.totals.changed, made.totals.removed), (302, 150, 1));
         assert_eq!((made.findings.len(), made.left_out, made.pages_failed), (REPORT_FINDINGS, 103, 1));
+        assert_eq!(made.totals.other_connections, 4, "what was not looked at is told");
         assert_eq!(made.findings[0].kind, Kind::Failed);
         assert_eq!(
             made.verify,

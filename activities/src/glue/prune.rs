@@ -1,7 +1,5 @@
 //! Deletes tables of datasets that are gone: only with the site's word, only with proof, and never many at once.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use dssflow_engine::activity::{Activity, ActivityContext, ActivityResult, Effect};
 use serde::{Deserialize, Serialize};
 
@@ -40,8 +38,8 @@ pub(crate) struct Prune;
 /// Deletes tables.
 ///
 /// # Idempotency
-/// Each table is read again, with its marks, and its dataset looked for again, right before it is deleted. What is gone is
-/// no error.
+/// Right before each table is deleted its dataset is asked for again, and the table read again, with its marks. What is gone
+/// is no error.
 ///
 /// # Compensation
 /// None: the files are in S3 and the dataset is gone; only marks of dssflow's own, or of DSS as the site names them, lead
@@ -75,12 +73,11 @@ impl Activity for Prune {
             return Ok(found.within(FINDINGS_BYTES, usize::MAX));
         }
         let instance = Instance::connect(ctx, &input.target).await?;
-        let mut known: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for (number, removed) in input.removed.iter().enumerate() {
             ctx.heartbeat(format!("{number} of {count}: {}.{}", removed.database, removed.table));
             let name = format!("{}.{}", removed.database, removed.table);
             let finding = Finding::new(Kind::Removed, &name, &removed.dataset);
-            let finding = match one(calls, input, &instance, &mut known, removed).await {
+            let finding = match one(calls, input, &instance, removed).await {
                 Ok(None) => Finding { mended: true, ..finding.because(["its dataset is gone".to_owned()]) },
                 Ok(Some(why)) => finding.because([why]),
                 Err(error) if is_of_one(&error) => {
@@ -101,21 +98,20 @@ impl Activity for Prune {
     }
 }
 
-/// Deletes one table; `Some` says why not.
+/// Deletes one table; `Some` says why not. Whatever was known of DSS when the tables were listed, or at the table before
+/// this one, may be otherwise by now: so nothing of it is kept.
 async fn one(
     calls: Calls<'_>,
     input: &PruneInput,
     instance: &Instance,
-    known: &mut BTreeMap<String, BTreeSet<String>>,
     removed: &Removed,
 ) -> ActivityResult<Option<String>> {
-    let (project, dataset) = removed.dataset.split_once('.').unwrap_or((&removed.dataset, ""));
-    if !known.contains_key(project) {
-        let names = instance.names(calls, project).await?.into_iter().collect();
-        known.insert(project.to_owned(), names);
-    }
-    if known[project].contains(dataset) && still_its_table(calls, instance, project, dataset, removed).await?
-    {
+    let named =
+        removed.dataset.split_once('.').filter(|(project, name)| !project.is_empty() && !name.is_empty());
+    let Some((project, dataset)) = named else {
+        return Ok(Some("its marks name no dataset".to_owned()));
+    };
+    if still_its_table(calls, instance, project, dataset, removed).await? {
         return Ok(Some("its dataset is there again".to_owned()));
     }
     let Some(table) = calls.table(&removed.database, &removed.table).await? else { return Ok(None) };
@@ -130,7 +126,7 @@ async fn one(
     Ok(None)
 }
 
-/// Whether a dataset that is there may still want this table: unless it names another one, it may.
+/// Whether the dataset is there and may still want this table: unless it names another one, it may.
 async fn still_its_table(
     calls: Calls<'_>,
     instance: &Instance,

@@ -149,6 +149,12 @@ pub struct Totals {
     pub mended: u64,
     /// Their partitions.
     pub partitions: Counts,
+    /// Datasets that were not looked at because they are on other S3 connections than those selected.
+    pub other_connections: u64,
+    /// Datasets on those connections that were not selected.
+    pub not_selected: u64,
+    /// Datasets that are not on S3.
+    pub not_on_s3: u64,
 }
 
 impl Totals {
@@ -184,6 +190,9 @@ impl Totals {
         self.failed += other.failed;
         self.mended += other.mended;
         self.partitions = self.partitions.plus(other.partitions);
+        self.other_connections += other.other_connections;
+        self.not_selected += other.not_selected;
+        self.not_on_s3 += other.not_on_s3;
     }
 
     /// Whether Glue is not as DSS, as far as this run's tables go.
@@ -266,13 +275,16 @@ mod tests {
     #[test]
     fn totals_add_up() {
         let mut a = Totals { datasets: 2, equal: 1, ..Totals::default() };
+        (a.other_connections, a.not_selected, a.not_on_s3) = (3, 4, 5);
         let mut finding = Finding::new(Kind::Changed, "d.t", "P.d");
         finding.types = true;
         a.count(&finding);
         let mut b = a;
         b.add(&a);
         assert_eq!((b.datasets, b.equal, b.changed, b.mismatched_types), (4, 2, 2, 2));
+        assert_eq!((b.other_connections, b.not_selected, b.not_on_s3), (6, 8, 10));
         assert!(b.differ() && !b.trouble());
+        assert!(!Totals { not_selected: 9, ..Totals::default() }.differ(), "what nobody asked for");
         assert!(!Totals { equal: 3, skipped: 1, ..Totals::default() }.differ());
     }
 }

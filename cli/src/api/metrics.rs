@@ -4,6 +4,7 @@
 use std::sync::atomic::AtomicU64;
 
 use dssflow_engine::runtime::{AttemptEnd, Measure, Metrics};
+use dssflow_engine::schedule::FiredBy;
 use dssflow_engine::store::Store as _;
 use dssflow_store::{SledStore, StoreInfo};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -34,6 +35,16 @@ struct Status {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct By {
+    by: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Why {
+    why: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Build {
     version: &'static str,
 }
@@ -46,6 +57,9 @@ pub(crate) struct Counts {
     attempts: Family<Attempt, Histogram>,
     acting: Gauge,
     drives: Family<Status, Counter>,
+    fired: Family<By, Counter>,
+    late: Histogram,
+    skipped: Family<Why, Counter>,
 }
 
 impl Default for Counts {
@@ -58,6 +72,10 @@ impl Default for Counts {
             attempts: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.01, 3.0, 12))),
             acting: Gauge::default(),
             drives: Family::default(),
+            fired: Family::default(),
+            // From 10 ms to about half a day: a firing may be as late as its catch-up window is.
+            late: Histogram::new(exponential_buckets(0.01, 4.0, 12)),
+            skipped: Family::default(),
         }
     }
 }
@@ -94,6 +112,20 @@ impl Metrics for Counts {
                 let status = status.map_or("broken", |status| status.as_str());
                 self.drives.get_or_create(&Status { status }).inc();
             }
+            Measure::ScheduleFired { by, late, .. } => {
+                self.fired.get_or_create(&By { by: by.as_str() }).inc();
+                // What somebody wanted after all is not late.
+                if *by == FiredBy::Clock {
+                    self.late.observe(late.as_secs_f64());
+                }
+            }
+            Measure::ScheduleSkipped { why, .. } => {
+                self.skipped.get_or_create(&Why { why: why.as_str() }).inc();
+            }
+            Measure::ScheduleRefused { .. } => {
+                self.skipped.get_or_create(&Why { why: "refused" }).inc();
+            }
+            // The list of the engine may grow.
             _ => {}
         }
     }
@@ -174,6 +206,22 @@ pub(crate) fn written(
     );
     registry.register("attempts_acting", "Attempts that act now", counts.acting.clone());
     registry.register("drives_ended", "Drives that are over, by where the run stands", counts.drives.clone());
+    registry.register(
+        "schedule_fired",
+        "Runs that schedules started, by what made them",
+        counts.fired.clone(),
+    );
+    registry.register_with_unit(
+        "schedule_late",
+        "How long after their instants runs of the clock were started, jitter among it",
+        Unit::Seconds,
+        counts.late.clone(),
+    );
+    registry.register(
+        "schedule_skipped",
+        "Instants of which no run was started, by why",
+        counts.skipped.clone(),
+    );
 
     let mut text = String::new();
     encode(&mut text, &registry)
@@ -193,4 +241,57 @@ fn resident() -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
     Some(kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use dssflow_engine::id::{RunId, ScheduleId};
+    use dssflow_engine::schedule::SkipReason;
+    use dssflow_engine::time::Timestamp;
+    use dssflow_store::OpenOptions;
+
+    use super::*;
+    use crate::control::Standing;
+
+    #[tokio::test]
+    async fn what_schedules_do_is_counted() {
+        let counts = Counts::default();
+        let (schedule, run) = (ScheduleId::new("s").unwrap(), RunId::new("s-1").unwrap());
+        for (by, late_s) in [(FiredBy::Clock, 2), (FiredBy::Clock, 3), (FiredBy::Backfill, 90_000)] {
+            let late = Duration::from_secs(late_s);
+            counts.measure(&Measure::ScheduleFired { schedule: &schedule, run: &run, by, late });
+        }
+        for why in [SkipReason::Overlap, SkipReason::Overlap, SkipReason::Missed] {
+            counts.measure(&Measure::ScheduleSkipped { schedule: &schedule, why });
+        }
+        counts.measure(&Measure::ScheduleRefused { schedule: &schedule });
+        let dir = tempfile::tempdir().unwrap();
+        let store = SledStore::open(dir.path().join("store"), OpenOptions::default()).unwrap();
+        let health = Health {
+            status: Standing::Ok,
+            version: String::new(),
+            serves: true,
+            since: Timestamp::from_millis(0),
+            listens: None,
+            driven: 0,
+            queued: 0,
+            recovered: 0,
+            recover_ms: 0,
+            parked: Vec::new(),
+        };
+        let text = text(&counts, &store, &health).await.unwrap();
+        for line in [
+            "dssflow_schedule_fired_total{by=\"clock\"} 2",
+            "dssflow_schedule_fired_total{by=\"backfill\"} 1",
+            "dssflow_schedule_late_seconds_sum 5.0",
+            "dssflow_schedule_late_seconds_count 2",
+            "dssflow_schedule_skipped_total{why=\"overlap\"} 2",
+            "dssflow_schedule_skipped_total{why=\"missed\"} 1",
+            "dssflow_schedule_skipped_total{why=\"refused\"} 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+    }
 }

@@ -38,21 +38,23 @@ pub(crate) enum SchedulesCommand {
     Create(Box<SpecArgs>),
     /// Change a schedule: what is not named stays as it is
     #[command(
-        after_help = "When its times are others afterwards, those before now do not fire any more.\n\n\
+        after_help = "When its times are others afterwards, those before now do not fire any more. --limit begins the count \
+                      anew, also with the number that it had; so does a file with another number.\n\n\
                       Examples:\n  dssflow schedules update nightly --cron '30 3 * * *'\n  \
+                      dssflow schedules update nightly --limit 10 --no-end\n  \
                       dssflow schedules update nightly --workflow bootstrap -f site.yaml\n  dssflow schedules update -f schedule.yaml"
     )]
-    Update(Box<SpecArgs>),
+    Update(Box<UpdateArgs>),
     /// Start nothing by the clock until it is unpaused; what its time brings up meanwhile never fires
     #[command(after_help = "Examples:\n  dssflow schedules pause nightly --reason 'audit'")]
     Pause(AskArgs),
     /// Go on from now
-    #[command(after_help = "Examples:\n  dssflow schedules unpause nightly")]
+    #[command(after_help = "Examples:\n  dssflow schedules unpause nightly --reason 'the audit is over'")]
     Unpause(AskArgs),
     /// Start one more run now, also of a schedule that is paused
-    #[command(
-        after_help = "Examples:\n  dssflow schedules trigger nightly\n  dssflow schedules trigger nightly --overlap allow-all"
-    )]
+    #[command(after_help = "The run says who triggered it, and why.\n\n\
+                      Examples:\n  dssflow schedules trigger nightly --reason 'new data'\n  \
+                      dssflow schedules trigger nightly --overlap allow-all")]
     Trigger {
         #[command(flatten)]
         ask: AskArgs,
@@ -61,9 +63,12 @@ pub(crate) enum SchedulesCommand {
         overlap: Option<String>,
     },
     /// Start the runs of a stretch of time that were not started
-    #[command(after_help = "Times are UTC, or so long ago. What has fired does not fire again.\n\n\
+    #[command(
+        after_help = "Times are UTC, or so long ago. A date alone is the whole day: --to 2026-11-07 takes in what fires on the \
+                      7th. What has fired does not fire again. The runs say who wanted them, and why.\n\n\
                       Examples:\n  dssflow schedules backfill nightly --from 2026-11-01 --to 2026-11-07 --dry-run\n  \
-                      dssflow schedules backfill nightly --from 3d --to 0s --overlap allow-all")]
+                      dssflow schedules backfill nightly --from 3d --to 0s --overlap allow-all"
+    )]
     Backfill(BackfillArgs),
     /// Say when it fires next
     #[command(
@@ -128,13 +133,13 @@ pub(crate) struct SpecArgs {
     /// Fire up to so much later, each time another
     #[arg(long, value_name = "TIME")]
     pub(crate) jitter: Option<String>,
-    /// Not before
+    /// Not before, in UTC; a date alone is its beginning
     #[arg(long, value_name = "WHEN")]
     pub(crate) start: Option<String>,
-    /// Not after
+    /// Not after, in UTC and to come; a date alone is the whole day
     #[arg(long, value_name = "WHEN")]
     pub(crate) end: Option<String>,
-    /// Start so many runs by the clock, and then no more
+    /// Start so many runs by the clock, from now on, and then no more
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<u64>,
     /// Pause the schedule when a run fails (--pause-on-failure=false: do not)
@@ -152,11 +157,30 @@ pub(crate) struct SpecArgs {
 }
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
+pub(crate) struct UpdateArgs {
+    #[command(flatten)]
+    pub(crate) spec: SpecArgs,
+    /// Take its start away
+    #[arg(long, conflicts_with = "start")]
+    pub(crate) no_start: bool,
+    /// Take its end away
+    #[arg(long, conflicts_with = "end")]
+    pub(crate) no_end: bool,
+    /// Take its limit away
+    #[arg(long, conflicts_with = "limit")]
+    pub(crate) no_limit: bool,
+    /// Take the labels of its runs away; those of --label are then all it has
+    #[arg(long)]
+    pub(crate) no_labels: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct AskArgs {
     /// The schedule
     #[arg(value_name = "SCHEDULE")]
     pub(crate) id: String,
-    /// Why
+    /// Why, for whoever looks at it
     #[arg(long, value_name = "WHY", default_value = "")]
     pub(crate) reason: String,
 }
@@ -168,7 +192,7 @@ pub(crate) struct BackfillArgs {
     /// From when on
     #[arg(long, value_name = "WHEN")]
     pub(crate) from: String,
-    /// Until when
+    /// Until when; a date alone is the whole day, as far as it has gone
     #[arg(long, value_name = "WHEN", default_value = "0s")]
     pub(crate) to: String,
     /// What happens when a run of it goes on

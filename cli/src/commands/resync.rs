@@ -40,10 +40,11 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: RunArgs) -> CommandR
     }
     let id = chosen_id(args.id.as_deref())?;
     let (mut spec, sandbox) = choose(ui, settings, args.file.as_deref(), &args.set, args.sandbox).await?;
-    spec.select(&args.select.dataset, &args.select.connection, args.select.dry_run)?;
+    // What the flags make of the file is checked here as it is where the store is served.
     if let Some(parallelism) = args.parallelism {
         spec.glue_resync.parallel = parallelism;
     }
+    spec.select(&args.select.dataset, &args.select.connection, args.select.dry_run)?;
     let workflow = dssflow_workflows::glue_resync(&spec);
     let free = args.yes || sandbox.is_some() || spec.glue_resync.dry_run;
     if !free && !ui.can_ask() {
@@ -105,7 +106,8 @@ pub(crate) async fn plan(ui: &Ui, settings: &Settings, args: PlanArgs) -> Comman
     match args.output {
         ViewFormat::Table => {
             let more = format!("{} plan {} -o json", settings.command(), args.workflow);
-            ui.out(&drift_report::lines(ui, &more, &report).join("\n"));
+            let makes = drift_report::makes(settings, world.sandbox.is_some());
+            ui.out(&drift_report::lines(ui, &more, makes.as_deref(), &report).join("\n"));
         }
         ViewFormat::Json => ui.json(&report, true),
         ViewFormat::Yaml => ui.yaml(&report),

@@ -2,6 +2,7 @@
 
 use dssflow_engine::id::ScheduleId;
 use dssflow_engine::schedule::{Backfill, Overlap, ScheduleSpec};
+use dssflow_engine::time::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +37,13 @@ pub(crate) struct NewSchedule {
 pub(crate) struct ChangedSchedule {
     /// What is wanted from now on.
     pub(crate) spec: ScheduleSpec,
+    /// Whether it may start as many runs as its limit says from now on; it may in any case when that is another one than
+    /// before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) renew_limit: bool,
+    /// What `updated` of the schedule said when it was looked at: if it was changed since, the change is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) seen: Option<Timestamp>,
     /// Who and why.
     #[serde(default)]
     pub(crate) asks: Asks,

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use dssflow_engine::activity::ErrorClass;
 use dssflow_engine::event::Phase;
-use dssflow_engine::id::{RunId, StepName};
+use dssflow_engine::id::{RunId, ScheduleId, StepName};
 use dssflow_engine::run::RunStatus;
 use dssflow_engine::runtime::{AttemptEnd, Measure, Metrics as _};
+use dssflow_engine::schedule::{FiredBy, SkipReason};
 use dssflow_engine::time::Timestamp;
 use dssflow_store::{OpenOptions, SledStore};
 
@@ -40,6 +41,22 @@ fn counts() -> Counts {
     for status in RunStatus::ALL.iter().copied().map(Some).chain([None]) {
         counts.measure(&Measure::DriveEnded { run: &run, status });
     }
+    let schedule = ScheduleId::new("schedule").unwrap();
+    for by in [FiredBy::Clock, FiredBy::Backfill, FiredBy::Trigger] {
+        counts.measure(&Measure::ScheduleFired { schedule: &schedule, run: &run, by, late: took });
+    }
+    for why in [
+        SkipReason::Overlap,
+        SkipReason::Superseded,
+        SkipReason::Missed,
+        SkipReason::Paused,
+        SkipReason::Limit,
+        SkipReason::Fired,
+        SkipReason::Unknown,
+    ] {
+        counts.measure(&Measure::ScheduleSkipped { schedule: &schedule, why });
+    }
+    counts.measure(&Measure::ScheduleRefused { schedule: &schedule });
     counts
 }
 

@@ -30,6 +30,7 @@ impl Service {
         let about = About::from(&spec);
         let sandbox = sandbox_behind(&self.settings, about).await?;
         let label = sandbox.as_ref().map(|sandbox| sandbox.id.clone());
+        self.must_be_there(firing, label.as_ref())?;
         if let Some(down) = takeovers::tidy(&self.store, about.name(), label.as_deref()).await? {
             return Err(takeovers::in_the_way(about.name(), &down, &self.settings.command()));
         }
@@ -49,6 +50,22 @@ impl Service {
             service.keep(opened, handle);
             drop(begins);
         }))
+    }
+
+    /// Refuses what was made in a sandbox that has ended.
+    fn must_be_there(&self, firing: &Firing, label: Option<&String>) -> CommandResult<()> {
+        let (schedule, action) = (&firing.schedule, &firing.action);
+        let Some(of) = action.labels.get(world::SANDBOX_LABEL).filter(|of| Some(*of) != label) else {
+            return Ok(());
+        };
+        let command = self.settings.command();
+        let update =
+            format!("{command} schedules update {schedule} --workflow {} --sandbox", action.workflow);
+        Err(CommandError::new(
+            Code::SandboxGone,
+            format!("schedule {schedule} belongs to sandbox {of}, which is gone with everything in it"),
+        )
+        .hint(format!("give it the one there is: {update}")))
     }
 
     /// Refuses while a run that others began for the same site wants something. What becomes of the schedule's own runs is

@@ -27,6 +27,10 @@ impl World {
              zone: Europe/Berlin\noverlap: buffer-one\ncatch_up: 6h\njitter: 5m\nstart: 2090-01-01\nend: 2091-01-01\n\
              limit: 3\npause_on_failure: true\nlabels: { team: data }\n",
         );
+        home.write(
+            "over.yaml",
+            "schedule: over\nworkflow: glue-resync\nfile: site.yaml\nevery: 1h\nend: 2020-01-01\n",
+        );
         Self { home, daemon: None }
     }
 
@@ -129,7 +133,15 @@ const EVERY_VERB: &[(&[&str], bool)] = &[
     (&["get", "nightly"], false),
     (&["next", "nightly", "-n", "1"], false),
     (&["update", "nightly", "--jitter", "1m"], true),
-    (&["unpause", "nightly"], true),
+    (&["unpause", "nightly", "--reason", "it is over"], true),
+    (&["get", "nightly"], false),
+    (&["update", "nightly", "--limit", "7", "--no-labels"], true),
+    (&["update", "nightly", "--no-limit", "--label", "team=web", "-o", "json"], true),
+    (&["create", "-f", "over.yaml"], true),
+    (&["next", "over"], false),
+    (&["next", "over", "-o", "json"], false),
+    (&["update", "over", "--label", "team=data"], true),
+    (&["rm", "over", "--yes"], false),
     (&["backfill", "nightly", "--from", "2020-11-01", "--to", "2020-11-03", "--dry-run"], false),
     (
         &["backfill", "nightly", "--from", "2020-11-01", "--to", "2020-11-03", "--dry-run", "-o", "json"],
@@ -185,7 +197,7 @@ fn what_is_printed_as_json_is_as_it_was() {
                 "catch_up_ms": 21_600_000,
                 "jitter_ms": 300_000,
                 "start": 3_786_912_000_000_u64,
-                "end": 3_818_448_000_000_u64,
+                "end": 3_818_534_399_999_u64,
                 "limit": 3,
                 "pause_on_failure": true,
                 "action": { "workflow": "glue-resync", "input": null, "labels": { "team": "data" } }
@@ -230,6 +242,51 @@ fn what_is_printed_as_json_is_as_it_was() {
             // 2020-11-02T03:00:00Z
             json!({ "instants": [{ "nominal": 1_604_286_000_000_u64 }], "more": false })
         );
+        // A date alone is the whole day.
+        assert_eq!(
+            world.json(&["backfill", "nightly", "--from", "2020-11-01", "--to", "2020-11-02", "--dry-run"]),
+            json!({
+                "instants": [{ "nominal": 1_604_199_600_000_u64 }, { "nominal": 1_604_286_000_000_u64 }],
+                "more": false
+            })
+        );
+    }
+}
+
+#[test]
+fn what_an_update_does_not_name_stays_and_can_be_taken_away() {
+    for world in World::both() {
+        world.does(&["create", "-f", "schedule.yaml"], 0);
+        let named = |view: &Value| {
+            let (spec, labels) = (&view["spec"], &view["spec"]["action"]["labels"]);
+            [&spec["start"], &spec["end"], &spec["limit"], &view["left"], labels].map(Value::clone)
+        };
+        let before = named(&world.json(&["get", "weekly"]));
+        let left = world.json(&["update", "weekly", "--jitter", "1m"]);
+        assert_eq!(named(&left), before, "it was not named");
+        let more = world.json(&["update", "weekly", "--limit", "5", "--no-labels", "--label", "team=web"]);
+        let expected = [before[0].clone(), before[1].clone(), json!(5), json!(5), json!({ "team": "web" })];
+        assert_eq!(named(&more), expected);
+        let none = world.json(&["update", "weekly", "--no-start", "--no-end", "--no-limit", "--no-labels"]);
+        assert_eq!(named(&none), [const { Value::Null }; 5], "{none:#}");
+        assert_eq!(none["spec"]["jitter_ms"], 60_000);
+        // What contradicts itself is no command line.
+        world.does(&["update", "weekly", "--limit", "5", "--no-limit"], 64);
+    }
+}
+
+#[test]
+fn of_one_that_has_ended_nothing_is_said_to_fire() {
+    let worlds = World::both();
+    for world in &worlds {
+        let made = world.does(&["create", "-f", "over.yaml"], 0);
+        assert!(made.err.contains("is created; it has ended: no time"), "{made:?}");
+        let next = world.does(&["next", "over"], 0);
+        assert_eq!(next.out, "");
+        assert!(next.err.contains("it has ended") && next.err.contains("schedules update over"), "{next:?}");
+        assert_eq!(world.json(&["get", "over"])["status"], "ended");
+        let renewed = world.does(&["update", "over", "--no-end"], 0);
+        assert!(renewed.err.contains("is changed; it fires 20"), "{renewed:?}");
     }
 }
 
@@ -280,6 +337,13 @@ fn a_wrong_wish_is_refused_before_anything_is_written() {
         (with_cron("0 25 * * *"), &["DF0071", "0 25 * * *", "day of month"]),
         (with_cron("soon"), &["DF0071", "soon", "0 3 * * 1-5"]),
         (with_cron("0 0 30 2 *"), &["DF0071", "never matches"]),
+        (with_cron("@every 5m"), &["DF0071", "--every 5m"]),
+        (
+            with_cron("CRON_TZ=Europe/Berlin 0 3 * * *"),
+            &["DF0071", "--cron '0 3 * * *' --zone Europe/Berlin"],
+        ),
+        (nightly(&["--end", "30d"]), &["DF0071", "--end 30d is 20", "which is over", "--end 2099-12-31"]),
+        (nightly(&["--end", "2020-11-01"]), &["DF0071", "2020-11-01 23:59:59Z, which is over"]),
         (create(&["--every", "0s"]), &["DF0071", "15m"]),
         (create(&["--every", "1h/2h"]), &["DF0071", "6h/30m"]),
         (create(&["--every", "soon"]), &["DF0002", "30m"]),
@@ -288,7 +352,7 @@ fn a_wrong_wish_is_refused_before_anything_is_written() {
         (nightly(&["--catch-up", "5s"]), &["DF0071", "--catch-up 1m"]),
         (nightly(&["--limit", "0"]), &["DF0071", "schedules pause"]),
         (
-            nightly(&["--start", "2027-02-01", "--end", "2027-01-01"]),
+            nightly(&["--start", "2091-02-01", "--end", "2091-01-01"]),
             &["DF0071", "before it starts", "schedules.md"],
         ),
         (nightly(&["--start", "tomorrow"]), &["DF0002", "2026-11-23T14:05"]),
@@ -303,6 +367,28 @@ fn a_wrong_wish_is_refused_before_anything_is_written() {
             &["dssflow run teardown"],
         ),
         (vec!["create", "x", "--every", "1h"], &["DF0002", "--workflow bootstrap -f site.yaml"]),
+        // No sandbox is started for what is wrong.
+        (
+            vec!["create", "x", "--workflow", "glue-resync", "--sandbox", "--cron", "soon"],
+            &["DF0071", "soon"],
+        ),
+        (vec!["create", "x", "--workflow", "glue-resync", "--sandbox"], &["DF0071", "--every 1h"]),
+        (
+            vec!["create", "x", "--workflow", "bootstrap", "--sandbox", "-f", "none.yaml", "--every", "1h"],
+            &["DF0003", "none.yaml"],
+        ),
+        (
+            vec!["create", "x", "--workflow", "teardown", "--sandbox", "--every", "1h"],
+            &["dssflow run teardown"],
+        ),
+        (
+            vec!["update", "x", "--workflow", "glue-resync", "--sandbox", "--zone", "Nowhere"],
+            &["DF0071", "Europe/Berlin"],
+        ),
+        (
+            vec!["update", "--workflow", "glue-resync", "--sandbox", "--every", "1h"],
+            &["DF0002", "dssflow schedules ls"],
+        ),
         (
             vec!["create", "x", "--workflow", "bootstrap", "-f", "none.yaml", "--every", "1h"],
             &["DF0003", "dssflow init"],

@@ -70,7 +70,9 @@ impl ActivityRegistry {
         Ok(())
     }
 
-    /// Adds a plain async function as an idempotent activity without a probe.
+    /// Adds a plain async function as an idempotent activity without a probe. As nothing takes back what it did, it
+    /// owns nothing (see [`Activity::OWNS`]): a rollback leaves it alone, and a run of such functions may be removed once
+    /// it has ended, unless one of them recorded a resource or old values.
     ///
     /// # Errors
     /// When the name is taken or not allowed.
@@ -153,6 +155,9 @@ pub struct Undoing<I, O> {
 
 /// The undo of an [`FnActivity`], if it has one.
 trait UndoFn<I, O>: Send + Sync + 'static {
+    /// Whether it takes anything back.
+    const OWNS: bool;
+
     fn undo(
         &self,
         ctx: &ActivityContext,
@@ -164,6 +169,8 @@ trait UndoFn<I, O>: Send + Sync + 'static {
 struct NoUndo;
 
 impl<I: Sync, O> UndoFn<I, O> for NoUndo {
+    const OWNS: bool = false;
+
     async fn undo(&self, _: &ActivityContext, _: &I, _: &Recorded) -> ActivityResult<Undo> {
         Ok(Undo::NothingToDo)
     }
@@ -178,6 +185,8 @@ where
     U: Fn(ActivityContext, Undoing<I, O>) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = ActivityResult<()>> + Send + 'static,
 {
+    const OWNS: bool = true;
+
     async fn undo(&self, ctx: &ActivityContext, input: &I, recorded: &Recorded) -> ActivityResult<Undo> {
         // An output that no longer fits is an error, not a missing one: the undo would take it for an attempt that
         // never answered.
@@ -211,6 +220,8 @@ where
 {
     type Input = I;
     type Output = O;
+
+    const OWNS: bool = U::OWNS;
 
     async fn execute(&self, ctx: &ActivityContext, input: &I) -> ActivityResult<O> {
         (self.function)(ctx.clone(), to_owned(input)?).await
@@ -396,6 +407,8 @@ mod tests {
         let activity = registry.get(&ActivityName::new("plain").unwrap()).unwrap();
         let undo = activity.compensate(&context(None), &json!(1), &Recorded::default()).await;
         assert_eq!(undo, Ok(Undo::NothingToDo));
+        assert!(!activity.owns());
+        assert!(undoable(&Seen::default()).owns(), "there is something to take back");
     }
 
     #[test]

@@ -148,7 +148,11 @@ impl StepState {
 
     /// Whether something of this run may be out there because of the step.
     pub fn may_have_effect(&self) -> bool {
-        if !self.intent || self.effect == Effect::Read || self.owns_nothing {
+        if !self.intent || self.effect == Effect::Read {
+            return false;
+        }
+        // What owns nothing and recorded something all the same left that behind, and nobody else tells of it.
+        if self.owns_nothing && !self.has_records() {
             return false;
         }
         match self.ledger {

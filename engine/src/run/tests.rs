@@ -268,11 +268,15 @@ fn what_owns_nothing_is_not_taken_back_and_keeps_no_run() {
         s.owns_nothing = true;
     }
     assert!(!bench.state.is_live(), "it may be removed");
+    let thing = Resource { kind: "thing".to_owned(), id: "t1".to_owned(), generation: 1 };
+    bench.state.steps[2].resources.push(thing);
+    assert!(bench.state.is_live(), "what it recorded may be there");
     bench.state.steps[0].owns_nothing = false;
     bench.feed(EventKind::RollbackStarted { keep: vec![], to: None, request: Request::default() }).unwrap();
     assert_eq!(bench.next(), ["Compensate a"]);
     bench.undo("a");
     assert_eq!(bench.next(), ["Finish(RolledBack)"]);
+    assert!(!bench.state.is_live(), "a rollback is the last word on it");
 }
 
 #[test]

@@ -79,6 +79,11 @@ pub enum Measure<'a> {
         /// Why.
         why: SkipReason,
     },
+    /// A schedule could not start a run, and will not.
+    ScheduleRefused {
+        /// The schedule.
+        schedule: &'a ScheduleId,
+    },
     /// A drive is over: the run ended, stands still, or was let go.
     DriveEnded {
         /// The run.

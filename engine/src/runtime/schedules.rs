@@ -24,7 +24,7 @@ use crate::id::{RunId, ScheduleId};
 use crate::runtime::Engine;
 use crate::schedule::{
     Backfill, FiredBy, IllegalChange, Overlap, ScheduleSpec, ScheduleState, ScheduleView, SkipReason, Times,
-    Zone, decide, decode, encode, run_id, view,
+    Update, Zone, decide, decode, encode, run_id, view,
 };
 use crate::store::{SchedulePut, StoreError, StoredSchedule, escaped_len};
 use crate::time::Timestamp;
@@ -138,15 +138,24 @@ impl Schedules {
         spec: ScheduleSpec,
         request: Request,
     ) -> Result<ScheduleView, ScheduleError> {
+        self.update_as(id, Update::new(spec), request).await
+    }
+
+    /// The same, and it says of which spec it is a change and whether the count of the limit begins anew.
+    ///
+    /// # Errors
+    /// As [`Schedules::update`], and when it is not the spec any more that was to be changed.
+    pub async fn update_as(
+        &self,
+        id: &ScheduleId,
+        update: Update,
+        request: Request,
+    ) -> Result<ScheduleView, ScheduleError> {
         check_request(&request)?;
-        self.check(id, &spec)?;
-        self.change(id, |state, now| {
-            state.update(spec.clone(), now);
-            state.request = request.clone();
-            Ok(())
-        })
-        .await
-        .map(|((), view)| view)
+        self.check(id, &update.spec)?;
+        self.change(id, |state, now| state.update(update.clone(), now, request.clone()))
+            .await
+            .map(|((), view)| view)
     }
 
     /// One schedule.
@@ -201,11 +210,11 @@ impl Schedules {
     /// When there is no such schedule, or it is not paused.
     pub async fn unpause(&self, id: &ScheduleId, request: Request) -> Result<ScheduleView, ScheduleError> {
         check_request(&request)?;
-        self.change(id, ScheduleState::unpause).await.map(|((), view)| view)
+        self.change(id, |state, now| state.unpause(now, request.clone())).await.map(|((), view)| view)
     }
 
     /// Wants one run more, now, also of a schedule that is paused. It starts as soon as somebody drives the schedules and
-    /// the overlap policy allows it: that of the schedule, unless another one is given.
+    /// the overlap policy allows it: that of the schedule, unless another one is given. The run says who wanted it, and why.
     ///
     /// # Errors
     /// When there is no such schedule, or too much waits.
@@ -216,12 +225,12 @@ impl Schedules {
         request: Request,
     ) -> Result<Triggered, ScheduleError> {
         check_request(&request)?;
-        let changed = self.change(id, |state, now| state.trigger(overlap, now)).await;
+        let changed = self.change(id, |state, now| state.trigger(overlap, now, request.clone())).await;
         changed.map(|(nominal, _)| Triggered { run: run_id(id, nominal, FiredBy::Trigger), nominal })
     }
 
     /// Wants the instants of a stretch of time, those left out that have fired. They start as soon as somebody drives the
-    /// schedules. With `dry_run` it only says which.
+    /// schedules, and say who wanted them, and why. With `dry_run` it only says which.
     ///
     /// # Errors
     /// When there is no such schedule, or the stretch makes no sense.
@@ -252,14 +261,14 @@ impl Schedules {
         Ok(told)
     }
 
-    /// The next `count` instants by the clock, at most [`MAX_INSTANTS`], whether it is paused or not.
+    /// The next `count` instants by the clock, at most [`MAX_INSTANTS`], whether it is paused or not. No more than its limit
+    /// still allows.
     ///
     /// # Errors
     /// When there is no such schedule, or it cannot be read.
     pub async fn next(&self, id: &ScheduleId, count: usize) -> Result<Vec<Timestamp>, ScheduleError> {
         let (state, _) = self.load(id).await?;
-        let times = times(&state)?;
-        Ok(instants(&times, state.mark.max(self.now()), count))
+        coming(&state, self.now(), count)
     }
 
     /// Removes a schedule. Its runs go on and stay.
@@ -304,7 +313,7 @@ impl Schedules {
     ) -> Result<Vec<Timestamp>, ScheduleError> {
         self.check(id, spec)?;
         let state = ScheduleState::new(id.clone(), spec.clone(), self.now(), Request::default());
-        Ok(instants(&times(&state)?, state.mark, count))
+        coming(&state, state.mark, count)
     }
 
     fn check(&self, id: &ScheduleId, spec: &ScheduleSpec) -> Result<(), ScheduleError> {
@@ -376,13 +385,16 @@ fn times(state: &ScheduleState) -> Result<Times, ScheduleError> {
     Times::of(state, &Zone::find).map_err(|why| ScheduleError::Spec { id: state.id.clone(), why })
 }
 
-fn instants(times: &Times, after: Timestamp, count: usize) -> Vec<Timestamp> {
-    let mut after = after;
+/// The next instants that the clock may fire.
+fn coming(state: &ScheduleState, now: Timestamp, count: usize) -> Result<Vec<Timestamp>, ScheduleError> {
+    let times = times(state)?;
+    let left = state.left.map_or(MAX_INSTANTS, |left| usize::try_from(left).unwrap_or(MAX_INSTANTS));
+    let mut after = state.mark.max(now);
     let next = || {
         after = times.next_after(after)?;
         Some(after)
     };
-    std::iter::from_fn(next).take(count.min(MAX_INSTANTS)).collect()
+    Ok(std::iter::from_fn(next).take(count.min(left).min(MAX_INSTANTS)).collect())
 }
 
 fn check_request(request: &Request) -> Result<(), ScheduleError> {

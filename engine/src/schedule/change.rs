@@ -7,8 +7,9 @@ use serde_json::Value;
 
 use super::spec::{Overlap, ScheduleSpec};
 use super::state::{
-    BackfillState, FiredBy, Happened, LastFailure, LastResult, MAX_BACKFILLS, MAX_INLINE_RESULT, MAX_QUEUE,
-    PauseCause, Paused, Recent, ScheduleState, Trouble, Wanted,
+    Asked, BackfillState, FiredBy, Happened, LastFailure, LastResult, MAX_ASKED_BYTES, MAX_BACKFILLS,
+    MAX_INLINE_RESULT, MAX_QUEUE, PauseCause, Paused, Recent, Resumed, ScheduleState, SkipReason, Trouble,
+    Wanted,
 };
 use super::times::Times;
 use crate::event::Request;
@@ -31,6 +32,14 @@ pub enum IllegalChange {
     /// It is not paused.
     #[error("it is not paused")]
     NotPaused,
+    /// Somebody else has changed what is wanted of it.
+    #[error("{by} changed it at {at}, after it was looked at; look again, and try again")]
+    Changed {
+        /// Who changed it last.
+        by: String,
+        /// When.
+        at: Timestamp,
+    },
     /// A backfill that ends before it begins, or in the future.
     #[error("{why}")]
     Backfill {
@@ -43,6 +52,26 @@ pub enum IllegalChange {
         /// What.
         what: String,
     },
+}
+
+/// What is wanted of a schedule from now on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Update {
+    /// The spec.
+    pub spec: ScheduleSpec,
+    /// Whether it may start as many runs as its limit says from now on. It may in any case when that is another one than
+    /// before.
+    pub renew_limit: bool,
+    /// Which spec it was that is changed: what [`ScheduleView::updated`](super::ScheduleView::updated) said. When it was
+    /// changed since, nothing is done. None: whichever it was.
+    pub seen: Option<Timestamp>,
+}
+
+impl Update {
+    /// This spec, in place of whichever it was.
+    pub fn new(spec: ScheduleSpec) -> Self {
+        Self { spec, renew_limit: false, seen: None }
+    }
 }
 
 /// The instants of a stretch of time that are wanted after all.
@@ -93,16 +122,23 @@ impl ScheduleState {
             return Err(IllegalChange::PausedAlready { by: paused.by.clone() });
         }
         let Request { by, reason } = request;
-        self.paused = Some(Paused { by, reason, at: now, cause: PauseCause::Requested });
+        self.stand_still(Paused { by, reason, at: now, cause: PauseCause::Requested });
         Ok(())
+    }
+
+    fn stand_still(&mut self, paused: Paused) {
+        self.paused = Some(paused);
+        self.resumed = None;
     }
 
     /// Lets it go on from now.
     ///
     /// # Errors
     /// When it is not paused.
-    pub fn unpause(&mut self, now: Timestamp) -> Result<(), IllegalChange> {
+    pub fn unpause(&mut self, now: Timestamp, request: Request) -> Result<(), IllegalChange> {
         self.paused.take().ok_or(IllegalChange::NotPaused)?;
+        let Request { by, reason } = request;
+        self.resumed = Some(Resumed { by, reason, at: now });
         self.go_on_from(now);
         Ok(())
     }
@@ -114,7 +150,14 @@ impl ScheduleState {
     }
 
     /// Gives it another spec. If its instants are others now, those before now do not fire by the clock.
-    pub fn update(&mut self, spec: ScheduleSpec, now: Timestamp) {
+    ///
+    /// # Errors
+    /// When it is not the spec any more that was to be changed.
+    pub fn update(&mut self, update: Update, now: Timestamp, request: Request) -> Result<(), IllegalChange> {
+        let Update { spec, renew_limit, seen } = update;
+        if seen.is_some_and(|seen| seen != self.updated) {
+            return Err(IllegalChange::Changed { by: self.request.by.clone(), at: self.updated });
+        }
         let old = &self.spec;
         let same_instants = old.timing == spec.timing
             && old.zone == spec.zone
@@ -125,26 +168,46 @@ impl ScheduleState {
             // Those of a backfill that waits were asked for under the old spec.
             self.go_on_from(now);
         }
-        if self.spec.limit != spec.limit {
+        if renew_limit || self.spec.limit != spec.limit {
             if self.left == Some(0) {
                 self.go_on_from(now);
             }
             self.left = spec.limit;
         }
         self.spec = spec;
-        self.updated = now;
+        self.request = request;
+        self.updated = now.max(self.updated + Duration::from_millis(1));
         self.trouble = None;
+        Ok(())
     }
 
     /// Wants one more run, now. Gives its instant.
     ///
     /// # Errors
     /// When too much waits.
-    pub fn trigger(&mut self, overlap: Option<Overlap>, now: Timestamp) -> Result<Timestamp, IllegalChange> {
+    pub fn trigger(
+        &mut self,
+        overlap: Option<Overlap>,
+        now: Timestamp,
+        request: Request,
+    ) -> Result<Timestamp, IllegalChange> {
         if self.queue.len() >= MAX_QUEUE {
             return Err(IllegalChange::Full { what: format!("{} firings", self.queue.len()) });
         }
+        self.tidy();
         let nominal = now.max(self.last_trigger + Duration::from_millis(1));
+        match self.asked.last_mut() {
+            // One after the other for the same: no trigger of somebody else is between them.
+            Some(asked) if asked.request == request => asked.last = nominal,
+            _ => {
+                let kept: usize = self.asked.iter().map(|asked| Asked::size(&asked.request)).sum();
+                if kept + Asked::size(&request) > MAX_ASKED_BYTES {
+                    let waits = self.queue.iter().filter(|wanted| wanted.by == FiredBy::Trigger).count();
+                    return Err(IllegalChange::Full { what: format!("{waits} triggers of several people") });
+                }
+                self.asked.push(Asked { first: nominal, last: nominal, request });
+            }
+        }
         self.last_trigger = nominal;
         self.queue.push_back(Wanted { nominal, by: FiredBy::Trigger, overlap });
         Ok(nominal)
@@ -161,12 +224,13 @@ impl ScheduleState {
         request: Request,
     ) -> Result<(), IllegalChange> {
         backfill.check(now)?;
+        self.tidy();
         if self.backfills.len() >= MAX_BACKFILLS {
             return Err(IllegalChange::Full { what: format!("{} backfills", self.backfills.len()) });
         }
         let after = backfill.before();
-        let Backfill { to, overlap, .. } = *backfill;
-        self.backfills.push(BackfillState { after, to, overlap, request });
+        let Backfill { from, to, overlap } = *backfill;
+        self.backfills.push(BackfillState { from, after, to, overlap, request });
         Ok(())
     }
 
@@ -180,8 +244,7 @@ impl ScheduleState {
         times: &Times,
         now: Timestamp,
         limit: usize,
-    ) -> Result<Vec<(Timestamp, Option<super::SkipReason>)>, IllegalChange> {
-        use super::SkipReason;
+    ) -> Result<Vec<(Timestamp, Option<SkipReason>)>, IllegalChange> {
         backfill.check(now)?;
         let mut instants = Vec::new();
         let mut after = backfill.before();
@@ -189,11 +252,14 @@ impl ScheduleState {
             && let Some(nominal) = times.next_after(after).filter(|nominal| *nominal <= backfill.to)
         {
             after = nominal;
-            let waits = |wanted: &Wanted| wanted.by != FiredBy::Trigger && wanted.nominal == nominal;
-            let why = if self.fired.contains(nominal, times) || self.queue.iter().any(waits) {
+            // One that waits because of the clock becomes the backfill's.
+            let waits = |wanted: &Wanted| wanted.by == FiredBy::Backfill && wanted.nominal == nominal;
+            let why = if self.fired.contains(nominal, times) {
                 Some(SkipReason::Fired)
+            } else if nominal <= self.fired.floor() {
+                Some(SkipReason::Unknown)
             } else {
-                (nominal <= self.fired.floor()).then_some(SkipReason::Unknown)
+                self.queue.iter().any(waits).then_some(SkipReason::Waiting)
             };
             instants.push((nominal, why));
         }
@@ -269,7 +335,7 @@ impl ScheduleState {
     fn pause_on_failure(&mut self, reason: &str, now: Timestamp) {
         if self.spec.pause_on_failure && self.paused.is_none() {
             let (by, reason) = (format!("schedule {}", self.id), cut(reason));
-            self.paused = Some(Paused { by, reason, at: now, cause: PauseCause::Failure });
+            self.stand_still(Paused { by, reason, at: now, cause: PauseCause::Failure });
         }
     }
 
@@ -279,9 +345,10 @@ impl ScheduleState {
         let reason = format!(
             "the store was put back to the backup of {backup}; what the schedule started since is not known"
         );
-        self.paused = Some(Paused { by: "restore".to_owned(), reason, at: now, cause: PauseCause::Restored });
+        self.stand_still(Paused { by: "restore".to_owned(), reason, at: now, cause: PauseCause::Restored });
         // Somebody wanted them before the backup; whether they were started is not known.
         self.queue.clear();
+        self.asked.clear();
         self.backfills.clear();
     }
 }

@@ -71,6 +71,7 @@ impl Decision {
             let Firing { nominal, by, .. } = fire.firing;
             state.queue.retain(|wanted| (wanted.nominal, wanted.by) != (nominal, by));
             state.refuse(nominal, by, why, now);
+            state.tidy();
         }
         state
     }
@@ -83,6 +84,7 @@ pub fn decide(state: &ScheduleState, times: &Times, now: Timestamp) -> Decision 
     turn.follow_the_clock_back();
     let more = turn.take_instants() | turn.take_backfills();
     let fire = turn.take_queue();
+    turn.state.tidy();
     let state = turn.state;
 
     let stop = state.running.iter().filter_map(|running| {
@@ -114,7 +116,11 @@ impl Turn<'_> {
         match why {
             SkipReason::Overlap | SkipReason::Superseded => counts.overlapped += 1,
             SkipReason::Missed => counts.missed += 1,
-            SkipReason::Paused | SkipReason::Limit | SkipReason::Fired | SkipReason::Unknown => {}
+            SkipReason::Paused
+            | SkipReason::Limit
+            | SkipReason::Fired
+            | SkipReason::Unknown
+            | SkipReason::Waiting => {}
         }
         let what = Happened::Skipped { why, times: 1, last: nominal };
         self.state.remember(Recent { nominal, by, at: self.now, what });
@@ -140,16 +146,18 @@ impl Turn<'_> {
             if due > self.now {
                 return false;
             }
-            if self.now.since(due) > window {
-                self.skip(nominal, FiredBy::Clock, SkipReason::Missed);
-            } else if let Some(why) = self.known(nominal) {
-                self.skip(nominal, FiredBy::Clock, why);
-            } else if !self.is_queued(nominal) {
-                if self.state.queue.len() >= MAX_QUEUE {
-                    // They wait where they are, behind the mark.
-                    return false;
+            let is_late = self.now.since(due) > window;
+            match self.known(nominal) {
+                // A clock that was put back comes by once more at what has fired or waits: neither is missed.
+                Some(SkipReason::Fired) => self.skip(nominal, FiredBy::Clock, SkipReason::Fired),
+                _ if self.is_queued(nominal) => {}
+                _ if is_late => self.skip(nominal, FiredBy::Clock, SkipReason::Missed),
+                Some(why) => self.skip(nominal, FiredBy::Clock, why),
+                // They wait where they are, behind the mark.
+                None if self.state.queue.len() >= MAX_QUEUE => return false,
+                None => {
+                    self.state.queue.push_back(Wanted { nominal, by: FiredBy::Clock, overlap: None });
                 }
-                self.state.queue.push_back(Wanted { nominal, by: FiredBy::Clock, overlap: None });
             }
             self.state.mark = nominal;
         }
@@ -178,25 +186,34 @@ impl Turn<'_> {
     /// Puts the instants of backfills into the queue, the oldest backfill first. True when some are left and there is room.
     fn take_backfills(&mut self) -> bool {
         for _ in 0..MAX_INSTANTS {
-            let Some(backfill) = self.state.backfills.first() else { return false };
+            let Some(backfill) = self.state.backfills.iter_mut().find(|of| !of.is_taken_in()) else {
+                return false;
+            };
             if self.state.queue.len() + LEFT_TO_THE_CLOCK >= MAX_QUEUE {
                 return false;
             }
             let (to, overlap) = (backfill.to, backfill.overlap);
             let next = self.times.next_after(backfill.after).filter(|nominal| *nominal <= to);
-            let Some(nominal) = next else {
-                self.state.backfills.remove(0);
-                continue;
-            };
-            self.state.backfills[0].after = nominal;
+            backfill.after = next.unwrap_or(to);
+            let Some(nominal) = next else { continue };
             if let Some(why) = self.known(nominal) {
                 self.skip(nominal, FiredBy::Backfill, why);
-            } else if !self.is_queued(nominal) {
-                let wanted = Wanted { nominal, by: FiredBy::Backfill, overlap: Some(overlap) };
-                self.state.queue.push_back(wanted);
+            } else {
+                self.want(Wanted { nominal, by: FiredBy::Backfill, overlap: Some(overlap) });
             }
         }
         true
+    }
+
+    /// Puts an instant of a backfill into the queue. One that waits because of the clock is somebody's wish from now on,
+    /// and neither a pause nor a limit takes it out any more.
+    fn want(&mut self, wanted: Wanted) {
+        let same = |of: &Wanted| of.by != FiredBy::Trigger && of.nominal == wanted.nominal;
+        match self.state.queue.iter().position(same) {
+            Some(at) if self.state.queue[at].by == FiredBy::Clock => self.state.queue[at] = wanted,
+            Some(_) => {}
+            None => self.state.queue.push_back(wanted),
+        }
     }
 
     /// Goes through the queue up to the first firing that may start.
@@ -283,13 +300,16 @@ impl Turn<'_> {
 
     fn fire(&mut self, at: usize) -> Fire {
         let mut state = self.state.clone();
-        let Wanted { nominal, by, .. } = state.queue.remove(at).expect("it was looked at");
+        let wanted = state.queue.remove(at).expect("it was looked at");
+        let Wanted { nominal, by, .. } = wanted;
+        let request = state.request_of(&wanted).cloned();
         let run = run_id(&state.id, nominal, by);
         let firing = Firing {
             schedule: state.id.clone(),
             run: run.clone(),
             nominal,
             by,
+            request,
             action: state.spec.action.clone(),
             last_result: state.last_result.clone(),
             last_failure: state.last_failure.clone(),
@@ -307,6 +327,7 @@ impl Turn<'_> {
         state.running.push(Running { nominal, by, started: self.now, stop: None });
         let what = Happened::Started { run, status: None, ended: None };
         state.remember(Recent { nominal, by, at: self.now, what });
+        state.tidy();
         Fire { firing, state }
     }
 }

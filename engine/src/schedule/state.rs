@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -11,6 +12,7 @@ use super::spec::{Overlap, ScheduleAction, ScheduleSpec};
 use crate::event::Request;
 use crate::id::{RunId, ScheduleId};
 use crate::run::RunStatus;
+use crate::store::escaped_len;
 use crate::time::Timestamp;
 
 /// The most firings that wait for a run to be over. While there are so many, no more instants are taken in.
@@ -19,8 +21,10 @@ pub const MAX_QUEUE: usize = 300;
 pub const MAX_RUNNING: usize = 100;
 /// The most firings and skips that are shown as the latest.
 pub const MAX_RECENT: usize = 20;
-/// The most backfills that wait.
+/// The most backfills of which something waits.
 pub const MAX_BACKFILLS: usize = 4;
+/// The most that is kept of who wanted triggers that wait, and why, in bytes as JSON.
+pub const MAX_ASKED_BYTES: usize = 2 * 1024;
 /// The longest result that is kept in the schedule, in bytes; a longer one is read from its run as long as that is there.
 pub const MAX_INLINE_RESULT: usize = 4 * 1024;
 
@@ -33,13 +37,16 @@ pub struct ScheduleState {
     pub spec: ScheduleSpec,
     /// When it was created.
     pub created: Timestamp,
-    /// By whom.
+    /// Who created it, or changed its spec last, and why.
     pub request: Request,
-    /// When its spec was changed last.
+    /// When its spec was changed last; no two changes have the same time.
     pub updated: Timestamp,
     /// Set while it is paused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<Paused>,
+    /// Who ended the last pause, and why. None while it is paused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed: Option<Resumed>,
     /// The last instant that was taken in: fired, queued or skipped. The clock brings up nothing at or before it.
     pub mark: Timestamp,
     /// How many runs the clock may still start.
@@ -48,7 +55,10 @@ pub struct ScheduleState {
     /// Firings that wait.
     #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
     pub queue: VecDeque<Wanted>,
-    /// Backfills that are not taken in yet.
+    /// Who wanted the triggers that wait, and why, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asked: Vec<Asked>,
+    /// Backfills of which something waits.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backfills: Vec<BackfillState>,
     /// Runs that are not over, oldest first.
@@ -90,6 +100,19 @@ pub struct Paused {
     pub at: Timestamp,
     /// What kind of pause it is.
     pub cause: PauseCause,
+}
+
+/// Who ended a pause, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Resumed {
+    /// Who.
+    pub by: String,
+    /// A note.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// What kind of pause it is.
@@ -188,10 +211,33 @@ impl From<Wanted> for (Timestamp, u8) {
     }
 }
 
-/// A backfill that is not taken in yet.
+/// Who wanted triggers that follow one another, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// The instant of the first of them.
+    pub first: Timestamp,
+    /// That of the last.
+    pub last: Timestamp,
+    /// Who and why.
+    pub request: Request,
+}
+
+impl Asked {
+    /// At most so many bytes of a record.
+    pub(super) fn size(request: &Request) -> usize {
+        const FRAME: usize =
+            r#"{"first":1772323200000,"last":1772323200000,"request":{"by":"","reason":""}},"#.len();
+        FRAME + escaped_len(&request.by) + escaped_len(&request.reason)
+    }
+}
+
+/// A backfill of which something waits: instants to be taken in, or to be started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct BackfillState {
+    /// The first moment that is wanted; 0 when it was written before that was kept.
+    #[serde(default)]
+    pub from: Timestamp,
     /// The last instant that was taken in, or just before the first.
     pub after: Timestamp,
     /// The last instant that is wanted.
@@ -200,6 +246,13 @@ pub struct BackfillState {
     pub overlap: Overlap,
     /// Who and why.
     pub request: Request,
+}
+
+impl BackfillState {
+    /// Whether all of its instants are in the queue, or were.
+    pub(super) fn is_taken_in(&self) -> bool {
+        self.after >= self.to
+    }
 }
 
 /// A run of the schedule that is not over. Stored as a short list.
@@ -304,6 +357,8 @@ pub enum SkipReason {
     Fired,
     /// It is so long ago that it is not known whether it has fired.
     Unknown,
+    /// It waits already, for another backfill. Told of a backfill that is asked about; nothing is skipped for it.
+    Waiting,
 }
 
 impl SkipReason {
@@ -317,6 +372,7 @@ impl SkipReason {
             Self::Limit => "limit",
             Self::Fired => "fired",
             Self::Unknown => "unknown",
+            Self::Waiting => "waiting",
         }
     }
 }
@@ -392,6 +448,8 @@ pub struct Firing {
     pub nominal: Timestamp,
     /// What made it.
     pub by: FiredBy,
+    /// Who wanted it, and why; none when the clock did.
+    pub request: Option<Request>,
     /// What is to be started.
     pub action: ScheduleAction,
     /// What the last run that succeeded returned.
@@ -410,6 +468,22 @@ impl Firing {
             last_result: self.last_result.clone(),
             last_failure: self.last_failure.clone(),
         }
+    }
+
+    /// Who asks for the run: the schedule, and it says for whom.
+    pub fn asks(&self) -> Request {
+        let by = format!("schedule {}", self.schedule);
+        let did = match self.by {
+            FiredBy::Clock => return Request::by(by),
+            FiredBy::Backfill => "backfilled",
+            FiredBy::Trigger => "triggered",
+        };
+        let reason = match &self.request {
+            None => String::new(),
+            Some(Request { by: who, reason }) if reason.is_empty() => format!("{did} by {who}"),
+            Some(Request { by: who, reason }) => format!("{did} by {who}: {reason}"),
+        };
+        Request { by, reason }
     }
 }
 
@@ -465,8 +539,10 @@ impl ScheduleState {
             request,
             updated: now,
             paused: None,
+            resumed: None,
             mark: now,
             queue: VecDeque::new(),
+            asked: Vec::new(),
             backfills: Vec::new(),
             running: Vec::new(),
             recent: VecDeque::new(),
@@ -482,6 +558,30 @@ impl ScheduleState {
     /// Whether the clock may start nothing.
     pub fn is_dormant(&self) -> bool {
         self.paused.is_some() || self.left == Some(0)
+    }
+
+    /// Who wanted a firing, and why; none when the clock did.
+    pub(super) fn request_of(&self, wanted: &Wanted) -> Option<&Request> {
+        let at = wanted.nominal;
+        match wanted.by {
+            FiredBy::Clock => None,
+            FiredBy::Backfill => {
+                self.backfills.iter().find(|of| (of.from..=of.to).contains(&at)).map(|of| &of.request)
+            }
+            FiredBy::Trigger => {
+                self.asked.iter().find(|of| (of.first..=of.last).contains(&at)).map(|of| &of.request)
+            }
+        }
+    }
+
+    /// Forgets who wanted firings of which none waits any more.
+    pub(super) fn tidy(&mut self) {
+        let Self { queue, asked, backfills, .. } = self;
+        let waits = |by: FiredBy, stretch: &RangeInclusive<Timestamp>| {
+            queue.iter().any(|wanted| wanted.by == by && stretch.contains(&wanted.nominal))
+        };
+        asked.retain(|of| waits(FiredBy::Trigger, &(of.first..=of.last)));
+        backfills.retain(|of| !of.is_taken_in() || waits(FiredBy::Backfill, &(of.from..=of.to)));
     }
 
     pub(super) fn remember(&mut self, recent: Recent) {

@@ -48,6 +48,8 @@ struct World {
     state: ScheduleState,
     now: u64,
     fired: Vec<(u64, FiredBy)>,
+    /// Why each of them fired, as its run says.
+    reasons: Vec<String>,
     skipped: Vec<(u64, SkipReason)>,
 }
 
@@ -55,7 +57,7 @@ impl World {
     fn new(spec: ScheduleSpec) -> Self {
         spec.check().unwrap();
         let state = ScheduleState::new(id(), spec, at(T0), Request::by("ada"));
-        Self { state, now: T0, fired: Vec::new(), skipped: Vec::new() }
+        Self { state, now: T0, fired: Vec::new(), reasons: Vec::new(), skipped: Vec::new() }
     }
 
     fn times(&self) -> Times {
@@ -77,6 +79,7 @@ impl World {
             let (again, state) = match decision.fire {
                 Some(fire) => {
                     self.fired.push((fire.firing.nominal.as_millis().wrapping_sub(T0), fire.firing.by));
+                    self.reasons.push(fire.firing.asks().reason);
                     (true, fire.state)
                 }
                 None => (decision.due.is_some_and(|due| due <= at(self.now)), decision.state),
@@ -94,6 +97,15 @@ impl World {
     fn until(&mut self, ms: u64) -> Vec<Stop> {
         self.now = T0 + ms;
         self.look()
+    }
+
+    fn update(&mut self, spec: ScheduleSpec) {
+        self.state.update(Update::new(spec), at(self.now), Request::by("ada")).unwrap();
+    }
+
+    fn trigger(&mut self, by: &str, reason: &str) -> Result<Timestamp, IllegalChange> {
+        let request = Request { by: by.to_owned(), reason: reason.to_owned() };
+        self.state.trigger(None, at(self.now), request)
     }
 
     fn end(&mut self, nominal: u64, status: RunStatus) {
@@ -367,6 +379,21 @@ fn what_is_later_than_the_window_is_missed() {
 }
 
 #[test]
+fn what_has_fired_or_waits_is_not_missed_when_the_clock_comes_by_again() {
+    let spec = ScheduleSpec { catch_up_ms: 10 * MINUTE, ..cron("* * * * *") };
+    let mut world = World::new(spec.clone().overlap(Overlap::AllowAll));
+    world.until(5 * MINUTE);
+    world.until(0);
+    world.until(30 * MINUTE);
+    assert_eq!((world.fired.len(), world.state.counts.missed), (5 + 11, 14), "6 to 19");
+    let mut world = World::new(spec.overlap(Overlap::BufferAll));
+    world.until(5 * MINUTE);
+    world.until(0);
+    world.until(30 * MINUTE);
+    assert_eq!((world.state.queue.len(), world.state.counts.missed), (4 + 11, 14), "2 to 5 wait");
+}
+
+#[test]
 fn a_clock_that_was_ahead_and_is_put_right_does_not_silence_it() {
     let spec = ScheduleSpec { catch_up_ms: 10 * MINUTE, ..cron("* * * * *") };
     let mut world = World::new(spec.overlap(Overlap::AllowAll));
@@ -398,18 +425,20 @@ fn a_pause_drops_what_its_time_brings_up() {
     assert!(world.state.pause(at(world.now), Request::by("bob")).is_err());
     world.until(10 * MINUTE);
     assert_eq!(world.instants(), [1, 2]);
-    let wanted = world.state.trigger(None, at(world.now)).unwrap();
-    assert_ne!(
-        world.state.trigger(None, at(world.now)).unwrap(),
-        wanted,
-        "each trigger has a time of its own"
-    );
+    let wanted = world.trigger("ada", "").unwrap();
+    assert_ne!(world.trigger("ada", "").unwrap(), wanted, "each trigger has a time of its own");
     world.look();
     assert_eq!(world.fired[2..].len(), 2, "a trigger is not held up");
-    world.state.unpause(at(world.now)).unwrap();
-    assert!(world.state.unpause(at(world.now)).is_err());
+    let resume = Request { by: "bob".to_owned(), reason: "it is over".to_owned() };
+    world.state.unpause(at(world.now), resume.clone()).unwrap();
+    assert!(world.state.unpause(at(world.now), Request::by("bob")).is_err());
     world.until(11 * MINUTE);
     assert_eq!(world.instants(), [1, 2, 10, 10, 11]);
+    let resumed = view(&world.state, &world.times(), at(world.now)).resumed.unwrap();
+    let at_ten = at(T0 + 10 * MINUTE);
+    assert_eq!((resumed.by, resumed.reason, resumed.at), (resume.by, resume.reason, at_ten));
+    world.state.pause(at(world.now), Request::by("bob")).unwrap();
+    assert_eq!(world.state.resumed, None, "it does not go on any more");
 }
 
 #[test]
@@ -441,15 +470,121 @@ fn it_pauses_on_failure_and_says_why() {
 fn a_limit_counts_what_the_clock_started() {
     let spec = ScheduleSpec { limit: Some(2), ..cron("* * * * *") };
     let mut world = World::new(spec.clone().overlap(Overlap::AllowAll));
-    world.state.trigger(None, at(world.now)).unwrap();
+    world.trigger("ada", "").unwrap();
     world.until(5 * MINUTE);
     assert_eq!((world.instants(), world.state.left), (vec![0, 1, 2], Some(0)));
     let status = view(&world.state, &world.times(), at(world.now)).status;
     assert_eq!(status, ScheduleStatus::Ended);
     world.now = T0 + 8 * MINUTE;
-    world.state.update(ScheduleSpec { limit: Some(1), ..spec }.overlap(Overlap::AllowAll), at(world.now));
+    world.update(ScheduleSpec { limit: Some(1), ..spec.clone() }.overlap(Overlap::AllowAll));
     world.until(12 * MINUTE);
     assert_eq!(world.instants(), [0, 1, 2, 9], "from the change on");
+
+    // The same limit is used up, unless it is to begin anew.
+    let same = ScheduleSpec { limit: Some(1), ..spec }.overlap(Overlap::AllowAll);
+    world.update(same.clone());
+    world.until(13 * MINUTE);
+    assert_eq!((world.instants().len(), world.state.left), (4, Some(0)));
+    let anew = Update { renew_limit: true, ..Update::new(same) };
+    world.state.update(anew, at(world.now), Request::by("ada")).unwrap();
+    world.until(16 * MINUTE);
+    assert_eq!(world.instants(), [0, 1, 2, 9, 14], "one more, and none of before");
+}
+
+#[test]
+fn of_two_changes_of_one_spec_the_second_is_refused() {
+    let mut world = World::new(cron("0 * * * *"));
+    let seen = world.state.updated;
+    let change = |text: &str| Update { seen: Some(seen), ..Update::new(cron(text)) };
+    world.state.update(change("5 * * * *"), at(world.now), Request::by("bob")).unwrap();
+    let before = world.state.clone();
+    // In the same millisecond.
+    let error = world.state.update(change("9 * * * *"), at(world.now), Request::by("ada")).unwrap_err();
+    assert!(matches!(&error, IllegalChange::Changed { by, .. } if by == "bob"), "{error}");
+    assert_eq!(world.state, before, "nothing was changed");
+    // Firings do not stand in the way.
+    let seen = Some(world.state.updated);
+    world.until(6 * MINUTE);
+    let change = Update { seen, ..Update::new(cron("9 * * * *")) };
+    world.state.update(change, at(world.now), Request::by("ada")).unwrap();
+    assert_eq!((world.state.request.by.as_str(), world.instants()), ("ada", vec![5]));
+}
+
+#[test]
+fn a_run_says_who_wanted_it_and_why() {
+    let mut world = World::new(cron("* * * * *").overlap(Overlap::BufferAll));
+    world.until(MINUTE);
+    world.now += 1_000;
+    for (by, reason) in [("ada", "new data"), ("ada", "new data"), ("bob", "")] {
+        world.trigger(by, reason).unwrap();
+    }
+    let request = Request { by: "eve".to_owned(), reason: "the disk was full".to_owned() };
+    let backfill = Backfill::new(at(T0 - 2 * MINUTE), at(T0 - MINUTE));
+    world.state.backfill(&backfill, at(world.now), request).unwrap();
+    // Two of the same in a row are kept once.
+    assert_eq!(world.state.asked.len(), 2);
+    world.look();
+    assert_eq!(world.state.backfills.len(), 1, "what waits is somebody's wish still");
+    while let Some(running) = world.state.running.first().cloned() {
+        let ended = Ended { status: Some(RunStatus::Succeeded), output: None, message: String::new() };
+        world.state.ended(running.nominal, running.by, ended, at(world.now));
+        world.look();
+    }
+    let (ada, eve) = ("triggered by ada: new data", "backfilled by eve: the disk was full");
+    assert_eq!(world.reasons, ["", ada, ada, "triggered by bob", eve, eve]);
+    assert!(world.state.asked.is_empty() && world.state.backfills.is_empty(), "{:?}", world.state);
+}
+
+#[test]
+fn who_wanted_triggers_takes_little_room() {
+    let mut world = World::new(cron("* * * * *").overlap(Overlap::BufferAll));
+    world.until(MINUTE);
+    for _ in 0..100 {
+        world.trigger("ada", &"r".repeat(500)).unwrap();
+    }
+    let (mut waiting, names) = (100, ["bob", "ada"].into_iter().cycle());
+    for name in names {
+        match world.trigger(name, "now") {
+            Ok(_) => waiting += 1,
+            Err(error) => {
+                assert!(error.to_string().contains("triggers"), "{error}");
+                break;
+            }
+        }
+        assert!(waiting < 150, "they would not fit the record");
+    }
+    assert!(waiting > 110, "{waiting}");
+    world.look();
+    assert_eq!(world.state.queue.len(), waiting, "nothing of a refused one is there");
+    // Whoever asked last may go on.
+    let last = world.state.asked.last().unwrap().request.clone();
+    world.trigger(&last.by, &last.reason).unwrap();
+}
+
+#[test]
+fn an_instant_that_waits_is_not_lost_to_a_pause_when_a_backfill_wants_it() {
+    let mut world = World::new(cron("* * * * *").overlap(Overlap::BufferAll));
+    world.until(3 * MINUTE);
+    assert_eq!((world.instants(), world.state.queue.len()), (vec![1], 2));
+    // Nobody looks between the two.
+    world.state.pause(at(world.now), Request::by("ada")).unwrap();
+    let backfill = Backfill::new(at(T0 + MINUTE), at(T0 + 2 * MINUTE));
+    let why = |world: &World| -> Vec<_> {
+        let foreseen = world.state.foresee(&backfill, &world.times(), at(world.now), 10).unwrap();
+        foreseen.into_iter().map(|(_, why)| why).collect()
+    };
+    assert_eq!(why(&world), [Some(SkipReason::Fired), None], "the second has not fired");
+    world.state.backfill(&backfill, at(world.now), Request::by("ada")).unwrap();
+    world.look();
+    assert_eq!(world.skipped, [(MINUTE, SkipReason::Fired), (3 * MINUTE, SkipReason::Paused)]);
+    assert_eq!(why(&world), [Some(SkipReason::Fired), Some(SkipReason::Waiting)]);
+    world.end(MINUTE, RunStatus::Succeeded);
+    world.look();
+    assert_eq!(world.fired.last(), Some(&(2 * MINUTE, FiredBy::Backfill)));
+    assert_eq!(world.reasons.last().map(String::as_str), Some("backfilled by ada"));
+    world.end(2 * MINUTE, RunStatus::Succeeded);
+    world.look();
+    assert_eq!((world.fired.len(), world.state.backfills.len()), (2, 0));
 }
 
 #[test]
@@ -495,7 +630,7 @@ fn what_fired_is_known_across_changes_of_the_timing() {
     world.until(3 * HOUR);
     let fired = |world: &World, ms: u64| world.state.fired.contains(at(T0 + ms), &world.times());
     assert!(fired(&world, HOUR) && fired(&world, 2 * HOUR));
-    world.state.update(cron("*/30 * * * *").overlap(Overlap::AllowAll), at(world.now));
+    world.update(cron("*/30 * * * *").overlap(Overlap::AllowAll));
     assert!(
         fired(&world, 2 * HOUR) && !fired(&world, 2 * HOUR + 30 * MINUTE),
         "only what was an instant then"
@@ -504,7 +639,7 @@ fn what_fired_is_known_across_changes_of_the_timing() {
     assert_eq!(world.instants(), [60, 120, 180, 210, 240]);
     // Too many changes: the oldest is not known any more, and nothing there fires.
     for minute in 0..8 {
-        world.state.update(cron(&format!("{minute} * * * *")).overlap(Overlap::AllowAll), at(world.now));
+        world.update(cron(&format!("{minute} * * * *")).overlap(Overlap::AllowAll));
         world.until((5 + minute) * HOUR + 59 * MINUTE);
     }
     assert!(world.state.fired.floor() >= at(T0 + 3 * HOUR));
@@ -546,6 +681,12 @@ fn the_largest_schedule_fits_its_record() {
         let backfill = Backfill { overlap: Overlap::TerminateOther, ..Backfill::new(at(0), at(T0)) };
         world.state.backfill(&backfill, at(T0), request.clone()).unwrap();
     }
+    let mut kept = Asked::size(&request);
+    while kept <= MAX_ASKED_BYTES {
+        world.state.asked.push(Asked { first: at(T0), last: at(T0), request: request.clone() });
+        kept += Asked::size(&request);
+    }
+    assert!(world.state.asked.len() > 2);
     world.state.pause(at(T0), request.clone()).unwrap();
     world.state.request = request;
     for n in 0..(2 * MAX_RECENT as u64) {
@@ -591,6 +732,25 @@ fn a_record_of_a_later_format_is_named_as_such() {
     }
 }
 
+/// As it was written before it was kept who wanted what.
+#[test]
+fn a_record_of_before_is_read_and_its_firings_fire() {
+    let spec = serde_json::to_string(&cron("* * * * *").overlap(Overlap::BufferAll)).unwrap();
+    let text = format!(
+        r#"{{"format":1,"id":"nightly","spec":{spec},"created":{T0},"request":{{"by":"ada"}},"updated":{T0},"mark":{T0},
+        "queue":[[{T0},32]],"backfills":[{{"after":{},"to":{},"overlap":"buffer_all","request":{{"by":"eve"}}}}]}}"#,
+        T0 - 3 * MINUTE,
+        T0 - 2 * MINUTE,
+    );
+    let mut world = World::new(cron("* * * * *"));
+    world.state = decode(&id(), text.as_bytes()).unwrap();
+    world.look();
+    world.state.running.clear();
+    world.look();
+    assert_eq!(world.reasons, ["", "backfilled by eve"]);
+    assert!(world.state.backfills.is_empty(), "{:?}", world.state.backfills);
+}
+
 #[test]
 fn after_a_restore_it_stands_still() {
     let mut world = World::new(cron("* * * * *").overlap(Overlap::BufferAll));
@@ -599,7 +759,7 @@ fn after_a_restore_it_stands_still() {
     world.until(2 * HOUR);
     assert_eq!(world.instants(), [1]);
     world.end(MINUTE, RunStatus::Succeeded);
-    world.state.unpause(at(world.now)).unwrap();
+    world.state.unpause(at(world.now), Request::by("ada")).unwrap();
     world.until(2 * HOUR + MINUTE);
     assert_eq!(world.instants(), [1, 121], "nothing of before");
 }

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::spec::ScheduleSpec;
 use super::state::{
-    BackfillState, Counts, FiredBy, LastFailure, LastResult, Paused, Recent, ScheduleState, Trouble, Wanted,
+    BackfillState, Counts, FiredBy, LastFailure, LastResult, Paused, Recent, Resumed, ScheduleState, Trouble,
+    Wanted,
 };
 use super::times::{Times, local};
 use crate::event::Request;
@@ -60,13 +61,16 @@ pub struct ScheduleView {
     pub spec: ScheduleSpec,
     /// When it was created.
     pub created: Timestamp,
-    /// Who created it.
+    /// Who created it, or changed its spec last.
     pub request: Request,
-    /// When its spec was changed last.
+    /// When its spec was changed last. No two changes have the same time, so it says which spec was seen.
     pub updated: Timestamp,
     /// Why it is paused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<Paused>,
+    /// Who ended the last pause, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed: Option<Resumed>,
     /// The last instant that was taken in.
     pub mark: Timestamp,
     /// How many runs the clock may still start.
@@ -76,7 +80,7 @@ pub struct ScheduleView {
     pub running: Vec<RunningView>,
     /// Firings that wait.
     pub waiting: Vec<WaitingView>,
-    /// Backfills that are not taken in yet.
+    /// Backfills of which something waits: instants to be taken in, or to be started.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backfills: Vec<BackfillState>,
     /// Why a firing that is due could not be started so far.
@@ -146,6 +150,7 @@ pub fn view(state: &ScheduleState, times: &Times, now: Timestamp) -> ScheduleVie
         request: state.request.clone(),
         updated: state.updated,
         paused: state.paused.clone(),
+        resumed: state.resumed.clone(),
         mark: state.mark,
         left: state.left,
         running: running.collect(),

@@ -373,6 +373,10 @@ impl ErasedActivity for Faulty {
         self.inner.has_probe()
     }
 
+    fn owns(&self) -> bool {
+        self.inner.owns()
+    }
+
     fn execute<'a>(
         &'a self,
         ctx: &'a ActivityContext,

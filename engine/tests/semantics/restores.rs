@@ -676,3 +676,32 @@ async fn a_run_that_may_have_gone_on_since_the_backup_is_not_pruned() {
     // Where nothing was put back it surely made nothing.
     assert_eq!(prunes(&there).await.removed, 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_run_of_plain_functions_is_removed_unless_one_recorded_something() {
+    let mut activities = ActivityRegistry::new();
+    activities.add_fn("plain", |_, value: Value| async move { Ok(value) }).unwrap();
+    let records = |ctx: ActivityContext, value: Value| async move {
+        ctx.record_resource("thing", "t1").await?;
+        Ok(value)
+    };
+    activities.add_fn("records", records).unwrap();
+    let engine = Engine::builder(Arc::new(store()))
+        .clock(Arc::new(TokioClock::starting_at(Timestamp::from_millis(1_000_000))))
+        .activities(activities)
+        .build();
+    for called in ["plain", "records"] {
+        let does =
+            Step::activity(name("a"), ActivityName::new(called).unwrap(), Binding::literal(json!("x")));
+        let handle = engine.start(run(called, vec![does])).await.unwrap();
+        let view = end(&engine, &handle).await;
+        assert_eq!((view.status, view.live), (RunStatus::Succeeded, called == "records"));
+    }
+    pass(91 * 86_400).await;
+    let pruned = engine.prune(&Policy::default(), false, &mut |_| {}).await.unwrap();
+    assert_eq!((pruned.removed, pruned.stays), (1, vec![(id("records"), Stays::Live)]));
+    // Nothing takes back what a plain function did; after a rollback nobody waits for that any more.
+    engine.rollback(&id("records"), vec![], by()).await.unwrap().wait().await.unwrap();
+    pass(91 * 86_400).await;
+    assert_eq!(engine.prune(&Policy::default(), false, &mut |_| {}).await.unwrap().removed, 1);
+}

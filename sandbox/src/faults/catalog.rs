@@ -87,7 +87,7 @@ const S3: [&str; 18] = [
 ];
 
 /// What is used of the others, to suggest what was meant.
-const USED: [&str; 64] = [
+const USED: [&str; 65] = [
     "athena:GetQueryExecution",
     "athena:GetQueryResults",
     "athena:GetWorkGroup",
@@ -125,6 +125,7 @@ const USED: [&str; 64] = [
     "ecr:PutImage",
     "glue:BatchCreatePartition",
     "glue:BatchDeletePartition",
+    "glue:BatchGetPartition",
     "glue:BatchUpdatePartition",
     "glue:CreateDatabase",
     "glue:CreateTable",

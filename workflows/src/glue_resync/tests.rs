@@ -82,6 +82,30 @@ fn what_cannot_work_is_refused() {
 }
 
 #[test]
+fn how_many_at_once_is_refused_alike_by_a_command_and_by_who_serves_the_store() {
+    let told = |errors: &SiteErrors| {
+        let all = errors.problems.iter();
+        all.map(|p| format!("{} {}: {} ({})", p.code, p.path, p.message, p.help)).collect::<Vec<_>>()
+    };
+    for parallel in [0, 33, 64] {
+        let mut spec = spec(OWN);
+        spec.glue_resync.parallel = parallel;
+        let given = serde_json::to_string(&spec).unwrap();
+        let served = parse(&given, "what workflow glue-resync is given").unwrap_err();
+        let alone = spec.select(&[], &[], false).unwrap_err();
+        assert_eq!(told(&alone), told(&served));
+        let help = "write a whole number from 1 to 32";
+        let wanted = format!("DF0104 glue_resync.parallel: {parallel} is out of range ({help})");
+        assert_eq!(told(&alone), [wanted]);
+    }
+    for parallel in [1, 32] {
+        let mut spec = spec(OWN);
+        spec.glue_resync.parallel = parallel;
+        assert!(spec.select(&[], &[], false).is_ok(), "{parallel}");
+    }
+}
+
+#[test]
 fn queries_are_made_of_names() {
     let argument = json!({"tables": [["d", "t"], ["d", "o\"dd"]], "workgroup": "w", "output_location": null});
     let made = queries_of(&argument);

@@ -48,6 +48,20 @@ pub(super) fn fate(view: &ScheduleView, wanted: &Triggered) -> Option<Fate> {
     other.map(|other| Fate::Waits(other.run.clone()))
 }
 
+/// Why the clock brings up nothing any more, and what mends that.
+pub(super) fn over(view: &ScheduleView, settings: &Settings) -> String {
+    let (id, command) = (&view.schedule, settings.command());
+    if view.left == Some(0) {
+        return format!(
+            "it has ended: it started as many runs as its limit allows; `{command} schedules update {id} --limit N` lets it start N \
+             more"
+        );
+    }
+    format!(
+        "it has ended: no time that it names is still to come; `{command} schedules update {id}` gives it others"
+    )
+}
+
 pub(super) fn count(n: u64, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
@@ -144,6 +158,14 @@ fn picture(ui: &Ui, view: &ScheduleView) -> Vec<String> {
             if paused.reason.is_empty() { String::new() } else { format!(": {}", one_line(&paused.reason)) };
         lines.push(format!("paused     by {} {}{why}", one_line(&paused.by), describe::when(paused.at)));
     }
+    if let Some(resumed) = &view.resumed {
+        let why = if resumed.reason.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", one_line(&resumed.reason))
+        };
+        lines.push(format!("resumed    by {} {}{why}", one_line(&resumed.by), describe::when(resumed.at)));
+    }
     if let Some(next) = view.next {
         let local = view.next_local.as_ref().filter(|_| spec.zone != "UTC");
         let local =
@@ -216,16 +238,30 @@ mod tests {
 
     use super::*;
 
-    /// What is told of the run `s-9`, wanted at 9 s, by a schedule with these members.
-    fn told(members: &Value) -> Option<Fate> {
+    /// A schedule with these members.
+    fn with(members: &Value) -> ScheduleView {
         let spec = ScheduleSpec::cron("0 3 * * *", ScheduleAction::new("w"));
         let mut view = json!({
             "schedule": "s", "status": "active", "spec": spec, "created": 0, "updated": 0, "mark": 0,
             "request": { "by": "ada" }, "running": [], "waiting": [], "recent": [], "counts": {},
         });
         view.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+        serde_json::from_value(view).unwrap()
+    }
+
+    /// What is told of the run `s-9`, wanted at 9 s, by a schedule with these members.
+    fn told(members: &Value) -> Option<Fate> {
         let wanted = Triggered { run: RunId::new("s-9").unwrap(), nominal: Timestamp::from_millis(9_000) };
-        fate(&serde_json::from_value(view).unwrap(), &wanted)
+        fate(&with(members), &wanted)
+    }
+
+    #[test]
+    fn of_one_that_has_ended_is_told_what_brings_it_back() {
+        let settings = Settings { store: "/store".into(), named: false };
+        let used_up = over(&with(&json!({ "status": "ended", "left": 0 })), &settings);
+        assert!(used_up.contains("its limit") && used_up.contains("update s --limit N"), "{used_up}");
+        let past = over(&with(&json!({ "status": "ended", "left": 2 })), &settings);
+        assert!(past.contains("still to come") && !past.contains("limit"), "{past}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use axum::extract::State;
 use dssflow_engine::id::ScheduleId;
 use dssflow_engine::runtime::schedules::Backfilled;
 use dssflow_engine::runtime::{SchedulePage, Triggered};
-use dssflow_engine::schedule::ScheduleView;
+use dssflow_engine::schedule::{ScheduleView, Update};
 use dssflow_engine::time::Timestamp;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -48,8 +48,9 @@ pub(super) async fn update(
     Named(name): Named,
     Body(changed): Body<ChangedSchedule>,
 ) -> Answer<Json<ScheduleView>> {
-    let ChangedSchedule { spec, asks } = changed;
-    Ok(Json(owner.engine.schedules().update(&id(name)?, spec, asks.into()).await?))
+    let ChangedSchedule { spec, renew_limit, seen, asks } = changed;
+    let update = Update { spec, renew_limit, seen };
+    Ok(Json(owner.engine.schedules().update_as(&id(name)?, update, asks.into()).await?))
 }
 
 pub(super) async fn remove(State(owner): Shared, Named(name): Named) -> Answer<Json<()>> {

@@ -13,7 +13,7 @@ use crate::time::Timestamp;
 pub(super) fn check_upgrade(state: &RunState, graph: &Graph, reset: &[StepName]) -> Result<(), String> {
     for (ix, s) in (0..).zip(&state.steps) {
         let step = state.graph.step(ix);
-        if !s.may_have_effect() {
+        if s.owns_nothing || !s.may_have_effect() {
             continue;
         }
         // Children go with their map.

@@ -464,6 +464,7 @@ impl Turn<'_> {
         let now = self.schedules.now();
         let state = self.decision.refused(why, now);
         tracing::warn!(schedule = %state.id, nominal = %self.nominal(), %why, "a firing cannot be started");
+        self.schedules.engine.inner.measure(&Measure::ScheduleRefused { schedule: &state.id });
         self.put(&state, Some(now)).await?;
         self.tell_skips();
         Ok(Fired::Done)
@@ -484,7 +485,7 @@ impl Turn<'_> {
         let mut start = launch.start.clone();
         (start.id, start.reuse, start.conflict) = (Some(firing.run.clone()), Reuse::Reject, Conflict::Fail);
         start.labels.insert(LABEL.to_owned(), firing.schedule.to_string());
-        start.request = Request::by(format!("schedule {}", firing.schedule));
+        start.request = firing.asks();
         let due = self.due_after(&state);
         let schedule = Some((firing.scheduled(), self.form(&state, due)));
         if let Err(error) = launch.engine.check_code(&firing.run, &start.graph, true) {
