@@ -434,6 +434,9 @@ impl From<ScheduleError> for CommandError {
     }
 }
 
+/// How a store begins to say why it removes nothing now; see [`Holds::check`](dssflow_engine::store::Holds::check).
+const COPIED: &str = "it is being copied";
+
 impl From<StoreError> for CommandError {
     fn from(error: StoreError) -> Self {
         let message = error.to_string();
@@ -445,6 +448,11 @@ impl From<StoreError> for CommandError {
             | StoreError::Exists(_)
             | StoreError::Held { .. }
             | StoreError::Invalid(_) => Self::new(Code::RunRefused, message),
+            StoreError::Unavailable(why) if why.starts_with(COPIED) => {
+                Self::new(Code::StoreLocked, "the store is being copied, and nothing is removed meanwhile")
+                    .why("a backup, an export or another copy is under way")
+                    .hint("nothing is wrong: give the same command again when it is done")
+            }
             StoreError::Conflict { .. }
             | StoreError::ScheduleConflict { .. }
             | StoreError::Fenced { .. }
@@ -552,7 +560,18 @@ impl From<ActivityError> for CommandError {
 mod tests {
     use std::collections::BTreeSet;
 
+    use dssflow_engine::store::Holds;
+
     use super::*;
+
+    #[test]
+    fn a_store_that_is_being_copied_has_not_failed() {
+        let holds = Holds::default();
+        let _copy = holds.hold();
+        let error = CommandError::from(holds.check().expect_err("something copies it"));
+        assert_eq!(error.code, Code::StoreLocked);
+        assert!(!error.to_string().contains("resume"), "{error}");
+    }
 
     #[test]
     fn codes_and_pages_are_one_to_one() {

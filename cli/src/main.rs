@@ -65,6 +65,7 @@ fn main() -> ExitCode {
     }
     // Whatever is written is for this user alone.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    quiet_sled();
     if completions::answer() {
         return ExitCode::SUCCESS;
     }
@@ -104,6 +105,24 @@ fn main() -> ExitCode {
     ExitCode::from(exit.status())
 }
 
+/// What sled throws at damaged files is caught by the store, which tells it as an error: said before that by Rust itself,
+/// it would look as if dssflow had broken down. All other panics are told as always.
+fn quiet_sled() {
+    let told = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if panic.location().is_some_and(|at| is_of_sled(at.file())) {
+            tracing::debug!(%panic, "sled gave up");
+        } else {
+            told(panic);
+        }
+    }));
+}
+
+/// Whether a file of source is of the dependency, which lies in a directory with its name and version.
+fn is_of_sled(file: &str) -> bool {
+    file.split("/sled-").skip(1).any(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+}
+
 /// Whether errors are wanted as JSON, by a command line that may be wrong.
 fn asks_for_json() -> bool {
     let words = std::env::args_os().collect::<Vec<OsString>>();
@@ -132,4 +151,19 @@ fn wrong_command_line(ui: &Ui, error: &clap::Error, json: bool) -> Exit {
     made.why = lines.map(str::trim).filter(|l| !l.is_empty()).map(str::to_owned).collect();
     ui.error(&made, json);
     made.exit
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_panics_of_the_dependency_are_taken_for_those_of_sled() {
+        assert!(is_of_sled("/root/.cargo/registry/src/index.crates.io-0/sled-0.34.7/src/serialization.rs"));
+        for other in
+            ["store/src/sled-notes.rs", "/home/sled-team/registry/hyper-1.0.0/src/lib.rs", "cli/src/main.rs"]
+        {
+            assert!(!is_of_sled(other), "{other}");
+        }
+    }
 }

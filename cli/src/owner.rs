@@ -13,6 +13,8 @@ use crate::error::{Code, CommandError, CommandResult};
 /// How long to wait for somebody who only looks: readers hold the store for some milliseconds.
 const PATIENCE: Duration = Duration::from_millis(600);
 const PAUSE: Duration = Duration::from_millis(25);
+/// What the daemon says that it does.
+const DAEMON: &str = "dssflow serve";
 
 /// Who has the store.
 pub(crate) enum Opened {
@@ -59,8 +61,16 @@ pub(crate) async fn open(dir: &Path, command: &str, create: bool) -> CommandResu
 pub(crate) async fn open_to_drive(dir: &Path, command: &str, create: bool) -> CommandResult<Arc<SledStore>> {
     match open(dir, command, create).await? {
         Opened::Here(store) => Ok(store),
-        Opened::Elsewhere(holder) => Err(locked(dir, holder.as_ref())
-            .hint("look at its run with `dssflow runs ls` and `dssflow runs watch`, or stop it with `dssflow pause`")),
+        Opened::Elsewhere(holder) => {
+            let error = locked(dir, holder.as_ref());
+            // A daemon whose runs are paused still owns its store.
+            if holder.is_some_and(|holder| holder.command == DAEMON) {
+                return Err(error);
+            }
+            Err(error.hint(
+                "look at its run with `dssflow runs ls` and `dssflow runs watch`, or stop it with `dssflow pause`",
+            ))
+        }
     }
 }
 
@@ -110,6 +120,12 @@ pub(crate) fn locked(dir: &Path, holder: Option<&Holder>) -> CommandError {
             "it still owns the store: let it go on with `kill -CONT {}`, or end it",
             holder.pid
         )),
+        _ if holder.command == DAEMON => error
+            .hint(format!(
+                "stop the daemon: `systemctl stop dssflow` where systemd started it, else `kill -TERM {}`",
+                holder.pid
+            ))
+            .hint("it saves its runs, and takes them up again with `dssflow serve`"),
         _ => error.hint(format!("wait until process {} has ended, or end it", holder.pid)),
     }
 }
@@ -122,5 +138,29 @@ pub(crate) fn process_state(holder: &Holder) -> &'static str {
         Some('T' | 't') => "stopped",
         Some(_) => "running",
         None => "not to be seen from here",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dssflow_engine::time::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn a_daemon_is_stopped_and_not_paused() {
+        let holder = |command: &str| Holder {
+            pid: std::process::id(),
+            host: "here".to_owned(),
+            start_time: 0,
+            since: Timestamp::from_millis(0),
+            command: command.to_owned(),
+        };
+        let hints = |command: &str| locked(Path::new("/store"), Some(&holder(command))).hints.join("\n");
+        let pid = std::process::id();
+        let daemon = hints(DAEMON);
+        assert!(daemon.contains("systemctl stop dssflow"), "{daemon}");
+        assert!(daemon.contains(&format!("kill -TERM {pid}")), "{daemon}");
+        assert!(hints("dssflow run bootstrap").contains("wait until process"));
     }
 }

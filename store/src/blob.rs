@@ -5,6 +5,7 @@
 
 use crate::codec::{Hash, seal, unseal};
 use crate::keys::CHUNK;
+use crate::tree::Trouble;
 
 /// The most a value may have.
 pub(crate) const MAX_VALUE: usize = 4096;
@@ -101,7 +102,7 @@ pub(crate) struct Blob {
 pub(crate) struct BadBlob {
     /// Its keys without the chunk number; empty when not even that is known.
     pub(crate) prefix: Vec<u8>,
-    pub(crate) what: String,
+    pub(crate) what: Trouble,
 }
 
 /// Puts byte strings together from a scan of their keys.
@@ -112,7 +113,7 @@ pub(crate) struct Blobs<I: Iterator> {
 
 impl<I, V> Blobs<I>
 where
-    I: Iterator<Item = Result<(V, V), String>>,
+    I: Iterator<Item = Result<(V, V), Trouble>>,
     V: AsRef<[u8]>,
 {
     pub(crate) fn new(values: I) -> Self {
@@ -121,7 +122,7 @@ where
 
     fn bad(&mut self, prefix: &[u8], what: impl Into<String>) -> BadBlob {
         self.broken = Some(prefix.to_owned());
-        BadBlob { prefix: prefix.to_owned(), what: what.into() }
+        BadBlob { prefix: prefix.to_owned(), what: Trouble::Damage(what.into()) }
     }
 
     fn read(&mut self, prefix: &[u8], first: &[u8]) -> Result<Blob, BadBlob> {
@@ -140,6 +141,10 @@ where
                 let mut bytes = rest.to_vec();
                 let mut chunk = 1_u16;
                 while (bytes.len() as u64) < len {
+                    // It was not read, which says nothing of what is there.
+                    if let Some(Err(what)) = self.values.next_if(|next| matches!(next, Err(Trouble::Io(_)))) {
+                        return Err(BadBlob { prefix: Vec::new(), what });
+                    }
                     let more = self.values.next_if(|next| {
                         next.as_ref().is_ok_and(|(key, _)| {
                             key.as_ref().strip_prefix(prefix) == Some(&chunk.to_be_bytes()[..])
@@ -171,7 +176,7 @@ where
 
 impl<I, V> Iterator for Blobs<I>
 where
-    I: Iterator<Item = Result<(V, V), String>>,
+    I: Iterator<Item = Result<(V, V), Trouble>>,
     V: AsRef<[u8]>,
 {
     type Item = Result<Blob, BadBlob>;
@@ -215,7 +220,7 @@ mod tests {
 
     fn read(pairs: &Pairs) -> Vec<Result<Vec<u8>, String>> {
         Blobs::new(pairs.iter().cloned().map(Ok))
-            .map(|blob| blob.map(|blob| blob.body.hashed().to_vec()).map_err(|bad| bad.what))
+            .map(|blob| blob.map(|blob| blob.body.hashed().to_vec()).map_err(|bad| bad.what.to_string()))
             .collect()
     }
 
@@ -227,6 +232,19 @@ mod tests {
             assert_eq!(usize::from(values(size)), pairs.len(), "{size}");
             assert_eq!(read(&pairs), [Ok(bytes)], "{size}");
         }
+    }
+
+    #[test]
+    fn a_value_that_the_system_does_not_give_is_not_missing() {
+        let (bytes, pairs) = stored(10_000);
+        for at in 0..3 {
+            let full = || Trouble::Io(std::io::Error::from_raw_os_error(28));
+            let values = pairs.iter().cloned().enumerate();
+            let values = values.map(|(n, pair)| if n == at { Err(full()) } else { Ok(pair) });
+            let first = Blobs::new(values).next().unwrap();
+            assert!(matches!(first, Err(BadBlob { what: Trouble::Io(_), .. })), "value {at}");
+        }
+        assert_eq!(read(&pairs), [Ok(bytes)]);
     }
 
     #[test]

@@ -2,13 +2,14 @@
 //! `HEAD` says was acknowledged. Reads only; goes on after damage, so that one report names all of it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::path::Path;
 
 use dssflow_engine::id::{RunId, ScheduleId, StoreId};
 use dssflow_engine::store::{Damage, VerifyReport};
 use dssflow_engine::time::Timestamp;
 
-use crate::blob::Blobs;
+use crate::blob::{BadBlob, Blobs};
 use crate::codec::{self, Commit, Hash, HeadValue, unseal};
 use crate::head::Slots;
 use crate::tree::{Trouble, after_prefix, protect, scan};
@@ -37,10 +38,15 @@ struct Check<'a> {
     schedules: BTreeMap<ScheduleId, Option<Timestamp>>,
     /// Whether a table could not be read to its end, so that counts over it mean nothing.
     partial: bool,
+    /// Why reading ended early, which says nothing of what is there.
+    refused: Option<io::Error>,
 }
 
 /// Reads and checks everything.
-pub(crate) fn check(input: &Input<'_>) -> VerifyReport {
+///
+/// # Errors
+/// When the system does not let sled read: what was found until then may come of that, and is not told.
+pub(crate) fn check(input: &Input<'_>) -> io::Result<VerifyReport> {
     Check::new(input).read(true)
 }
 
@@ -50,12 +56,12 @@ pub(crate) fn check(input: &Input<'_>) -> VerifyReport {
 /// Where a part of the log cannot be read, sled may go on with what it has of the pages in it: older values, each whole.
 ///
 /// # Errors
-/// The first thing that is wrong.
-pub(crate) fn summary(input: &Input<'_>) -> Result<(), String> {
-    let found = Check::new(input).read(false);
+/// The first thing that is wrong; [`Trouble::Io`] when the system does not let sled read.
+pub(crate) fn summary(input: &Input<'_>) -> Result<(), Trouble> {
+    let found = Check::new(input).read(false).map_err(Trouble::Io)?;
     match found.damage.into_iter().next() {
-        Some(Damage { run: Some(run), what, .. }) => Err(format!("run {run}: {what}")),
-        Some(Damage { what, .. }) => Err(what),
+        Some(Damage { run: Some(run), what, .. }) => Err(Trouble::Damage(format!("run {run}: {what}"))),
+        Some(Damage { what, .. }) => Err(Trouble::Damage(what)),
         None => Ok(()),
     }
 }
@@ -81,11 +87,12 @@ impl<'a> Check<'a> {
             graphs: 0,
             schedules: BTreeMap::new(),
             partial: false,
+            refused: None,
         }
     }
 
     /// Reads all of it, or what there is beside the records.
-    fn read(mut self, records: bool) -> VerifyReport {
+    fn read(mut self, records: bool) -> io::Result<VerifyReport> {
         self.part("heads", Self::heads);
         if records {
             self.records();
@@ -106,7 +113,10 @@ impl<'a> Check<'a> {
             }
             self.part("files", Self::files);
         }
-        self.report
+        match self.refused {
+            Some(error) => Err(error),
+            None => Ok(self.report),
+        }
     }
 
     fn bad(&mut self, run: Option<&RunId>, seq: Option<u64>, what: impl Into<String>) {
@@ -115,19 +125,26 @@ impl<'a> Check<'a> {
 
     /// Does one part of the work; sled may fail or panic in the middle of it.
     fn part(&mut self, name: &str, work: fn(&mut Self) -> Result<(), Trouble>) {
-        if let Err(trouble) = protect(|| work(self)) {
-            self.partial = true;
-            self.bad(None, None, format!("the {name} cannot be read to their end: {trouble}"));
+        if self.refused.is_some() {
+            return;
+        }
+        match protect(|| work(self)) {
+            Ok(()) => {}
+            Err(Trouble::Io(error)) => self.refused = Some(error),
+            Err(Trouble::Damage(what)) => {
+                self.partial = true;
+                self.bad(None, None, format!("the {name} cannot be read to their end: {what}"));
+            }
         }
     }
 
-    fn table(&self, table: u8) -> impl Iterator<Item = Result<(sled::IVec, sled::IVec), String>> + use<> {
+    fn table(&self, table: u8) -> impl Iterator<Item = Result<(sled::IVec, sled::IVec), Trouble>> + use<> {
         scan(self.input.tree, &[table], &[table])
     }
 
     fn heads(&mut self) -> Result<(), Trouble> {
         for pair in self.table(keys::HEADS) {
-            let (key, value) = pair.map_err(Trouble::Damage)?;
+            let (key, value) = pair?;
             self.report.runs += 1;
             let run = keys::parse_head(&key);
             let decoded = unseal(&key, &value).and_then(|body| Some((body, HeadValue::decode_full(body)?)));
@@ -150,6 +167,9 @@ impl<'a> Check<'a> {
         let mut runs: Vec<_> = self.heads.iter().map(|(run, head)| (run.clone(), head.clone())).collect();
         runs.sort_by(|a, b| a.0.cmp(&b.0));
         for (run, head) in runs {
+            if self.refused.is_some() {
+                return;
+            }
             self.run_records(&run, &head);
         }
     }
@@ -164,6 +184,7 @@ impl<'a> Check<'a> {
             for blob in Blobs::new(scan(self.input.tree, &prefix, &prefix)) {
                 let blob = match blob {
                     Ok(blob) => blob,
+                    Err(BadBlob { what: what @ Trouble::Io(_), .. }) => return Err(what),
                     Err(bad) => {
                         let seq = keys::parse_record(&bad.prefix).map_or(next, |(_, seq)| seq);
                         found.push((seq, format!("the record cannot be read: {}", bad.what)));
@@ -194,8 +215,15 @@ impl<'a> Check<'a> {
             }
             Ok(())
         });
-        if let Err(trouble) = outcome {
-            found.push((next, format!("the records cannot be read further: {trouble}")));
+        match outcome {
+            Ok(()) => {}
+            Err(Trouble::Io(error)) => {
+                self.refused = Some(error);
+                return;
+            }
+            Err(Trouble::Damage(what)) => {
+                found.push((next, format!("the records cannot be read further: {what}")));
+            }
         }
         if found.is_empty() {
             if next != head.seq + 1 {
@@ -214,7 +242,7 @@ impl<'a> Check<'a> {
     fn orphans(&mut self) -> Result<(), Trouble> {
         let mut from = vec![keys::RECORDS];
         while let Some(pair) = scan(self.input.tree, &[keys::RECORDS], &from).next() {
-            let (key, _) = pair.map_err(Trouble::Damage)?;
+            let (key, _) = pair?;
             let prefix = key.len().checked_sub(keys::CHUNK).map(|len| &key[..len]);
             if let Some((run, seq)) = prefix.and_then(keys::parse_record) {
                 let mark = keys::partial(&run);
@@ -254,7 +282,7 @@ impl<'a> Check<'a> {
                     }
                     codec::xor(&mut self.roots, &codec::graph_root(&hash, blob.body.hashed()));
                 }
-                Err(bad) if bad.prefix.is_empty() => return Err(Trouble::Damage(bad.what)),
+                Err(bad) if bad.prefix.is_empty() => return Err(bad.what),
                 Err(bad) => {
                     self.partial = true;
                     let hash = keys::parse_graph(&bad.prefix).map_or_else(String::new, |hash| hash.0);
@@ -270,8 +298,8 @@ impl<'a> Check<'a> {
             self.report.schedules += 1;
             let (prefix, read) = match blob {
                 Ok(blob) => (blob.prefix.clone(), schedules::decode(blob)),
-                Err(bad) if bad.prefix.is_empty() => return Err(Trouble::Damage(bad.what)),
-                Err(bad) => (bad.prefix, Err(bad.what)),
+                Err(bad) if bad.prefix.is_empty() => return Err(bad.what),
+                Err(bad) => (bad.prefix, Err(bad.what.to_string())),
             };
             match read {
                 Ok((stored, known)) => {
@@ -291,7 +319,7 @@ impl<'a> Check<'a> {
     fn due_schedules(&mut self) -> Result<(), Trouble> {
         let mut seen = 0;
         for pair in self.table(keys::SCHEDULE_DUE) {
-            let (key, value) = pair.map_err(Trouble::Damage)?;
+            let (key, value) = pair?;
             match unseal(&key, &value).and_then(|_| keys::parse_schedule_due(&key)) {
                 Some((at, id)) if self.schedules.get(&id) == Some(&Some(at)) => seen += 1,
                 Some((_, id)) => {
@@ -321,7 +349,7 @@ impl<'a> Check<'a> {
         for (table, name, entry) in tables {
             let mut seen = 0;
             for pair in self.table(table) {
-                let (key, value) = pair.map_err(Trouble::Damage)?;
+                let (key, value) = pair?;
                 let item = unseal(&key, &value).and_then(|_| keys::parse_timed(&key));
                 let Some((at, run)) = item else {
                     self.bad(None, None, format!("an entry of the {name} does not match its checksum"));
@@ -412,10 +440,12 @@ impl<'a> Check<'a> {
     }
 
     fn files(&mut self) -> Result<(), Trouble> {
-        if std::fs::read_dir(self.input.blobs).map_err(Trouble::Io)?.next().is_some() {
+        // The store's own files, not those that are read in its place: what cannot be read of them is lost.
+        let own = |error: io::Error| Trouble::Damage(error.to_string());
+        if std::fs::read_dir(self.input.blobs).map_err(own)?.next().is_some() {
             self.bad(None, None, "sled moved a value into a file that it does not sync");
         }
-        for name in payload::damaged(self.input.payloads).map_err(Trouble::Io)? {
+        for name in payload::damaged(self.input.payloads).map_err(own)? {
             self.bad(None, None, format!("the payload file {name} does not match its name"));
         }
         Ok(())

@@ -394,14 +394,15 @@ impl Committer {
         self.poison.check()?;
         let slots = Slots::read(&self.place, &self.store);
         let slots = slots.map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        Ok(check::check(&check::Input {
+        let checked = check::check(&check::Input {
             tree: &self.tree,
             store: &self.store,
             payloads: &self.place.payloads(),
             blobs: self.blobs.path(),
             slots: slots.as_ref(),
             owned: true,
-        }))
+        });
+        Ok(checked.map_err(Trouble::Io)?)
     }
 }
 

@@ -67,7 +67,14 @@ pub(crate) fn compact(
             return Err(error);
         }
     };
-    closed.map_err(|trouble| OpenError::damaged(&place.root, format!("closing failed: {trouble}")))?;
+    // The new one is in place. Whatever keeps the old one from being closed, nothing that is in use is damaged.
+    closed.map_err(|trouble| {
+        let source = match trouble {
+            Trouble::Io(source) => source,
+            Trouble::Damage(what) => std::io::Error::other(what),
+        };
+        OpenError::io("close", &dir)(source)
+    })?;
     let finish = || {
         std::fs::remove_dir_all(&dir)?;
         disk::sync_dir(&*disk, &place.root)?;
@@ -83,8 +90,8 @@ pub(crate) fn compact(
 fn rewrite(quiet: &Quiet, progress: &mut dyn FnMut(Progress)) -> Result<(u32, CompactReport), OpenError> {
     let Quiet { place, disk, store, dir, opened, cache_bytes } = quiet;
     let disk = &**disk;
-    let damaged = |what: String| OpenError::damaged(&place.root, what);
-    let old = read_current(place)?.ok_or_else(|| damaged("CURRENT is missing".to_owned()))?;
+    let missing = || OpenError::damaged(&place.root, "CURRENT is missing");
+    let old = read_current(place)?.ok_or_else(missing)?;
     progress(Progress { doing: "checking", done: 0, total: 0 });
     checked(place, opened.tree(), store, dir)?;
 
@@ -94,19 +101,16 @@ fn rewrite(quiet: &Quiet, progress: &mut dyn FnMut(Progress)) -> Result<(u32, Co
     let mut fill = || -> Result<u64, OpenError> {
         let io = |error| OpenError::io("write", &target)(error);
         disk::make_dir(&target).map_err(io)?;
-        let values =
-            copy(opened.tree(), &target, *cache_bytes, progress).map_err(|trouble| match trouble {
-                Trouble::Damage(what) => damaged(what),
-                Trouble::Io(error) => io(error),
-            })?;
+        let trouble = |trouble: Trouble| OpenError::of(trouble, &place.root, "write", &target);
+        let values = copy(opened.tree(), &target, *cache_bytes, progress).map_err(trouble)?;
         tree::settle(disk, &target).map_err(io)?;
         // What counts is what the next owner reads.
         progress(Progress { doing: "checking the copy", done: 0, total: 0 });
-        let db = tree::open(&target, *cache_bytes).map_err(|trouble| damaged(trouble.to_string()))?;
+        let db = tree::open(&target, *cache_bytes).map_err(trouble)?;
         let good = checked(place, &db, store, &target);
         let closed = tree::close(db);
         good?;
-        closed.map_err(|trouble| damaged(trouble.to_string()))?;
+        closed.map_err(trouble)?;
         tree::wait_closed(&target).map_err(io)?;
         tree::settle(disk, &target).map_err(io)?;
         disk::sync_dir(disk, &place.root).map_err(io)?;
@@ -138,6 +142,7 @@ fn checked(place: &Place, tree: &sled::Tree, store: &StoreId, dir: &Path) -> Res
         slots: slots.as_ref(),
         owned: true,
     });
+    let report = report.map_err(OpenError::io("read", dir))?;
     match report.damage.first() {
         None => Ok(()),
         Some(first) => {

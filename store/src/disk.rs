@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use rustix::fs::OFlags;
@@ -62,6 +62,14 @@ pub(crate) fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
 }
 
+/// Whether the open file is the one of that name.
+pub(crate) fn is_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), std::fs::symlink_metadata(path)) {
+        (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
+        _ => false,
+    }
+}
+
 pub(crate) fn sync_dir(disk: &dyn Disk, path: &Path) -> io::Result<()> {
     disk.sync(&File::open(path)?, Synced::Directory)
 }
@@ -78,7 +86,18 @@ pub(crate) fn make_dir(path: &Path) -> io::Result<()> {
 
 /// Writes a file so that after a crash it is there whole or not at all.
 pub(crate) fn write_whole(disk: &dyn Disk, dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let temporary = dir.join(format!("{name}{TEMPORARY}"));
+    write_as(disk, dir, &format!("{name}{TEMPORARY}"), name, bytes)
+}
+
+/// As [`write_whole`]; it has the other name until it is durable, which nobody else may use meanwhile.
+pub(crate) fn write_as(
+    disk: &dyn Disk,
+    dir: &Path,
+    temporary: &str,
+    name: &str,
+    bytes: &[u8],
+) -> io::Result<()> {
+    let temporary = dir.join(temporary);
     let mut file = open_options().write(true).create(true).truncate(true).open(&temporary)?;
     file.write_all(bytes)?;
     set_mode(&temporary, FILE_MODE)?;

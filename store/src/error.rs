@@ -7,6 +7,11 @@ use std::path::{Path, PathBuf};
 use dssflow_engine::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::tree::Trouble;
+
+/// What [`OpenError::Io`] says was tried when a copy of the store could not be made or read: nothing is known of the store.
+pub(crate) const TRYING: &str = "look at a copy of the store in";
+
 /// The process that owns a store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -151,6 +156,11 @@ impl OpenError {
                  can be read"
                     .to_owned()
             }
+            Self::Io { doing: TRYING, path, .. } => format!(
+                "make room in {}, or set TMPDIR to a directory that can be written and has room for a copy of the store \
+                 and some more; the store is as it was, and nothing says that it is damaged",
+                path.display()
+            ),
             Self::Io { path, source, .. } => match source.kind() {
                 io::ErrorKind::NotFound => format!(
                     "something took {} away: stop what cleans up there, then see what is left with `dssflow store verify`",
@@ -174,6 +184,14 @@ impl OpenError {
 
     pub(crate) fn damaged(path: &Path, what: impl Into<String>) -> Self {
         Self::Damaged { path: path.to_owned(), what: what.into() }
+    }
+
+    /// What sled's trouble means to who wanted to do something with its directory.
+    pub(crate) fn of(trouble: Trouble, store: &Path, doing: &'static str, dir: &Path) -> Self {
+        match trouble {
+            Trouble::Damage(what) => Self::damaged(store, what),
+            Trouble::Io(source) => Self::Io { doing, path: dir.to_owned(), source },
+        }
     }
 
     /// For `map_err`.

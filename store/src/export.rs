@@ -5,8 +5,9 @@
 //! summary that its events make; what is lost is told run by run, and never made up.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use dssflow_engine::EngineError;
 use dssflow_engine::archive::{self, Copied, CopyError, CopyOptions, Made};
@@ -21,15 +22,16 @@ use dssflow_engine::store::{
 use dssflow_engine::time::{BoxFuture, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::blob::{Blobs, Body};
+use crate::blob::{BadBlob, Blobs, Body};
 use crate::check;
 use crate::codec::{self, Commit, HeadValue, unseal};
 use crate::error::OpenError;
 use crate::format::{Format, read_current};
 use crate::head::{self, Slots};
-use crate::offline::{Copy, lock_to_look, newest_generation};
+use crate::offline::{lock_to_look, newest_generation};
 use crate::place::{GENERATION, Place};
 use crate::tree::{self, BLOBS, DB, Trouble, protect, scan};
+use crate::trial::{Copy, not_looked_at};
 use crate::{keys, payload, schedules};
 
 /// Cache of a copy that is read a few times.
@@ -73,11 +75,12 @@ pub enum ExportError {
 
 /// Writes an archive of a store that nobody owns, without changing the store. What is damaged is left out and told in
 /// the report, so an archive that was written is not the same as one in which nothing is missing. Needs room for a copy
-/// of the store in the system's directory for temporary files.
+/// of the store, and some more, in the system's directory for temporary files.
 ///
 /// # Errors
-/// [`OpenError::Locked`] when somebody owns it (ask the owner), [`OpenError::Damaged`] when nothing can be read, and
-/// what keeps the archive from being written.
+/// [`OpenError::Locked`] when somebody owns it (ask the owner), [`OpenError::Damaged`] when nothing can be read,
+/// [`OpenError::Io`] when the copy cannot be made or read, which says nothing of the store, and what keeps the archive
+/// from being written.
 pub async fn export_offline<W: Write + Send>(
     path: impl AsRef<Path>,
     out: W,
@@ -123,48 +126,83 @@ async fn export<W: Write + Send>(
         return Err(nothing("sled's log is missing".to_owned()).into());
     }
     let copy = Copy::of(&dir)?;
-    let db = tree::open(&copy.0, CACHE_BYTES).map_err(|trouble| nothing(trouble.to_string()))?;
-    let store = format.map(|format| format.store).or_else(|| head::store_of(place)).or_else(|| id_of(&db));
-    let Some(store) = store else {
-        drop(tree::close(db));
-        return Err(nothing("the store's id is in no readable file".to_owned()).into());
+    let db = match tree::open(&copy.dir(), CACHE_BYTES) {
+        Ok(db) => db,
+        Err(trouble) => return Err(nothing(copy.judge(trouble)?).into()),
     };
-    let slots = Slots::read(place, &store)?;
-    damage.extend(
-        check::check(&check::Input {
-            tree: &db,
-            store: &store,
-            payloads: &place.payloads(),
-            blobs: &dir.join(BLOBS),
-            slots: slots.as_ref(),
-            owned: false,
-        })
-        .damage,
-    );
-    let epoch = protect(|| check::read_commit(&db)).ok().flatten().map_or(0, |commit: Commit| commit.epoch);
-    let mut salvage = Salvage {
-        tree: (*db).clone(),
-        store,
-        payloads: place.payloads(),
-        epoch,
-        holds: Holds::default(),
-        runs: BTreeMap::new(),
-    };
-    let lost = salvage.look(options.runs.as_deref()).await;
-    let options = salvage.only_saved(options);
-    let written = archive::write(&salvage, out, options, progress).await;
-    drop(salvage);
+    let known = format.map(|format| format.store).or_else(|| head::store_of(place));
+    let saved = save(place, &dir, &db, known, out, options, progress).await;
     // A copy that does not close is none the worse for what was read.
     drop(tree::close(db));
+    let Some((out, mut report)) = saved? else {
+        copy.has_room()?;
+        return Err(nothing("the store's id is in no readable file".to_owned()).into());
+    };
+    damage.append(&mut report.damage);
+    if !damage.is_empty() || !report.lost.is_empty() {
+        copy.has_room()?;
+    }
+    Ok((out, ExportReport { damage, ..report }))
+}
+
+/// Writes what can be read of the opened copy; `None` when nothing says which store it is.
+async fn save<W: Write + Send>(
+    place: &Place,
+    dir: &Path,
+    db: &sled::Db,
+    known: Option<StoreId>,
+    out: W,
+    options: CopyOptions,
+    progress: &mut (dyn FnMut(Copied) + Send),
+) -> Result<Option<(W, ExportReport)>, ExportError> {
+    let read = |trouble: Trouble| match trouble {
+        Trouble::Io(source) => Err(not_looked_at(source)),
+        Trouble::Damage(_) => Ok(None),
+    };
+    let in_tree = || id_of(db).or_else(read);
+    let Some(store) = known.map_or_else(in_tree, |store| Ok(Some(store)))? else { return Ok(None) };
+    let slots = Slots::read(place, &store)?;
+    let checked = check::check(&check::Input {
+        tree: db,
+        store: &store,
+        payloads: &place.payloads(),
+        blobs: &dir.join(BLOBS),
+        slots: slots.as_ref(),
+        owned: false,
+    });
+    let damage = checked.map_err(not_looked_at)?.damage;
+    let commit: Option<Commit> = match protect(|| check::read_commit(db)) {
+        Ok(commit) => commit,
+        Err(Trouble::Damage(_)) => None,
+        Err(Trouble::Io(source)) => return Err(not_looked_at(source).into()),
+    };
+    let mut salvage = Salvage {
+        tree: (**db).clone(),
+        store,
+        payloads: place.payloads(),
+        epoch: commit.map_or(0, |commit| commit.epoch),
+        holds: Holds::default(),
+        runs: BTreeMap::new(),
+        refused: Mutex::default(),
+    };
+    let lost = salvage.look(options.runs.as_deref()).await;
+    salvage.was_read()?;
+    let options = salvage.only_saved(options);
+    let written = archive::write(&salvage, out, options, progress).await;
+    // Also when it was written: what is missing may be there.
+    salvage.was_read()?;
     let (out, made) = written?;
-    Ok((out, ExportReport { made, damage, lost }))
+    Ok(Some((out, ExportReport { made, damage, lost })))
 }
 
 /// The store's id as it stands in the tree.
-fn id_of(tree: &sled::Tree) -> Option<StoreId> {
-    let value = protect(|| Ok(tree.get(keys::STORE)?)).ok()??;
-    let text = std::str::from_utf8(unseal(keys::STORE, &value)?).ok()?;
-    Some(StoreId::generate(hex::decode(text).ok()?.try_into().ok()?))
+fn id_of(tree: &sled::Tree) -> Result<Option<StoreId>, Trouble> {
+    let value = protect(|| Ok(tree.get(keys::STORE)?))?;
+    let decode = |value: &[u8]| {
+        let text = std::str::from_utf8(unseal(keys::STORE, value)?).ok()?;
+        Some(StoreId::generate(hex::decode(text).ok()?.try_into().ok()?))
+    };
+    Ok(value.as_deref().and_then(decode))
 }
 
 /// What can be read of a run.
@@ -181,6 +219,8 @@ struct Salvage {
     epoch: u64,
     holds: Holds,
     runs: BTreeMap<RunId, Saved>,
+    /// The first error of the system with the copy, after which nothing that is missing is known to be lost.
+    refused: Mutex<Option<io::Error>>,
 }
 
 /// What of a run's records is as it was written.
@@ -194,6 +234,27 @@ struct Prefix {
 }
 
 impl Salvage {
+    /// Reads from the copy, and remembers when it is the system that does not let it.
+    fn read<T>(&self, work: impl FnOnce() -> Result<T, Trouble>) -> Result<T, Trouble> {
+        protect(work).map_err(|trouble| match trouble {
+            Trouble::Damage(what) => Trouble::Damage(what),
+            Trouble::Io(error) => {
+                let told = Trouble::Io(io::Error::new(error.kind(), error.to_string()));
+                let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+                if refused.is_none() {
+                    *refused = Some(error);
+                }
+                told
+            }
+        })
+    }
+
+    /// Whether the system let all of it be read that was asked for so far.
+    fn was_read(&self) -> Result<(), OpenError> {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner).take();
+        refused.map_or(Ok(()), |error| Err(not_looked_at(error)))
+    }
+
     /// Finds out what can be read, and returns what cannot.
     async fn look(&mut self, wanted: Option<&[RunId]>) -> Vec<Lost> {
         let (heads, mut lost) = self.heads();
@@ -241,9 +302,9 @@ impl Salvage {
     fn heads(&self) -> (BTreeMap<RunId, (HeadValue, Head)>, Vec<Lost>) {
         let (mut heads, mut lost) = (BTreeMap::new(), Vec::new());
         // A table that breaks off gives what came before.
-        let _broken = protect(|| {
+        let _broken = self.read(|| {
             for pair in scan(&self.tree, &[keys::HEADS], &[keys::HEADS]) {
-                let (key, value) = pair.map_err(Trouble::Damage)?;
+                let (key, value) = pair?;
                 let Some(run) = keys::parse_head(&key) else { continue };
                 match unseal(&key, &value).and_then(HeadValue::decode_full) {
                     Some(head) => drop(heads.insert(run, head)),
@@ -263,10 +324,10 @@ impl Salvage {
     /// Runs that have records and are not on their way in or out.
     fn runs_with_records(&self) -> BTreeSet<RunId> {
         let mut runs = BTreeSet::new();
-        let _broken = protect(|| {
+        let _broken = self.read(|| {
             let mut from = vec![keys::RECORDS];
             while let Some(pair) = scan(&self.tree, &[keys::RECORDS], &from).next() {
-                let (key, _) = pair.map_err(Trouble::Damage)?;
+                let (key, _) = pair?;
                 let prefix = key.len().checked_sub(keys::CHUNK).map(|len| &key[..len]);
                 if let Some((run, _)) = prefix.and_then(keys::parse_record) {
                     from = tree::after_prefix(&keys::records(&run));
@@ -287,11 +348,10 @@ impl Salvage {
     fn prefix(&self, run: &RunId, head: Option<&HeadValue>) -> Prefix {
         let mut found = Prefix { end: 0, chained: false, what: None };
         let mut chain = codec::genesis(&self.store, run);
-        let read = protect(|| {
+        let read = self.read(|| {
             let prefix = keys::records(run);
             for blob in Blobs::new(scan(&self.tree, &prefix, &prefix)) {
-                let blob =
-                    blob.map_err(|bad| Trouble::Damage(format!("the record cannot be read: {}", bad.what)))?;
+                let blob = blob.map_err(|bad| bad.what.at("the record cannot be read"))?;
                 let missing = || Trouble::Damage("the record is missing".to_owned());
                 let (_, first_seq) = keys::parse_record(&blob.prefix).ok_or_else(missing)?;
                 if first_seq != found.end + 1 {
@@ -356,10 +416,11 @@ impl Salvage {
 
     fn read_graph(&self, hash: &GraphHash) -> Result<Vec<u8>, StoreError> {
         let prefix = keys::graph(hash);
-        let found = protect(|| {
-            let blob = Blobs::new(scan(&self.tree, &prefix, &prefix)).next();
-            let body = blob.map(|blob| blob.map_err(|bad| bad.what).and_then(|blob| self.body(blob.body)));
-            body.transpose().map_err(|what| Trouble::Damage(format!("the graph {}: {what}", hash.0)))
+        let found = self.read(|| {
+            let Some(blob) = Blobs::new(scan(&self.tree, &prefix, &prefix)).next() else { return Ok(None) };
+            let body =
+                blob.map_err(|bad| bad.what).and_then(|blob| self.body(blob.body).map_err(Trouble::Damage));
+            body.map(Some).map_err(|trouble| trouble.at(format_args!("the graph {}", hash.0)))
         })?;
         found.ok_or_else(|| StoreError::NotFound(format!("the graph {}", hash.0)))
     }
@@ -369,9 +430,13 @@ impl Salvage {
         let mut records: Vec<Record> = Vec::new();
         let prefix = keys::records(run);
         let mut sum = 0_usize;
-        protect(|| {
+        self.read(|| {
             for blob in Blobs::new(scan(&self.tree, &prefix, &prefix)) {
-                let Ok(blob) = blob else { break };
+                let blob = match blob {
+                    Ok(blob) => blob,
+                    Err(BadBlob { what: what @ Trouble::Io(_), .. }) => return Err(what),
+                    Err(_) => break,
+                };
                 let Some((_, first_seq)) = keys::parse_record(&blob.prefix) else { break };
                 if first_seq > until {
                     break;
@@ -395,9 +460,16 @@ impl Salvage {
     /// Those that can be read; of the others the check has told.
     fn schedules(&self) -> Vec<StoredSchedule> {
         let mut found = Vec::new();
-        let _broken = protect(|| {
-            let blobs = Blobs::new(scan(&self.tree, &[keys::SCHEDULES], &[keys::SCHEDULES]));
-            found.extend(blobs.filter_map(|blob| Some(schedules::decode(blob.ok()?).ok()?.0)));
+        let _broken = self.read(|| {
+            for blob in Blobs::new(scan(&self.tree, &[keys::SCHEDULES], &[keys::SCHEDULES])) {
+                match blob {
+                    Ok(blob) => found.extend(schedules::decode(blob).map(|(stored, _)| stored)),
+                    Err(BadBlob { what: what @ Trouble::Io(_), .. }) => return Err(what),
+                    // What follows one without a key cannot be read either.
+                    Err(bad) if bad.prefix.is_empty() => break,
+                    Err(_) => {}
+                }
+            }
             Ok(())
         });
         found

@@ -21,8 +21,10 @@
 //! ```
 //!
 //! # Formats
-//! - 2 (0.2.0): a run's head is packed, not JSON. A store of format 1 is copied into `kept-before-format-2-at-GROUP`
-//!   before it is written to for the first time; its heads are replaced as its runs get on.
+//! A store of an earlier one is copied into `kept-before-format-3-at-GROUP` before it is written to for the first time.
+//!
+//! - 3 (0.2.0): schedules. Nothing of format 2 is written anew; groups count the schedules from then on.
+//! - 2 (0.2.0): a run's head is packed, not JSON. Heads of format 1 are replaced as their runs get on.
 //! - 1 (0.1.0): the first. A run's summary may have labels; one without is written as it was before there were any.
 //!
 //! What this crate does not do: it does not know what an event is, it does not repair, and it does not detect that
@@ -59,6 +61,7 @@ mod store;
 mod summary;
 mod sweep;
 mod tree;
+mod trial;
 mod watch;
 
 /// The format of stores that this version writes. It opens all up to this one.

@@ -1,7 +1,8 @@
 //! The lock that makes a process the owner of a store, and the note in it that tells others who that is.
 //!
 //! The lock is the kernel's, on the open file: it ends with the process however that ends, and nothing here ever
-//! breaks one. The note is for people; it may be left over, and counts only while the lock is held.
+//! breaks one. The directory is locked as well, which nobody can take away under its owner as they can the file. The note
+//! is for people; it may be left over, and counts only while the lock is held.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -20,33 +21,56 @@ const MAX_COMMAND: usize = 500;
 /// How often the note is read again while its owner is still writing it, or has not yet and it is a dead one's.
 const NOTE_READS: u32 = 20;
 
+/// How often the file is opened anew when another has its name by the time it is locked.
+const ATTEMPTS: u32 = 10;
+
 /// The lock, held until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Lock {
     file: File,
+    dir: File,
 }
 
 impl Lock {
     pub(crate) fn acquire(place: &Place, command: &str) -> Result<Self, OpenError> {
         let path = place.lock();
-        let file = disk::open_options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(OpenError::io("open", &path))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(OpenError::Locked { path: place.root.clone(), holder: read_note(&path) });
-            }
-            Err(TryLockError::Error(source)) => return Err(OpenError::Io { doing: "lock", path, source }),
+        let file = Self::lock_file(place)?;
+        // Who has this one while the file was to be had owns the store, and somebody took the file away.
+        let dir = File::open(&place.root).map_err(OpenError::io("open", &place.root))?;
+        if matches!(dir.try_lock(), Err(TryLockError::WouldBlock)) {
+            return Err(OpenError::Locked { path: place.root.clone(), holder: None });
         }
+        let lock = Self { file, dir };
         disk::set_mode(&path, disk::FILE_MODE).map_err(OpenError::io("set the mode of", &path))?;
-        let lock = Self { file };
         lock.write_note(command).map_err(OpenError::io("write", &path))?;
         Ok(lock)
+    }
+
+    /// The lock of the file that has the name when it is held.
+    fn lock_file(place: &Place) -> Result<File, OpenError> {
+        let path = place.lock();
+        for _ in 0..ATTEMPTS {
+            let file = disk::open_options()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(&path)
+                .map_err(OpenError::io("open", &path))?;
+            match file.try_lock() {
+                Ok(()) if disk::is_at(&file, &path) => return Ok(file),
+                // It was taken away since it was opened.
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    return Err(OpenError::Locked { path: place.root.clone(), holder: read_note(&path) });
+                }
+                Err(TryLockError::Error(source)) => {
+                    return Err(OpenError::Io { doing: "lock", path, source });
+                }
+            }
+        }
+        let source = io::Error::other("something takes it away all the time");
+        Err(OpenError::Io { doing: "lock", path, source })
     }
 
     fn write_note(&self, command: &str) -> io::Result<()> {
@@ -75,6 +99,7 @@ impl Drop for Lock {
     fn drop(&mut self) {
         // A child that is being started at this moment has a copy of the descriptor, and with it the lock would live on
         // until the child's program is loaded.
+        drop(self.dir.unlock());
         drop(self.file.unlock());
     }
 }
@@ -114,6 +139,32 @@ fn start_time(pid: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_takes_the_file_away_does_not_take_the_store() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place { root: dir.path().to_owned() };
+        let lock = Lock::acquire(&place, "the owner").unwrap();
+        std::fs::remove_file(place.lock()).unwrap();
+        for _ in 0..2 {
+            let second = Lock::acquire(&place, "another");
+            assert!(matches!(second, Err(OpenError::Locked { .. })), "{second:?}");
+        }
+        drop(lock);
+        drop(Lock::acquire(&place, "another").unwrap());
+    }
+
+    #[test]
+    fn the_lock_is_that_of_the_file_that_has_the_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place { root: dir.path().to_owned() };
+        let gone = File::create(place.lock()).unwrap();
+        assert!(disk::is_at(&gone, &place.lock()));
+        std::fs::remove_file(place.lock()).unwrap();
+        assert!(!disk::is_at(&gone, &place.lock()), "nothing has the name");
+        let lock = Lock::acquire(&place, "the owner").unwrap();
+        assert!(disk::is_at(&lock.file, &place.lock()) && !disk::is_at(&gone, &place.lock()));
+    }
 
     #[test]
     fn a_dead_owners_note_gives_way_to_that_of_the_one_who_holds_the_lock() {

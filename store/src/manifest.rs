@@ -35,6 +35,13 @@ pub enum ManifestState {
     },
 }
 
+/// What [`check`] gave.
+pub(crate) struct Compared {
+    pub(crate) state: ManifestState,
+    /// Whether the files were read, and not only their lengths compared.
+    pub(crate) bytes: bool,
+}
+
 /// Length and CRC of a file; payload files carry their own checksum in their name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Entry {
@@ -119,16 +126,16 @@ fn parse(bytes: &[u8]) -> Option<BTreeMap<String, Entry>> {
 
 /// Compares the files with the manifest. Files are read only as long as all of them together have at most
 /// `read_limit` bytes; of a larger store the lengths are compared.
-pub(crate) fn check(place: &Place, read_limit: u64) -> io::Result<ManifestState> {
+pub(crate) fn check(place: &Place, read_limit: u64) -> io::Result<Compared> {
+    let unread = |state: ManifestState| Ok(Compared { state, bytes: false });
     let bytes = match std::fs::read(place.manifest()) {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ManifestState::Absent),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return unread(ManifestState::Absent),
         Err(error) => return Err(error),
     };
     let Some(expected) = parse(&bytes) else {
-        return Ok(ManifestState::Differs {
-            problems: vec!["MANIFEST does not match its checksum".to_owned()],
-        });
+        let problems = vec!["MANIFEST does not match its checksum".to_owned()];
+        return unread(ManifestState::Differs { problems });
     };
     let found = files(place)?;
     let read = found.values().sum::<u64>() <= read_limit;
@@ -150,9 +157,10 @@ pub(crate) fn check(place: &Place, read_limit: u64) -> io::Result<ManifestState>
     for name in found.keys().filter(|name| !expected.contains_key(*name)) {
         problems.push(format!("{name} was not there when the store was closed"));
     }
-    if problems.is_empty() {
-        Ok(ManifestState::Checked { files: expected.len() })
+    let state = if problems.is_empty() {
+        ManifestState::Checked { files: expected.len() }
     } else {
-        Ok(ManifestState::Differs { problems })
-    }
+        ManifestState::Differs { problems }
+    };
+    Ok(Compared { state, bytes: read })
 }

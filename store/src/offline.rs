@@ -1,7 +1,7 @@
 //! Looking at a store that nobody owns: checking it ([`verify_offline`]) and describing it ([`info_offline`]).
 //!
 //! The store is locked meanwhile and not changed. sled writes when it opens, so it works on a copy of its directory
-//! in the system's directory for temporary files; that takes as much room there as the store has.
+//! (see [`crate::trial`]); that takes as much room there as the store has, and some more.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::check::{self, damage};
 use crate::codec::{Commit, HeadValue, unseal};
-use crate::disk::{self, DIR_MODE};
 use crate::error::{Holder, OpenError};
 use crate::format::{Format, read_current};
 use crate::head::{self, Slots};
@@ -23,6 +22,7 @@ use crate::lock::{self, Lock};
 use crate::manifest::{self, ManifestState};
 use crate::place::{GENERATION, Place, names};
 use crate::tree::{self, BLOBS, Trouble, protect};
+use crate::trial::{Copy, not_looked_at};
 use crate::{keys, place, remove};
 
 /// Cache of a copy that is read once.
@@ -118,7 +118,8 @@ pub struct OldestRun {
 ///
 /// # Errors
 /// [`OpenError::Locked`] when somebody owns it (ask the owner to verify), and whatever keeps it from being looked
-/// at: no store there, unsafe, a later format, IO errors.
+/// at: no store there, unsafe, a later format, IO errors. [`OpenError::Io`] also when there is no room for the copy:
+/// nothing is known of the store then.
 pub fn verify_offline(path: impl AsRef<Path>) -> Result<OfflineReport, OpenError> {
     let (place, lock) = lock_to_look(path.as_ref(), "store verify")?;
     let report = inspect(&place);
@@ -164,10 +165,10 @@ fn info_of(place: &Place) -> Result<StoreInfo, OpenError> {
     let format = Format::read(place)?.ok_or_else(|| damaged("FORMAT is missing"))?;
     let generation = read_current(place)?.ok_or_else(|| damaged("CURRENT is missing"))?;
     let copy = Copy::of(&place.root.join(format!("{GENERATION}{generation}")))?;
-    let db = tree::open(&copy.0, CACHE_BYTES).map_err(|trouble| damaged(&trouble.to_string()))?;
+    let db = tree::open(&copy.dir(), CACHE_BYTES).map_err(|trouble| copy.blame(&place.root, trouble))?;
     let info = describe(place, &db, format.number, &format.store, None);
     drop(tree::close(db));
-    info.map_err(|trouble| damaged(&trouble.to_string()))
+    info.map_err(|trouble| copy.blame(&place.root, trouble))
 }
 
 /// Reads every head.
@@ -195,7 +196,7 @@ pub(crate) fn describe(
             oldest: None,
         };
         for pair in tree::scan(tree, &[keys::HEADS], &[keys::HEADS]) {
-            let (key, value) = pair.map_err(Trouble::Damage)?;
+            let (key, value) = pair?;
             let head = unseal(&key, &value).and_then(HeadValue::decode_full);
             let (value, head) = head.ok_or_else(|| Trouble::Damage("a run's head is damaged".to_owned()))?;
             *info.runs.entry(head.summary.status).or_default() += 1;
@@ -246,7 +247,7 @@ fn parts(place: &Place) -> std::io::Result<Parts> {
 fn lag(tree: &sled::Tree, now: Timestamp) -> Result<Lag, Trouble> {
     let mut lag = Lag::default();
     for pair in tree::scan(tree, &[keys::DUE], &[keys::DUE]) {
-        let (key, _) = pair.map_err(Trouble::Damage)?;
+        let (key, _) = pair?;
         let Some((at, _)) = keys::parse_timed(&key) else { continue };
         if at > now {
             break;
@@ -274,7 +275,8 @@ fn bytes_on_disk(place: &Place) -> std::io::Result<u64> {
 pub(crate) fn inspect(place: &Place) -> Result<OfflineReport, OpenError> {
     let mut report = VerifyReport::default();
     let mut notes = Vec::new();
-    let manifest = manifest::check(place, u64::MAX).map_err(OpenError::io("read", &place.root))?;
+    let compared = manifest::check(place, u64::MAX).map_err(OpenError::io("read", &place.root))?;
+    let manifest = compared.state;
     match &manifest {
         ManifestState::Differs { problems } => {
             for problem in problems {
@@ -328,8 +330,11 @@ pub(crate) fn inspect(place: &Place) -> Result<OfflineReport, OpenError> {
     let slots = Slots::read(place, &store)?;
 
     let copy = Copy::of(&dir)?;
-    match tree::open(&copy.0, CACHE_BYTES) {
-        Err(trouble) => damage(&mut report, None, None, format!("the data do not open: {trouble}")),
+    match tree::open(&copy.dir(), CACHE_BYTES) {
+        Err(trouble) => {
+            let what = copy.judge(trouble)?;
+            damage(&mut report, None, None, format!("the data do not open: {what}"));
+        }
         Ok(db) => {
             let found = check::check(&check::Input {
                 tree: &db,
@@ -340,14 +345,18 @@ pub(crate) fn inspect(place: &Place) -> Result<OfflineReport, OpenError> {
                 owned: false,
             });
             let commit = protect(|| check::read_commit(&db)).ok().flatten();
+            // A copy that does not close is none the worse for what was read.
+            drop(tree::close(db));
+            let found = found.map_err(not_looked_at)?;
+            if !found.damage.is_empty() {
+                copy.has_room()?;
+            }
             if let (Some(commit), Some(head)) = (commit, slots.as_ref().and_then(Slots::newest))
                 && commit.number > head.number
                 && found.damage.is_empty()
             {
                 notes.push(format!("group {} was written and not acknowledged; it is kept", commit.number));
             }
-            // A copy that does not close is none the worse for what was read.
-            drop(tree::close(db));
             (report.runs, report.events, report.bytes) = (found.runs, found.events, found.bytes);
             report.schedules = found.schedules;
             report.damage.extend(found.damage);
@@ -380,19 +389,28 @@ fn holds(dir: &Path) -> Result<(u64, usize), OpenError> {
         return Ok((0, 0));
     }
     let copy = Copy::of(dir)?;
-    let Ok(db) = tree::open(&copy.0, CACHE_BYTES) else { return Ok((0, 0)) };
+    let db = match tree::open(&copy.dir(), CACHE_BYTES) {
+        Ok(db) => db,
+        Err(trouble) => return copy.judge(trouble).map(|_| (0, 0)),
+    };
     let group = protect(|| Ok(check::read_commit(&db)?.map_or(0, |commit| commit.number)));
     let values = protect(|| Ok(db.len()));
     // A copy that does not close is none the worse for what was read.
     drop(tree::close(db));
-    Ok((group.unwrap_or(0), values.unwrap_or(0)))
+    let group = group.or_else(|trouble| copy.judge(trouble).map(|_| 0))?;
+    let values = values.or_else(|trouble| copy.judge(trouble).map(|_| 0))?;
+    Ok((group, values))
 }
 
 /// Opens a copy of sled's directory and looks whether it holds what it should, see [`whole`]. sled writes when it opens
 /// what nobody closed: it cuts off the end of its log that it cannot read, and replaces its snapshot. So what turns out
 /// to be damaged would be changed before it is refused.
 ///
-/// A store of more than `limit` bytes is not copied, nor is one for which there is no room. Says whether it was.
+/// A store of more than `limit` bytes is not copied. Says whether it was.
+///
+/// # Errors
+/// [`OpenError::Damaged`]; [`OpenError::Io`] when there is no room for the copy, as opening untried may change what is
+/// refused then.
 pub(crate) fn rehearse(
     place: &Place,
     dir: &Path,
@@ -401,27 +419,25 @@ pub(crate) fn rehearse(
     limit: u64,
 ) -> Result<bool, OpenError> {
     let acknowledged = slots.newest().is_some_and(|head| head.number > 0);
-    if acknowledged && !dir.join(tree::DB).is_file() {
-        return Err(OpenError::damaged(&place.root, "sled's log is missing"));
+    if !dir.join(tree::DB).is_file() {
+        if acknowledged {
+            return Err(OpenError::damaged(&place.root, "sled's log is missing"));
+        }
+        // A new store: there is nothing that could be changed.
+        return Ok(false);
     }
     if dir_bytes(dir).map_err(OpenError::io("read", dir))? > limit {
         return Ok(false);
     }
-    let copy = match Copy::of(dir) {
-        Ok(copy) => copy,
-        Err(error) => {
-            tracing::warn!(path = %place.root.display(), %error, "no copy to look at: opened without a trial");
-            return Ok(false);
-        }
-    };
+    let copy = Copy::of(dir)?;
     let trial = || {
-        let db = tree::open(&copy.0, CACHE_BYTES)?;
+        let db = tree::open(&copy.dir(), CACHE_BYTES)?;
         let found = whole(place, dir, &db, slots, store);
         // A copy that does not close is none the worse for what was read.
         drop(tree::close(db));
         found
     };
-    trial().map_err(|trouble| OpenError::damaged(&place.root, trouble.to_string()))?;
+    trial().map_err(|trouble| copy.blame(&place.root, trouble))?;
     Ok(true)
 }
 
@@ -442,33 +458,7 @@ pub(crate) fn whole(
         slots: Some(slots),
         owned: false,
     };
-    check::summary(&input).map_err(Trouble::Damage)?;
+    check::summary(&input)?;
     // An import or a removal that was cut off is gone on with.
     protect(|| remove::first_partial(tree)).map(drop)
-}
-
-/// A copy of a sled directory, removed when dropped.
-pub(crate) struct Copy(pub(crate) PathBuf);
-
-impl Copy {
-    pub(crate) fn of(dir: &Path) -> Result<Self, OpenError> {
-        let target = std::env::temp_dir().join(format!("dssflow-store-{:016x}", rand::random::<u64>()));
-        std::fs::create_dir(&target).map_err(OpenError::io("create", &target))?;
-        let copy = Self(target);
-        disk::set_mode(&copy.0, DIR_MODE).map_err(OpenError::io("set the mode of", &copy.0))?;
-        for name in names(dir).map_err(OpenError::io("read", dir))? {
-            let from = dir.join(&name);
-            if from.is_file() {
-                std::fs::copy(&from, copy.0.join(&name)).map_err(OpenError::io("copy", &from))?;
-            }
-        }
-        Ok(copy)
-    }
-}
-
-impl Drop for Copy {
-    fn drop(&mut self) {
-        // Left over, it is one more file in the directory for temporary files.
-        drop(std::fs::remove_dir_all(&self.0));
-    }
 }

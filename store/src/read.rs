@@ -1,7 +1,8 @@
 //! Reading runs, graphs and lists. Nothing here writes.
 //!
 //! A reader takes the run's head first and then only records up to it: those were applied before the head was, so
-//! a commit that happens meanwhile cannot show half.
+//! a commit that happens meanwhile cannot show half. A run that is removed meanwhile can: sled goes through a table with
+//! copies of its pages, in which values stay that are gone. So what is missing is damage only if it should be there still.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +15,10 @@ use crate::blob::{BadBlob, Blob, Blobs, Body};
 use crate::codec::{self, HeadValue, unseal};
 use crate::tree::{self, Trouble, protect};
 use crate::{keys, payload};
+
+/// So often what is missing of a run that is there is looked for again: the run may have been removed, and even imported
+/// again, in between.
+const LOOKS: u32 = 3;
 
 /// What reading needs.
 pub(crate) struct Reader<'a> {
@@ -57,16 +62,34 @@ impl Reader<'_> {
     }
 
     pub(crate) fn load(&self, run: &RunId, after: u64) -> Result<Vec<Record>, StoreError> {
-        Ok(protect(|| self.load_records(run, after, usize::MAX))?)
+        Ok(protect(|| self.load_steadily(run, after, usize::MAX))?)
     }
 
     /// The first records of those that [`Reader::load`] gives, of at most so many bytes, and at least one.
     pub(crate) fn page(&self, run: &RunId, after: u64, bytes: usize) -> Result<Vec<Record>, StoreError> {
-        Ok(protect(|| self.load_records(run, after, bytes))?)
+        Ok(protect(|| self.load_steadily(run, after, bytes))?)
     }
 
-    fn load_records(&self, run: &RunId, after: u64, limit: usize) -> Result<Vec<Record>, Trouble> {
-        let Some((head, _)) = head_value(self.tree, run)? else { return Ok(Vec::new()) };
+    /// A run that is removed while it is read has no records, as one that was removed before.
+    fn load_steadily(&self, run: &RunId, after: u64, limit: usize) -> Result<Vec<Record>, Trouble> {
+        let mut looks = 0;
+        loop {
+            let Some((head, _)) = head_value(self.tree, run)? else { return Ok(Vec::new()) };
+            match self.load_records(run, &head, after, limit) {
+                // What is damaged is so the next time, too.
+                Err(Trouble::Damage(_)) if looks < LOOKS => looks += 1,
+                answer => return answer,
+            }
+        }
+    }
+
+    fn load_records(
+        &self,
+        run: &RunId,
+        head: &HeadValue,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Record>, Trouble> {
         if after >= head.seq {
             return Ok(Vec::new());
         }
@@ -90,8 +113,8 @@ impl Reader<'_> {
                 break;
             }
             let bad = |bad: BadBlob| match keys::parse_record(&bad.prefix) {
-                Some((_, seq)) => corrupt(run, &format!("event {seq}: {}", bad.what)),
-                None => corrupt(run, &bad.what),
+                Some((_, seq)) => bad.what.at(format_args!("run {run}: event {seq}")),
+                None => bad.what.at(format_args!("run {run}")),
             };
             let Blob { prefix, events, body } = blob.map_err(bad)?;
             let first_seq = keys::parse_record(&prefix).map(|(_, seq)| seq);
@@ -126,23 +149,33 @@ impl Reader<'_> {
     pub(crate) fn graph(&self, hash: &GraphHash) -> Result<Vec<u8>, StoreError> {
         let prefix = keys::graph(hash);
         let found = protect(|| {
-            let mut blobs = Blobs::new(tree::scan(self.tree, &prefix, &prefix));
-            blobs
-                .next()
-                .map(|blob| {
-                    let body = blob.map_err(|bad| bad.what).and_then(|blob| self.body(blob.body));
-                    body.map_err(|what| Trouble::Damage(format!("the graph {}: {what}", hash.0)))
-                })
-                .transpose()
+            let Some(blob) = Blobs::new(tree::scan(self.tree, &prefix, &prefix)).next() else {
+                return Ok(None);
+            };
+            let read =
+                blob.map_err(|bad| bad.what).and_then(|blob| self.body(blob.body).map_err(Trouble::Damage));
+            match read {
+                Ok(bytes) => Ok(Some(bytes)),
+                // A sweep may have removed it meanwhile.
+                Err(Trouble::Damage(_)) if !self.has_value(&prefix)? => Ok(None),
+                Err(trouble) => Err(trouble.at(format_args!("the graph {}", hash.0))),
+            }
         })?;
         found.ok_or_else(|| StoreError::NotFound(format!("the graph {}", hash.0)))
+    }
+
+    /// Whether the first value of a byte string is there now.
+    fn has_value(&self, prefix: &[u8]) -> Result<bool, Trouble> {
+        let mut first = prefix.to_vec();
+        first.extend_from_slice(&[0; keys::CHUNK]);
+        Ok(self.tree.contains_key(first)?)
     }
 
     pub(crate) fn due(&self, until: Timestamp, limit: usize) -> Result<Vec<(Timestamp, RunId)>, StoreError> {
         let scan = || {
             let mut due = Vec::new();
             for pair in tree::scan(self.tree, &[keys::DUE], &[keys::DUE]).take(limit) {
-                let (key, value) = pair.map_err(Trouble::Damage)?;
+                let (key, value) = pair?;
                 let item = unseal(&key, &value).and_then(|_| keys::parse_timed(&key));
                 let item =
                     item.ok_or_else(|| Trouble::Damage("a due item does not match its checksum".to_owned()))?;
@@ -159,6 +192,20 @@ impl Reader<'_> {
     pub(crate) fn list(&self, query: &ListQuery) -> Result<ListPage, StoreError> {
         let after = query.after()?;
         Ok(protect(|| self.list_after(query, after))?)
+    }
+
+    /// The head of a run that a list has under `key`; `None` when the run was removed since the entry was read.
+    fn listed_head(&self, key: &[u8], run: &RunId) -> Result<Option<Head>, Trouble> {
+        for _ in 0..LOOKS {
+            if let Some((_, head)) = self.full_head(run)? {
+                return Ok(Some(head));
+            }
+            // Both go with the same batch.
+            if !self.tree.contains_key(key)? {
+                return Ok(None);
+            }
+        }
+        Err(corrupt(run, "its head is missing"))
     }
 
     fn list_after(&self, query: &ListQuery, after: Option<(Timestamp, RunId)>) -> Result<ListPage, Trouble> {
@@ -178,7 +225,7 @@ impl Reader<'_> {
             let (key, _) = pair?;
             let bad = || Trouble::Damage("an entry of the list of runs makes no sense".to_owned());
             let (_, run) = keys::parse_timed(&key).ok_or_else(bad)?;
-            let (_, head) = self.full_head(&run)?.ok_or_else(|| corrupt(&run, "its head is missing"))?;
+            let Some(head) = self.listed_head(&key, &run)? else { continue };
             self.listed.fetch_add(1, Ordering::Relaxed);
             if !query.matches(&head.summary) {
                 continue;

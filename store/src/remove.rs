@@ -64,7 +64,7 @@ pub(crate) fn erase(
         let found = protect(|| {
             let prefix = keys::records(run);
             let pairs = scan(&committer.tree, &prefix, &prefix).take(BATCH_KEYS + 1);
-            pairs.map(|pair| pair.map(|(key, _)| key).map_err(Trouble::Damage)).collect::<Result<Vec<_>, _>>()
+            pairs.map(|pair| pair.map(|(key, _)| key)).collect::<Result<Vec<_>, _>>()
         });
         let found = found.map_err(|trouble| match trouble {
             // The id looks free, and a run that took it would stand beside what is left of this one.
@@ -95,8 +95,8 @@ pub(crate) fn erase(
 
 /// The first run that an import or a removal left behind unfinished.
 pub(crate) fn first_partial(tree: &sled::Tree) -> Result<Option<RunId>, Trouble> {
-    let mark = scan(tree, &[keys::PARTIAL], &[keys::PARTIAL]).next().transpose();
-    let Some((key, value)) = mark.map_err(Trouble::Damage)? else { return Ok(None) };
+    let mark = scan(tree, &[keys::PARTIAL], &[keys::PARTIAL]).next().transpose()?;
+    let Some((key, value)) = mark else { return Ok(None) };
     let run = unseal(&key, &value).and_then(|_| keys::parse_head(&key));
     let run = run.ok_or_else(|| Trouble::Damage("a mark does not match its checksum".to_owned()))?;
     // The mark goes with the batch that brings the head, and comes with the one that takes it.

@@ -73,15 +73,26 @@ pub(crate) fn decode(blob: Blob) -> Result<(StoredSchedule, Known), String> {
     Ok((StoredSchedule { id, version, due, record }, known))
 }
 
-fn bad(id: &ScheduleId, what: &str) -> Trouble {
-    Trouble::Damage(format!("schedule {id}: {what}"))
-}
-
+/// A schedule as it was at one moment: one of several values may be written anew or removed while they are read. The first
+/// has the version, which no other writing has.
 fn find(tree: &sled::Tree, id: &ScheduleId) -> Result<Option<(StoredSchedule, Known)>, Trouble> {
     let prefix = keys::schedule(id);
-    let found = Blobs::new(scan(tree, &prefix, &prefix)).next();
-    let found = found.map(|blob| blob.map_err(|bad| bad.what).and_then(decode));
-    found.transpose().map_err(|what| bad(id, &what))
+    let mut first = prefix.clone();
+    first.extend_from_slice(&[0; keys::CHUNK]);
+    let mut before = tree.get(&first)?;
+    loop {
+        let found = Blobs::new(scan(tree, &prefix, &prefix)).next();
+        let found = found.map(|blob| blob.map_err(|bad| bad.what).and_then(decoded)).transpose();
+        let after = tree.get(&first)?;
+        if before == after {
+            return found.map_err(|trouble| trouble.at(format_args!("schedule {id}")));
+        }
+        before = after;
+    }
+}
+
+fn decoded(blob: Blob) -> Result<(StoredSchedule, Known), Trouble> {
+    decode(blob).map_err(Trouble::Damage)
 }
 
 pub(crate) fn get(tree: &sled::Tree, id: &ScheduleId) -> Result<Option<StoredSchedule>, StoreError> {
@@ -105,9 +116,20 @@ pub(crate) fn all(
     let from =
         after.map_or_else(|| vec![keys::SCHEDULES], |id| crate::tree::after_prefix(&keys::schedule(id)));
     let mut found = Vec::new();
-    for blob in Blobs::new(scan(tree, &[keys::SCHEDULES], &from)).take(limit) {
-        let stored = blob.map_err(|bad| bad.what).and_then(decode);
-        found.push(stored.map_err(|what| Trouble::Damage(format!("a schedule cannot be read: {what}")))?.0);
+    for blob in Blobs::new(scan(tree, &[keys::SCHEDULES], &from)) {
+        if found.len() == limit {
+            break;
+        }
+        // Only which there are: what a table is gone through with may be older than some of the values.
+        let prefix = match blob {
+            Ok(blob) => blob.prefix,
+            Err(bad) if bad.prefix.is_empty() => return Err(bad.what.at("a schedule cannot be read")),
+            Err(bad) => bad.prefix,
+        };
+        let id = keys::parse_schedule(&prefix);
+        let id = id.ok_or_else(|| Trouble::Damage("a schedule's key makes no sense".to_owned()))?;
+        // One that was removed meanwhile is not there any more.
+        found.extend(find(tree, &id)?.map(|(stored, _)| stored));
     }
     Ok(found)
 }
@@ -120,7 +142,7 @@ pub(crate) fn due(
     let read = || {
         let mut due = Vec::new();
         for pair in scan(tree, &[keys::SCHEDULE_DUE], &[keys::SCHEDULE_DUE]).take(limit) {
-            let (key, value) = pair.map_err(Trouble::Damage)?;
+            let (key, value) = pair?;
             let item = unseal(&key, &value).and_then(|_| keys::parse_schedule_due(&key));
             let item = item.ok_or_else(|| {
                 Trouble::Damage("a due item of a schedule does not match its checksum".to_owned())

@@ -12,7 +12,7 @@ pub(crate) fn snapshot(committer: &mut Committer) -> Result<Snapshot, StoreError
     let heads = protect(|| {
         let mut heads = Vec::new();
         for pair in scan(&committer.tree, &[keys::HEADS], &[keys::HEADS]) {
-            let (key, value) = pair.map_err(Trouble::Damage)?;
+            let (key, value) = pair?;
             let head = unseal(&key, &value).and_then(HeadValue::decode);
             let (Some(run), Some((head, _))) = (keys::parse_head(&key), head) else {
                 return Err(Trouble::Damage("a run's head does not match its checksum".to_owned()));

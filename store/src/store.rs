@@ -35,8 +35,11 @@ use crate::{check, codec, import, migrate, payload, remove, schedules, snapshot,
 /// How many bytes of sled's log are kept in memory unless told otherwise.
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 /// A store of at most so many bytes is compared with its manifest byte by byte when it is opened, which takes some
-/// 20 ms; of a larger one the lengths are compared. One whose owner crashed is opened as a copy first, up to this size.
+/// 20 ms; of a larger one the lengths are compared, and the sums of its last group.
 const OPEN_READ_LIMIT: u64 = 64 * 1024 * 1024;
+/// A store whose owner crashed is opened as a copy first, up to this size of sled's directory. So much is copied in a
+/// second or two; a larger one is opened as it is, and then compared.
+const TRIAL_LIMIT: u64 = 1024 * 1024 * 1024;
 
 /// How to open a store.
 #[derive(Clone)]
@@ -173,6 +176,8 @@ struct Found {
     slots: Slots,
     /// Whether the last owner closed it in good order.
     closed: bool,
+    /// Whether what is live in it was compared with what there was when it was closed.
+    compared: bool,
     /// Whether it is still being made: `CURRENT` is to be written.
     is_new: bool,
 }
@@ -182,8 +187,12 @@ impl SledStore {
     /// milliseconds; after a crash for as long as sled takes to read its log.
     ///
     /// # Errors
-    /// See [`OpenError`]. A damaged store is refused and left as it is. After a crash that holds up to 64 MiB: in a larger
-    /// one sled may have cut off a torn end of its log before the damage shows.
+    /// See [`OpenError`]. A damaged store is refused and left as it is. After a crash that holds up to 1 GiB: in a larger
+    /// one sled may have cut off a torn end of its log before the damage shows. The same goes for a store of more than
+    /// 64 MiB that was closed and changed since without a change of lengths.
+    ///
+    /// After a crash a copy of up to 1 GiB is looked at first, in the system's directory for temporary files. Without room
+    /// for it the store is not opened.
     pub fn open(path: impl AsRef<Path>, options: OpenOptions) -> Result<Self, OpenError> {
         Self::open_with(path.as_ref(), options, None, &spawn)
     }
@@ -231,16 +240,13 @@ impl SledStore {
             migrate::back_up(&place, &*disk, &found.format, &generation, group)?;
         }
         manifest::remove(&place, &*disk).map_err(OpenError::io("remove", &place.manifest()))?;
-        let mut looked_at = found.closed;
+        let mut looked_at = found.compared;
         if !found.closed {
             tree::drop_cache(&*disk, &dir).map_err(OpenError::io("sync", &dir))?;
-            looked_at = offline::rehearse(&place, &dir, &found.slots, &store, OPEN_READ_LIMIT)?;
+            looked_at = offline::rehearse(&place, &dir, &found.slots, &store, TRIAL_LIMIT)?;
         }
 
-        let trouble = |trouble: Trouble| match trouble {
-            Trouble::Damage(what) => OpenError::damaged(&place.root, what),
-            Trouble::Io(source) => OpenError::Io { doing: "open", path: dir.clone(), source },
-        };
+        let trouble = |trouble: Trouble| OpenError::of(trouble, &place.root, "open", &dir);
         let db = tree::open(&dir, cache_bytes).map_err(trouble)?;
         let opened = Opened::new(db, dir.clone(), lock);
         let made_durable = || {
@@ -289,8 +295,10 @@ impl SledStore {
             commit,
         );
         let epoch = committer.raise_epoch().map_err(trouble)?;
-        remove::clean_up(&mut committer)
-            .map_err(|error| OpenError::damaged(&place.root, error.to_string()))?;
+        remove::clean_up(&mut committer).map_err(|error| match error {
+            StoreError::Corrupt(what) => OpenError::damaged(&place.root, what),
+            other => OpenError::io("write", &dir)(std::io::Error::other(other.to_string())),
+        })?;
         let (poison, counters) = (Arc::clone(&committer.poison), Arc::clone(&committer.counters));
         let inflight = Arc::clone(&committer.inflight);
         let running = start(opened, committer, &place, &disk, spawn)
@@ -465,7 +473,8 @@ fn look(place: &Place, disk: &dyn Disk) -> Result<Found, OpenError> {
         None => (1, true),
     };
     let mut slots = Slots::read(place, &format.store)?;
-    let manifest = manifest::check(place, OPEN_READ_LIMIT).map_err(OpenError::io("read", &place.root))?;
+    let compared = manifest::check(place, OPEN_READ_LIMIT).map_err(OpenError::io("read", &place.root))?;
+    let (manifest, mut compared) = (compared.state, compared.bytes);
     if is_new {
         // CURRENT is written last; until then nothing was ever committed.
         let never_used =
@@ -509,6 +518,7 @@ fn look(place: &Place, disk: &dyn Disk) -> Result<Found, OpenError> {
     }
     if let ManifestState::Differs { problems } = &manifest {
         // Something changed since the store was closed. If it hit what is live, nothing may be written.
+        compared = true;
         let report = offline::inspect(place)?.report;
         let live = report.damage.iter().find(|damage| !problems.contains(&damage.what));
         if let Some(live) = live {
@@ -521,7 +531,8 @@ fn look(place: &Place, disk: &dyn Disk) -> Result<Found, OpenError> {
             "files of the store were changed since it was closed, where no live data are"
         );
     }
-    Ok(Found { format, generation, slots, closed: manifest != ManifestState::Absent, is_new })
+    let closed = manifest != ManifestState::Absent;
+    Ok(Found { format, generation, slots, closed, compared, is_new })
 }
 
 fn write_text(place: &Place, disk: &dyn Disk, name: &str, text: &str) -> Result<(), OpenError> {

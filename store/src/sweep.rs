@@ -64,8 +64,8 @@ fn mark(committer: &Committer, names: NamesGraphs) -> Result<Marked, Trouble> {
     let dir = committer.place.payloads();
     for blob in Blobs::new(scan(&committer.tree, &[keys::RECORDS], &[keys::RECORDS])) {
         let bad = |bad: BadBlob| match keys::parse_record(&bad.prefix) {
-            Some((run, seq)) => Trouble::Damage(format!("run {run}: event {seq}: {}", bad.what)),
-            None => Trouble::Damage(bad.what),
+            Some((run, seq)) => bad.what.at(format_args!("run {run}: event {seq}")),
+            None => bad.what,
         };
         let blob = blob.map_err(bad)?;
         let Some((run, seq)) = keys::parse_record(&blob.prefix) else {
@@ -90,7 +90,7 @@ fn mark(committer: &Committer, names: NamesGraphs) -> Result<Marked, Trouble> {
 fn dead_graphs(committer: &Committer, marked: &mut Marked) -> Result<Vec<Dead>, Trouble> {
     let mut dead = Vec::new();
     for blob in Blobs::new(scan(&committer.tree, &[keys::GRAPHS], &[keys::GRAPHS])) {
-        let blob = blob.map_err(|bad| Trouble::Damage(format!("a graph cannot be read: {}", bad.what)))?;
+        let blob = blob.map_err(|bad| bad.what.at("a graph cannot be read"))?;
         let hash = keys::parse_graph(&blob.prefix);
         let hash = hash.ok_or_else(|| Trouble::Damage("a graph's key makes no sense".to_owned()))?;
         if marked.graphs.contains(&hash) {
@@ -106,7 +106,7 @@ fn dead_graphs(committer: &Committer, marked: &mut Marked) -> Result<Vec<Dead>, 
         };
         let root = codec::graph_root(&hash, blob.body.hashed());
         let values = scan(&committer.tree, &blob.prefix, &blob.prefix);
-        let keys = values.map(|pair| pair.map(|(key, _)| key).map_err(Trouble::Damage));
+        let keys = values.map(|pair| pair.map(|(key, _)| key));
         dead.push(Dead { hash, root, keys: keys.collect::<Result<_, _>>()?, bytes });
     }
     Ok(dead)
@@ -118,7 +118,10 @@ fn remove_files(committer: &Committer, marked: &HashSet<Hash>, swept: &mut Swept
     let wanted = committer.inflight.wanted();
     let mut removed = false;
     for name in place::names(&dir)? {
-        let whole = name.strip_suffix(TEMPORARY).unwrap_or(&name);
+        let whole = match name.strip_suffix(TEMPORARY) {
+            Some(unfinished) => payload::of_temporary(unfinished),
+            None => name.as_str(),
+        };
         let digest = hex::decode(whole).ok().and_then(|bytes| Hash::try_from(bytes).ok());
         // What is not named as we name files is not ours.
         let Some(digest) = digest else { continue };

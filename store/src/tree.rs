@@ -17,6 +17,8 @@ pub(crate) const DB: &str = "db";
 pub(crate) const BLOBS: &str = "blobs";
 /// Ends the name of a snapshot that sled has not finished.
 const UNFINISHED: &str = ".generating";
+/// In what sled says when another process, or another thread of this one, has its directory open.
+const NO_LOCK: &str = "could not acquire lock";
 
 /// sled frees its own lock a moment after it is dropped, from another thread.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
@@ -64,6 +66,39 @@ pub(crate) enum Trouble {
     Io(io::Error),
 }
 
+impl Trouble {
+    /// What an error that sled hands on means. Where its files make no sense it reads past their end or at places that
+    /// no file has, which the system refuses, or it makes up an error of its own; all else is the system's doing.
+    fn of_system(error: io::Error) -> Self {
+        let is_damage = match error.kind() {
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::InvalidData
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::FileTooLarge => true,
+            io::ErrorKind::Other => !error.to_string().contains(NO_LOCK),
+            _ => false,
+        };
+        if is_damage { Self::Damage(format!("sled: {error}")) } else { Self::Io(error) }
+    }
+
+    /// What a panic means: sled panics on some kinds of damage, and on some errors of the system.
+    fn of_panic(panic: &(dyn std::any::Any + Send)) -> Self {
+        let text = panic_text(panic);
+        match os_code(&text).map(|code| Self::of_system(io::Error::from_raw_os_error(code))) {
+            Some(Self::Io(error)) => Self::Io(error),
+            Some(Self::Damage(_)) | None => Self::Damage(text),
+        }
+    }
+
+    /// Says where the damage is. An error of the system is what it is wherever it comes up.
+    pub(crate) fn at(self, place: impl std::fmt::Display) -> Self {
+        match self {
+            Self::Damage(what) => Self::Damage(format!("{place}: {what}")),
+            Self::Io(error) => Self::Io(error),
+        }
+    }
+}
+
 impl std::fmt::Display for Trouble {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -76,7 +111,7 @@ impl std::fmt::Display for Trouble {
 impl From<sled::Error> for Trouble {
     fn from(error: sled::Error) -> Self {
         match error {
-            sled::Error::Io(error) => Self::Io(plain(error)),
+            sled::Error::Io(error) => Self::of_system(plain(error)),
             sled::Error::Corruption { at: Some(at), .. } => {
                 Self::Damage(format!("sled cannot read its log at {at:?}"))
             }
@@ -88,12 +123,16 @@ impl From<sled::Error> for Trouble {
 
 /// sled hands on an error of the system as the text of its debug form; the number in it makes it the error that it was.
 fn plain(error: io::Error) -> io::Error {
-    let text = error.to_string();
-    let code = text.strip_prefix("Os { code: ").and_then(|rest| rest.split(',').next());
-    match code.and_then(|code| code.parse().ok()) {
-        Some(code) => io::Error::from_raw_os_error(code),
-        None => error,
+    match error.raw_os_error() {
+        Some(_) => error,
+        None => os_code(&error.to_string()).map_or(error, io::Error::from_raw_os_error),
     }
+}
+
+/// The number of the first error of the system whose debug form is in a text.
+fn os_code(text: &str) -> Option<i32> {
+    let (_, rest) = text.split_once("Os { code: ")?;
+    rest.split(',').next()?.parse().ok()
 }
 
 impl From<Trouble> for StoreError {
@@ -105,9 +144,9 @@ impl From<Trouble> for StoreError {
     }
 }
 
-/// Runs what calls sled; a panic becomes an error. sled panics on some kinds of damage.
+/// Runs what calls sled; a panic becomes an error.
 pub(crate) fn protect<T>(work: impl FnOnce() -> Result<T, Trouble>) -> Result<T, Trouble> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(Trouble::Damage(panic_text(&*panic))))
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(Trouble::of_panic(&*panic)))
 }
 
 pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
@@ -134,8 +173,7 @@ pub(crate) fn open(dir: &Path, cache_bytes: u64) -> Result<sled::Db, Trouble> {
             .use_compression(false);
         match protect(|| Ok(config.open()?)) {
             Err(Trouble::Io(error))
-                if error.to_string().contains("could not acquire lock")
-                    && started.elapsed() < LOCK_PATIENCE =>
+                if error.to_string().contains(NO_LOCK) && started.elapsed() < LOCK_PATIENCE =>
             {
                 std::thread::sleep(Duration::from_millis(2));
             }
@@ -201,9 +239,9 @@ pub(crate) fn scan(
     tree: &sled::Tree,
     prefix: &[u8],
     from: &[u8],
-) -> impl DoubleEndedIterator<Item = Result<(sled::IVec, sled::IVec), String>> + use<> {
+) -> impl DoubleEndedIterator<Item = Result<(sled::IVec, sled::IVec), Trouble>> + use<> {
     let end = after_prefix(prefix);
-    tree.range(from.to_vec()..end).map(|pair| pair.map_err(|error| Trouble::from(error).to_string()))
+    tree.range(from.to_vec()..end).map(|pair| pair.map_err(Trouble::from))
 }
 
 /// The first key after all that begin with `prefix`. Our prefixes never end in 0xff.
@@ -230,6 +268,60 @@ mod tests {
             (Some(28), "No space left on device (os error 28)")
         );
         assert_eq!(plain(io::Error::other("something else")).to_string(), "something else");
+        // Handed on twice.
+        let text = format!("{:?}", io::Error::new(io::ErrorKind::StorageFull, wrapped));
+        assert_eq!(plain(io::Error::new(io::ErrorKind::StorageFull, text)).raw_os_error(), Some(28));
+    }
+
+    #[test]
+    fn what_the_system_refuses_is_no_damage_and_what_makes_no_sense_is() {
+        let told = |error: io::Error| Trouble::from(sled::Error::Io(error));
+        let (no_such_file, disk_fault, too_many_files, disk_full, read_only) = (2, 5, 24, 28, 30);
+        for code in [no_such_file, disk_fault, too_many_files, disk_full, read_only] {
+            let trouble = told(io::Error::from_raw_os_error(code));
+            assert!(
+                matches!(&trouble, Trouble::Io(error) if error.raw_os_error() == Some(code)),
+                "{trouble:?}"
+            );
+            let panicked = protect(|| -> Result<(), Trouble> {
+                panic!("failed to write: {:?}", io::Error::from_raw_os_error(code))
+            });
+            assert!(
+                matches!(&panicked, Err(Trouble::Io(error)) if error.raw_os_error() == Some(code)),
+                "{panicked:?}"
+            );
+        }
+        for kind in [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::WriteZero] {
+            assert!(matches!(told(io::Error::from(kind)), Trouble::Io(_)), "{kind:?}");
+        }
+        let locked = io::Error::other("could not acquire lock on \"db\": WouldBlock");
+        assert!(matches!(told(locked), Trouble::Io(_)));
+
+        for kind in [io::ErrorKind::UnexpectedEof, io::ErrorKind::InvalidData, io::ErrorKind::InvalidInput] {
+            assert!(matches!(told(io::Error::from(kind)), Trouble::Damage(_)), "{kind:?}");
+        }
+        let (invalid, too_large) = (22, 27);
+        for code in [invalid, too_large] {
+            assert!(matches!(told(io::Error::from_raw_os_error(code)), Trouble::Damage(_)), "{code}");
+        }
+        assert!(matches!(told(io::Error::other("encountered torn segment")), Trouble::Damage(_)));
+        let panicked = protect(|| -> Result<(), Trouble> { panic!("a page makes no sense") });
+        assert!(matches!(panicked, Err(Trouble::Damage(_))), "{panicked:?}");
+        for error in [
+            sled::Error::Corruption { at: None, bt: () },
+            sled::Error::ReportableBug("a bug".to_owned()),
+            sled::Error::Unsupported("nothing of the kind".to_owned()),
+        ] {
+            assert!(matches!(Trouble::from(error), Trouble::Damage(_)));
+        }
+    }
+
+    #[test]
+    fn damage_gets_its_place_and_an_error_of_the_system_stays_one() {
+        let damage = Trouble::Damage("it is gone".to_owned()).at("run a").at("here");
+        assert_eq!(damage.to_string(), "here: run a: it is gone");
+        let full = Trouble::Io(io::Error::from_raw_os_error(28)).at("run a");
+        assert!(matches!(full, Trouble::Io(error) if error.raw_os_error() == Some(28)));
     }
 
     #[test]

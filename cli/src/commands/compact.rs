@@ -7,9 +7,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::args::ViewFormat;
-use crate::bar::{Bar, size};
+use crate::bar::{beside, size};
+use crate::commands::copies::blocking;
 use crate::config::Settings;
-use crate::error::{CommandResult, Exit};
+use crate::error::{CommandError, CommandResult, Exit};
 use crate::owner;
 use crate::ui::Ui;
 
@@ -39,15 +40,19 @@ struct Removed {
 pub(crate) async fn run(ui: &Ui, settings: &Settings, output: ViewFormat) -> CommandResult {
     let dir = &settings.store;
     let store = owner::open_to_drive(dir, COMMAND, false).await?;
-    let swept = store.sweep(graphs_named).await;
-    owner::close(store).await?;
-    let swept = swept?;
-    let mut bar = Bar::new(ui);
+    let swept = beside(ui, "looking for what no run names", |_| {
+        blocking(async {
+            let swept = store.sweep(graphs_named).await;
+            owner::close(store).await?;
+            Ok::<_, CommandError>(swept?)
+        })
+    })?;
     let options = OpenOptions { command: COMMAND.to_owned(), ..OpenOptions::default() };
-    let report = tokio::task::block_in_place(|| {
-        SledStore::compact(dir, options, &mut |at| bar.at(at.doing, at.done, at.total, "values"))
+    let report = beside(ui, "opening", |told| {
+        tokio::task::block_in_place(|| {
+            SledStore::compact(dir, options, &mut |at| told.at(at.doing, at.done, at.total, "values"))
+        })
     });
-    drop(bar);
     let report = report.map_err(|error| match error {
         OpenError::Locked { holder, .. } => owner::locked(dir, holder.as_ref()),
         other => other.into(),

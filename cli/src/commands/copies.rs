@@ -15,7 +15,7 @@ use dssflow_store::{ExportError, ExportReport, OpenError, export_offline};
 
 use crate::access::Access;
 use crate::args::{BackupArgs, ExportArgs, ImportArgs, RunExportArgs};
-use crate::bar::{Bar, size};
+use crate::bar::{Told, beside, size};
 use crate::config::{self, Settings};
 use crate::error::{Code, CommandError, CommandResult, Exit};
 use crate::outfile::{self, OutFile};
@@ -51,12 +51,12 @@ impl Out {
     }
 
     /// Makes it final. A file is read back first; it must say what was written.
-    fn finish(self, path: &Path, totals: Option<Totals>, bar: &mut Bar<'_>) -> CommandResult<()> {
+    fn finish(self, path: &Path, totals: Option<Totals>, told: &Told) -> CommandResult<()> {
         match self {
             Self::Stdout(mut out) => out.flush().map_err(|error| outfile::failed(path, &error)),
             Self::File(out) => {
                 let file = out.into_inner().map_err(|error| outfile::failed(path, error.error()))?;
-                let found = check(BufReader::new(file.written()?), bar)
+                let found = check(BufReader::new(file.written()?), told)
                     .map_err(|error| CommandError::from(CopyError::from(error)))?;
                 if totals.is_some_and(|totals| totals != found) {
                     return Err(CommandError::new(
@@ -87,11 +87,12 @@ impl Write for Out {
 }
 
 /// Reads an archive to its end and says what it has.
-pub(crate) fn check(input: impl BufRead, bar: &mut Bar<'_>) -> Result<Totals, ArchiveError> {
+pub(crate) fn check(input: impl BufRead, told: &Told) -> Result<Totals, ArchiveError> {
+    told.begin("checking");
     let mut reader = ArchiveReader::open(input)?;
     while let Some(part) = reader.next_part()? {
         if matches!(part, Part::EndOfRun(_)) {
-            bar.at("checking", reader.totals().runs, 0, "runs");
+            told.at("checking", reader.totals().runs, 0, "runs");
         }
     }
     Ok(reader.totals())
@@ -102,8 +103,8 @@ pub(crate) fn blocking<T>(work: impl Future<Output = T>) -> T {
     tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(work))
 }
 
-fn show(bar: &mut Bar<'_>, doing: &str, copied: Copied) {
-    bar.at(doing, copied.runs, copied.of, &format!("runs, {}", size(copied.bytes)));
+fn show(told: &Told, doing: &str, copied: Copied) {
+    told.at(doing, copied.runs, copied.of, &format!("runs, {}", size(copied.bytes)));
 }
 
 /// Refuses a file in the store's own directory: what is no part of a store keeps it from opening.
@@ -124,7 +125,7 @@ pub(crate) fn outside(store: &Path, file: &Path) -> CommandResult<()> {
 pub(crate) async fn backup(ui: &Ui, settings: &Settings, args: &BackupArgs) -> CommandResult {
     outside(&settings.store, &args.file)?;
     let access = Access::open_as(&settings.store, "dssflow store backup").await?;
-    let result = copy_out(ui, &access, &args.file, args.force, None).await;
+    let result = copy_out(ui, &access, &args.file, args.force, None);
     access.close().await?;
     let totals = result?;
     told(ui, &args.file, totals);
@@ -134,41 +135,32 @@ pub(crate) async fn backup(ui: &Ui, settings: &Settings, args: &BackupArgs) -> C
 /// `runs export`.
 pub(crate) async fn export_run(ui: &Ui, access: &Access, args: &RunExportArgs) -> CommandResult {
     let run = access.resolve(&args.run).await?;
-    let totals = copy_out(ui, access, &args.output, args.force, Some(run)).await?;
+    let totals = copy_out(ui, access, &args.output, args.force, Some(run))?;
     told(ui, &args.output, totals);
     Ok(Exit::Ok)
 }
 
 /// Writes an archive of a store that is whole, through its owner when it has one.
-async fn copy_out(
-    ui: &Ui,
-    access: &Access,
-    path: &Path,
-    force: bool,
-    run: Option<RunId>,
-) -> CommandResult<Totals> {
-    let mut bar = Bar::new(ui);
+fn copy_out(ui: &Ui, access: &Access, path: &Path, force: bool, run: Option<RunId>) -> CommandResult<Totals> {
     let mut out = Out::create(path, force)?;
-    match access {
+    beside(ui, "copying", |told| match access {
         Access::Store(store) => {
             let options = copy_options(run.map(|run| vec![run]));
-            let mut progress = |copied| show(&mut bar, "copying", copied);
+            let mut progress = |copied| show(told, "copying", copied);
             let copy = archive::write(store.as_ref(), out, options, &mut progress);
             let (out, made) = blocking(copy).map_err(|error| writing(path, error))?;
-            out.finish(path, Some(made.totals), &mut bar)?;
+            out.finish(path, Some(made.totals), told)?;
             Ok(made.totals)
         }
         Access::Owner(client) => {
             let mut bytes = 0;
             let mut tail = Tail::default();
-            client
-                .archive(run.as_ref(), &mut |data| {
-                    bytes += data.len() as u64;
-                    bar.at("copying", bytes / 1024, 0, "KiB");
-                    tail.take(data);
-                    out.write_all(data).map_err(|error| outfile::failed(path, &error))
-                })
-                .await?;
+            blocking(client.archive(run.as_ref(), &mut |data| {
+                bytes += data.len() as u64;
+                told.at("copying", bytes / 1024, 0, "KiB");
+                tail.take(data);
+                out.write_all(data).map_err(|error| outfile::failed(path, &error))
+            }))?;
             let totals = tail.totals().ok_or_else(|| {
                 CommandError::new(
                     Code::StoreFailed,
@@ -176,10 +168,10 @@ async fn copy_out(
                 )
                 .hint("try again; `dssflow store verify` says whether the store is whole")
             })?;
-            out.finish(path, Some(totals), &mut bar)?;
+            out.finish(path, Some(totals), told)?;
             Ok(totals)
         }
-    }
+    })
 }
 
 /// The end of a stream, where an archive says that it is whole.
@@ -244,10 +236,11 @@ pub(crate) async fn export(ui: &Ui, settings: &Settings, args: &ExportArgs) -> C
     let runs = runs.collect::<CommandResult<Vec<_>>>()?;
     let wanted = (!runs.is_empty()).then_some(runs);
     outside(&settings.store, &args.output)?;
-    let mut bar = Bar::new(ui);
     let out = Out::create(&args.output, args.force)?;
-    let mut progress = |copied| show(&mut bar, "saving", copied);
-    let written = blocking(export_offline(&settings.store, out, copy_options(wanted.clone()), &mut progress));
+    let written = beside(ui, "looking at the store", |told| {
+        let mut progress = |copied| show(told, "saving", copied);
+        blocking(export_offline(&settings.store, out, copy_options(wanted.clone()), &mut progress))
+    });
     let (out, report) = match written {
         Ok(written) => written,
         Err(ExportError::Open(OpenError::Locked { .. })) => {
@@ -260,8 +253,8 @@ pub(crate) async fn export(ui: &Ui, settings: &Settings, args: &ExportArgs) -> C
         Err(ExportError::Open(error)) => return Err(error.into()),
         Err(ExportError::Copy(error)) => return Err(writing(&args.output, error)),
     };
-    out.finish(&args.output, Some(report.made.totals), &mut bar)?;
-    drop(bar);
+    let totals = Some(report.made.totals);
+    beside(ui, "checking", |told| out.finish(&args.output, totals, told))?;
     told(ui, &args.output, report.made.totals);
     losses(ui, settings, &report)
 }
@@ -281,7 +274,7 @@ async fn export_owned(
         }
     };
     let access = Access::open(&settings.store).await?;
-    let result = copy_out(ui, &access, &args.output, args.force, run).await;
+    let result = copy_out(ui, &access, &args.output, args.force, run);
     access.close().await?;
     told(ui, &args.output, result?);
     Ok(Exit::Ok)
@@ -344,11 +337,11 @@ pub(crate) fn put_options(purpose: Purpose, salvage: bool, runs: Option<BTreeSet
 pub(crate) async fn import(ui: &Ui, settings: &Settings, args: &ImportArgs) -> CommandResult {
     let mut reader = ArchiveReader::open(open(&args.file)?).map_err(CopyError::from)?;
     let store = owner::open_to_drive(&settings.store, "dssflow store import", true).await?;
-    let mut bar = Bar::new(ui);
     let options = put_options(Purpose::Import, args.salvage, None);
-    let mut progress = |copied| show(&mut bar, "bringing in", copied);
-    let result = blocking(archive::put(store.as_ref(), &mut reader, &options, &mut progress));
-    drop(bar);
+    let result = beside(ui, "bringing in", |told| {
+        let mut progress = |copied| show(told, "bringing in", copied);
+        blocking(archive::put(store.as_ref(), &mut reader, &options, &mut progress))
+    });
     owner::close(store).await?;
     let report = result.map_err(|error| {
         let cut =

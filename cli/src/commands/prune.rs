@@ -10,7 +10,7 @@ use dssflow_engine::store::prune::{Policy, Stays};
 
 use crate::access::Access;
 use crate::args::{PruneArgs, ViewFormat};
-use crate::bar::{Bar, size};
+use crate::bar::{beside, size};
 use crate::commands::{copies, runs};
 use crate::config::Settings;
 use crate::control::{PruneDone, PruneOrder};
@@ -53,19 +53,13 @@ fn policy(args: &PruneArgs) -> CommandResult<Policy> {
 pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &PruneArgs) -> CommandResult {
     let policy = policy(args)?;
     let access = Access::open_as(&settings.store, "dssflow runs prune").await?;
-    let result = prune(ui, settings, &access, policy, args).await;
+    let result = prune(ui, settings, &access, policy, args);
     access.close().await?;
     result
 }
 
-async fn prune(
-    ui: &Ui,
-    settings: &Settings,
-    access: &Access,
-    policy: Policy,
-    args: &PruneArgs,
-) -> CommandResult {
-    let found = once(ui, access, &PruneOrder { policy: policy.clone(), dry_run: true }).await?;
+fn prune(ui: &Ui, settings: &Settings, access: &Access, policy: Policy, args: &PruneArgs) -> CommandResult {
+    let found = once(ui, access, &PruneOrder { policy: policy.clone(), dry_run: true })?;
     if args.dry_run || found.runs.is_empty() {
         tell_stays(ui, &found);
         print(ui, &found, args.output);
@@ -80,7 +74,7 @@ async fn prune(
         let n = found.runs.len();
         ui.confirm(&format!("{} will be removed for good, history and all.", count(n)))?;
     }
-    let done = once(ui, access, &PruneOrder { policy, dry_run: false }).await?;
+    let done = once(ui, access, &PruneOrder { policy, dry_run: false })?;
     tell_stays(ui, &done);
     print(ui, &done, args.output);
     ui.note(&format!(
@@ -92,15 +86,23 @@ async fn prune(
     Ok(Exit::Ok)
 }
 
-async fn once(ui: &Ui, access: &Access, order: &PruneOrder) -> CommandResult<PruneDone> {
+fn once(ui: &Ui, access: &Access, order: &PruneOrder) -> CommandResult<PruneDone> {
     match access {
         Access::Store(store) => {
             let engine = Engine::builder(store.clone()).build();
-            let mut bar = Bar::new(ui);
-            let mut show = |doing, done| bar.at(doing, done, 0, "runs");
-            copies::blocking(carry_out(&engine, store.path(), order, &mut show))
+            beside(ui, "looking", |told| {
+                let mut show = |doing: &'static str, done| told.at(doing, done, 0, "runs");
+                copies::blocking(carry_out(&engine, store.path(), order, &mut show))
+            })
         }
-        Access::Owner(client) => client.prune(order).await,
+        Access::Owner(client) => {
+            let doing = if order.dry_run {
+                "the process that owns the store is looking"
+            } else {
+                "the process that owns the store is removing"
+            };
+            beside(ui, doing, |_| copies::blocking(client.prune(order)))
+        }
     }
 }
 
@@ -116,8 +118,9 @@ pub(crate) async fn carry_out(
         Pruning::Looking { runs } => show("looking", runs),
         Pruning::Goes { run } => {
             runs.push(run);
-            show("removing", runs.len() as u64);
+            show(if order.dry_run { "looking closer" } else { "removing" }, runs.len() as u64);
         }
+        Pruning::Sweeping => show("looking for what no run names", 0),
         _ => {}
     };
     let Pruned { seen, events, stayed, stays, swept, .. } =

@@ -1,13 +1,14 @@
 //! `store restore`: puts a backup in the place of a store that is damaged, or of none.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use dssflow_engine::archive::{self, ArchiveReader, CopyError, Purpose};
+use dssflow_engine::archive::{self, ArchiveReader, Copied, CopyError, Purpose, PutReport};
+use dssflow_engine::id::StoreId;
 use dssflow_engine::store::{Store as _, VerifyReport};
-use dssflow_store::{OpenError, OpenOptions, Restore, id_offline, verify_offline};
+use dssflow_store::{OpenError, OpenOptions, Restore, SledStore, id_offline, verify_offline};
 
 use crate::args::RestoreArgs;
-use crate::bar::{Bar, size};
+use crate::bar::{Told, beside, size};
 use crate::commands::copies;
 use crate::config::Settings;
 use crate::describe;
@@ -27,7 +28,7 @@ enum Found {
 }
 
 /// Runs it.
-pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &RestoreArgs) -> CommandResult {
+pub(crate) fn run(ui: &Ui, settings: &Settings, args: &RestoreArgs) -> CommandResult {
     let dir = &settings.store;
     // It is read twice, which a pipe is not.
     if std::fs::metadata(&args.file).is_ok_and(|meta| !meta.is_file() && !meta.is_dir())
@@ -37,7 +38,6 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &RestoreArgs) -> Com
             .why("a backup is read once before anything is touched, and then put back")
             .hint("write it to a file first; one that is packed is unpacked first"));
     }
-    let mut bar = Bar::new(ui);
     // Before anything is touched all of it is read once.
     let reader = ArchiveReader::open(copies::open(&args.file)?).map_err(CopyError::from)?;
     let header = reader.header().clone();
@@ -47,13 +47,13 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &RestoreArgs) -> Com
             .hint(format!("bring its runs in as history: {} store import FILE", settings.command())));
     }
     if !args.salvage {
-        copies::check(copies::open(&args.file)?, &mut bar).map_err(|error| {
+        let file = copies::open(&args.file)?;
+        beside(ui, "checking", |told| copies::check(file, told)).map_err(|error| {
             CommandError::from(CopyError::from(error))
                 .hint("nothing was changed; use another copy of the backup, or --salvage to take the runs that are whole")
         })?;
     }
-    drop(bar);
-    match look(settings, &header.store)? {
+    match beside(ui, "looking at what is here", |_| look(settings, &header.store))? {
         Found::Nothing | Found::Damaged | Found::Whole { runs: 0, schedules: 0 } => {}
         Found::Whole { .. } if args.yes => {}
         Found::Whole { runs, schedules } => {
@@ -71,39 +71,8 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &RestoreArgs) -> Com
         }
     }
 
-    let mut bar = Bar::new(ui);
-    let options = OpenOptions { command: "dssflow store restore".to_owned(), ..OpenOptions::default() };
-    let (restore, store) =
-        Restore::begin(dir, header.store.clone(), options).map_err(|error| match error {
-            OpenError::Locked { holder, .. } => owner::locked(dir, holder.as_ref()),
-            other => other.into(),
-        })?;
-    let mut reader = ArchiveReader::open(copies::open(&args.file)?).map_err(CopyError::from)?;
-    let options = copies::put_options(Purpose::Restore, args.salvage, None);
-    let mut progress = |copied: archive::Copied| {
-        bar.at("putting back", copied.runs, 0, &format!("runs, {}", size(copied.bytes)));
-    };
-    let report = match copies::blocking(archive::put(&store, &mut reader, &options, &mut progress)) {
-        Ok(report) => report,
-        Err(error) => {
-            drop(store);
-            restore.give_up();
-            return Err(CommandError::from(error).hint("the store that was here is as it was"));
-        }
-    };
-    let checked = store.verify().await?;
-    store.close().await?;
-    if let Some(wrong) = checked.damage.first() {
-        return Err(CommandError::new(
-            Code::StoreFailed,
-            "what was put back does not read as it was written",
-        )
-        .why(&wrong.what)
-        .hint("the store that was here is as it was; check the disk"));
-    }
-    drop(store);
-    let kept = restore.finish()?;
-    drop(bar);
+    let (report, kept) =
+        beside(ui, "putting back", |told| copies::blocking(put_back(dir, args, &header.store, told)))?;
 
     let command = settings.command();
     let when = describe::when(header.created);
@@ -140,7 +109,52 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, args: &RestoreArgs) -> Com
     copies::incomplete(&report)
 }
 
-fn look(settings: &Settings, backup: &dssflow_engine::id::StoreId) -> CommandResult<Found> {
+/// Fills a store beside the one that is here, and changes the two. What was begun is gone when it does not succeed.
+async fn put_back(
+    dir: &Path,
+    args: &RestoreArgs,
+    id: &StoreId,
+    told: &Told,
+) -> CommandResult<(PutReport, Option<PathBuf>)> {
+    let options = OpenOptions { command: "dssflow store restore".to_owned(), ..OpenOptions::default() };
+    let (restore, store) = Restore::begin(dir, id.clone(), options).map_err(|error| match error {
+        OpenError::Locked { holder, .. } => owner::locked(dir, holder.as_ref()),
+        other => other.into(),
+    })?;
+    let filled = fill(&store, args, told).await;
+    // A store that is dropped lets go of its files, also when it could not be closed.
+    drop(store);
+    match filled {
+        Ok(report) => Ok((report, restore.finish()?)),
+        Err(error) => {
+            restore.give_up();
+            Err(error.hint("the store that was here is as it was"))
+        }
+    }
+}
+
+/// Puts the backup into a new store, reads it back and closes it.
+async fn fill(store: &SledStore, args: &RestoreArgs, told: &Told) -> CommandResult<PutReport> {
+    let mut reader = ArchiveReader::open(copies::open(&args.file)?).map_err(CopyError::from)?;
+    let options = copies::put_options(Purpose::Restore, args.salvage, None);
+    let mut progress = |copied: Copied| {
+        told.at("putting back", copied.runs, copied.of, &format!("runs, {}", size(copied.bytes)));
+    };
+    let report = archive::put(store, &mut reader, &options, &mut progress).await?;
+    told.begin("checking what was put back");
+    let checked = store.verify().await?;
+    store.close().await?;
+    match checked.damage.first() {
+        None => Ok(report),
+        Some(wrong) => {
+            Err(CommandError::new(Code::StoreFailed, "what was put back does not read as it was written")
+                .why(&wrong.what)
+                .hint("check the disk"))
+        }
+    }
+}
+
+fn look(settings: &Settings, backup: &StoreId) -> CommandResult<Found> {
     let dir = settings.store.as_path();
     let report = match tokio::task::block_in_place(|| verify_offline(dir)) {
         Ok(report) => report,

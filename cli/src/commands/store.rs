@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use dssflow_engine::store::VerifyReport;
+use dssflow_engine::store::{Store as _, VerifyReport};
 use dssflow_store::{ManifestState, OpenError, StoreInfo, info_offline, verify_offline};
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::access::Access;
 use crate::args::{StoreCommand, ViewFormat};
-use crate::bar::size;
+use crate::bar::{beside, size};
 use crate::commands::{compact, copies, restore};
 use crate::config::Settings;
 use crate::describe;
@@ -25,24 +25,18 @@ pub(crate) async fn run(ui: &Ui, settings: &Settings, command: &StoreCommand) ->
         StoreCommand::Export(args) => copies::export(ui, settings, args).await,
         StoreCommand::Import(args) => copies::import(ui, settings, args).await,
         StoreCommand::Backup(args) => copies::backup(ui, settings, args).await,
-        StoreCommand::Restore(args) => restore::run(ui, settings, args).await,
+        StoreCommand::Restore(args) => restore::run(ui, settings, args),
         StoreCommand::Compact { output } => compact::run(ui, settings, *output).await,
     }
 }
 
-/// Does what blocks away from the threads that serve others.
-async fn blocking<T: Send + 'static>(
-    dir: &Path,
-    work: impl FnOnce(std::path::PathBuf) -> Result<T, OpenError> + Send + 'static,
-) -> CommandResult<Result<T, OpenError>> {
-    let dir = dir.to_owned();
-    tokio::task::spawn_blocking(move || work(dir))
-        .await
-        .map_err(|e| CommandError::new(Code::Internal, format!("reading the store ended early: {e}")))
+/// Looks at the store on this thread, and shows that it goes on.
+fn looking<T>(ui: &Ui, doing: &str, look: impl FnOnce() -> T) -> T {
+    beside(ui, doing, |_| tokio::task::block_in_place(look))
 }
 
 async fn info(ui: &Ui, dir: &Path, output: ViewFormat) -> CommandResult {
-    let info = match blocking(dir, info_offline).await? {
+    let info = match looking(ui, "reading", || info_offline(dir)) {
         Ok(info) => info,
         Err(OpenError::Locked { .. }) => match Access::open(dir).await? {
             Access::Owner(client) => client.owner().await?.info,
@@ -107,7 +101,7 @@ fn lines(info: &StoreInfo) -> Vec<String> {
 
 async fn verify(ui: &Ui, settings: &Settings, output: ViewFormat) -> CommandResult {
     let dir = settings.store.as_path();
-    let (report, notes, manifest) = match blocking(dir, verify_offline).await? {
+    let (report, notes, manifest) = match looking(ui, "reading everything", || verify_offline(dir)) {
         Ok(found) => {
             let manifest = match &found.manifest {
                 ManifestState::Absent => "none (the last owner did not close the store)".to_owned(),
@@ -118,13 +112,17 @@ async fn verify(ui: &Ui, settings: &Settings, output: ViewFormat) -> CommandResu
         }
         Err(OpenError::Locked { .. }) => {
             let access = Access::open(dir).await?;
-            let report = match &access {
-                Access::Owner(client) => client.verify().await?,
-                Access::Store(store) => dssflow_engine::store::Store::verify(store.as_ref()).await?,
-            };
+            let read = beside(ui, "reading everything", |_| {
+                copies::blocking(async {
+                    Ok::<_, CommandError>(match &access {
+                        Access::Owner(client) => client.verify().await?,
+                        Access::Store(store) => store.verify().await?,
+                    })
+                })
+            });
             access.close().await?;
             (
-                report,
+                read?,
                 vec!["read by the process that owns it; files on disk were not compared".to_owned()],
                 "not compared".to_owned(),
             )

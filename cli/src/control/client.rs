@@ -36,8 +36,12 @@ const ANSWER: Duration = Duration::from_millis(700);
 const DEMAND: Duration = Duration::from_secs(10);
 /// The same where the owner looks at the world first.
 const LOOKED: Duration = Duration::from_mins(5);
-/// How long reading the whole store may take.
-const VERIFY: Duration = Duration::from_mins(10);
+/// The longest that is waited for what goes through the whole store; the owner itself gives up before.
+const LONG: Duration = Duration::from_hours(24);
+/// How often an owner that is at such a thing is asked whether it is still there.
+const PULSE: Duration = Duration::from_secs(5);
+/// After so many of them without an answer it is not waited for any longer.
+const MISSED: u32 = 12;
 /// How long an owner may pause within a copy.
 const SILENCE: Duration = Duration::from_mins(1);
 /// The most an answer may have, in bytes.
@@ -110,9 +114,7 @@ impl Client {
 
     /// Has the owner read and check everything.
     pub(crate) async fn verify(&self) -> CommandResult<VerifyReport> {
-        // One that is stopped would be waited for as long as reading may take.
-        self.owner().await?;
-        self.get("/v1/store/verify", VERIFY).await
+        self.patiently(self.get("/v1/store/verify", LONG)).await
     }
 
     pub(crate) async fn list(&self, query: &ListQuery) -> CommandResult<ListPage> {
@@ -184,7 +186,26 @@ impl Client {
 
     /// Has the owner prune its store.
     pub(crate) async fn prune(&self, order: &PruneOrder) -> CommandResult<PruneDone> {
-        self.post("/v1/store/prune", order, VERIFY).await
+        self.patiently(self.post("/v1/store/prune", order, LONG)).await
+    }
+
+    /// Waits as long as it takes, and as long as the owner answers others meanwhile: one that is stopped never ends.
+    async fn patiently<T>(&self, work: impl Future<Output = CommandResult<T>>) -> CommandResult<T> {
+        self.health().await?;
+        let mut work = std::pin::pin!(work);
+        let mut missed = 0;
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                () = tokio::time::sleep(PULSE) => {}
+            }
+            match self.health().await {
+                Ok(_) => missed = 0,
+                Err(error) if missed >= MISSED => return Err(error),
+                Err(_) => missed += 1,
+            }
+        }
     }
 
     /// Has the owner write an archive of its store, or of one run, and hands out what comes. That all of it came only the

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use dssflow_engine::activity::Undoing;
 use dssflow_engine::graph::Binding;
 use dssflow_engine::id::{ActivityName, RunId, StepName, WorkflowName};
 use dssflow_engine::retry::RetryPolicy;
@@ -24,7 +25,13 @@ pub(crate) async fn seed(dir: &Path) {
     let store = Arc::new(open(dir, "test"));
     let mut activities = ActivityRegistry::new();
     let tries = Arc::new(AtomicU32::new(0));
-    activities.add_fn("test.do", |_: ActivityContext, (): ()| async { Ok(()) }).unwrap();
+    activities
+        .add_fn_with_undo(
+            "test.do",
+            |_: ActivityContext, (): ()| async { Ok(()) },
+            |_: ActivityContext, _: Undoing<(), ()>| async { Ok(()) },
+        )
+        .unwrap();
     activities
         .add_fn("test.flaky", move |_: ActivityContext, (): ()| {
             let first = tries.fetch_add(1, Ordering::Relaxed) == 0;

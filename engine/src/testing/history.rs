@@ -443,7 +443,7 @@ impl HistoryBuilder {
             generation: generation + u32::from(changed),
             effect,
             probed,
-            owns_nothing: false,
+            owns_nothing: code.is_some_and(|code| !code.owns()),
             input,
             deadline: None,
         });

@@ -683,7 +683,7 @@ async fn a_run_of_plain_functions_is_removed_unless_one_recorded_something() {
     activities.add_fn("plain", |_, value: Value| async move { Ok(value) }).unwrap();
     let records = |ctx: ActivityContext, value: Value| async move {
         ctx.record_resource("thing", "t1").await?;
-        Ok(value)
+        Ok::<Value, ActivityError>(value)
     };
     activities.add_fn("records", records).unwrap();
     let engine = Engine::builder(Arc::new(store()))

@@ -3,6 +3,7 @@
 //! ones depend on the machine.
 
 #![expect(clippy::cast_precision_loss, reason = "figures have fewer digits than that")]
+#![expect(clippy::print_stderr, reason = "what is not as it should be is told to people")]
 
 mod command;
 mod engine;
@@ -101,13 +102,21 @@ pub fn main(mut args: impl Iterator<Item = String>) -> Anything<bool> {
         return child(role, &mut args);
     }
     let options = Options::parse(first.into_iter().chain(args))?;
+    if is_in_memory(&options.dir)? && options.only.iter().any(|name| name != CLI) {
+        let why = format!(
+            "{} is in memory, where a sync costs nothing: the figures say nothing of a disk; choose one with --dir",
+            options.dir.display()
+        );
+        if options.check {
+            return Err(why.into());
+        }
+        eprintln!("bench: {why}");
+    }
     let mut report = Report::new(&options);
     let runtime = runtime()?;
     runtime.block_on(async {
         // The limits come first: everything else is compared with them.
-        if options.wants("raw") || options.wants("store") {
-            writers::limits(&options, &mut report).await?;
-        }
+        writers::limits(&options, &mut report).await?;
         if options.wants("w1") {
             engine::w1(&options, &mut report).await?;
         }
@@ -147,6 +156,18 @@ fn child(role: &str, args: &mut dyn Iterator<Item = String>) -> Anything<bool> {
         }
     })?;
     Ok(true)
+}
+
+/// Whether what is written there never reaches a disk.
+fn is_in_memory(dir: &Path) -> Anything<bool> {
+    // The type of `f_type` differs between platforms; the magic numbers of tmpfs and ramfs have 32 bits.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the rest of the bits are zeros"
+    )]
+    let magic = rustix::fs::statfs(dir)?.f_type as u32;
+    Ok([0x0102_1994, 0x8584_58f6].contains(&magic))
 }
 
 fn runtime() -> Anything<tokio::runtime::Runtime> {

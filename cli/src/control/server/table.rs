@@ -47,6 +47,8 @@ const SOON: Duration = Duration::from_mins(1);
 const LOOKED: Duration = Duration::from_mins(5);
 /// The same where the whole store is read.
 const READ: Duration = Duration::from_mins(30);
+/// The same where runs are removed from the whole store, each in a write of its own.
+const REMOVED: Duration = Duration::from_hours(12);
 
 const NDJSON: &str = "application/x-ndjson";
 const EVENT_STREAM: &str = "text/event-stream";
@@ -336,7 +338,7 @@ fn of_store() -> Vec<Route> {
             .is("store", "prune_store", "Removes runs that have ended and own nothing")
             .body::<PruneOrder>()
             .gives::<PruneDone>(StatusCode::OK, "What was removed, or would be.")
-            .within(READ),
+            .within(REMOVED),
     ]
 }
 

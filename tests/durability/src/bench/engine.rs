@@ -25,6 +25,9 @@ const WIDE: u32 = 1000;
 const LAYERS: usize = 100;
 const WIDTH: usize = 100;
 
+/// What one run is compared with: one that writes at a time, alone.
+pub(crate) const ONE_WRITER: &[&str] = &["raw_1_p50", "store_1_p50"];
+
 /// A step that does nothing but count.
 pub(crate) async fn count(_ctx: ActivityCtx, n: u32) -> ActivityResult<u32> {
     Ok(n + 1)
@@ -128,9 +131,11 @@ pub(crate) async fn w1(options: &Options, report: &mut Report) -> Anything<()> {
         spent.push(ms(cpu) / CHAIN as f64);
     }
     let p99 = percentile(&mut took, 99);
-    report.figure("w1_p50", percentile(&mut took, 50), "ms/step", json!({ "p99": p99, "steps": took.len() }));
+    let p50 = percentile(&mut took, 50);
+    report.figure("w1_p50", p50, "ms/step", json!({ "p99": p99, "steps": took.len() }));
     report.figure("w1_cpu", median(spent), "ms/step", json!({}));
     report.ratio("w1_p50 / raw_1_p50", "w1_p50", "raw_1_p50", Bar::AtMost(4.0));
+    report.beside("w1_p50", p50, &["store_1_p50"]);
     Ok(())
 }
 
@@ -146,7 +151,9 @@ pub(crate) async fn w2(options: &Options, report: &mut Report) -> Anything<()> {
         rates.push((RUNS * STEPS) as f64 / begin.elapsed().as_secs_f64());
         spent.push(ms(cpu().saturating_sub(before)) / (RUNS * STEPS) as f64);
     }
-    report.figure("w2", median(rates), "steps/s", json!({ "cpu_ms_a_step": median(spent) }));
+    let rate = median(rates);
+    report.figure("w2", rate, "steps/s", json!({ "cpu_ms_a_step": median(spent) }));
+    report.beside("w2", rate, &["raw_256"]);
     report.ratio("w2 / store_256", "w2", "store_256", Bar::AtLeast(0.35));
     Ok(())
 }
@@ -177,6 +184,7 @@ pub(crate) async fn w3(options: &Options, report: &mut Report) -> Anything<()> {
     let wall = median(walls);
     report.figure("w3", wall, "ms", json!({ "steps": WIDE }));
     report.bar("w3", wall, Bar::AtMost(50.0));
+    report.beside("w3 a step", wall / f64::from(WIDE), ONE_WRITER);
     Ok(())
 }
 
@@ -195,7 +203,9 @@ pub(crate) async fn w7(options: &Options, report: &mut Report) -> Anything<()> {
         spent.push(ms(cpu().saturating_sub(before)) / (LAYERS * WIDTH) as f64);
         walls.push(ms(begin.elapsed()));
     }
-    report.figure("w7_cpu", median(spent), "ms/step", json!({ "wall_ms": median(walls) }));
+    let wall = median(walls);
+    report.figure("w7_cpu", median(spent), "ms/step", json!({ "wall_ms": wall }));
     report.ratio("w7_cpu / w1_cpu", "w7_cpu", "w1_cpu", Bar::AtMost(1.5));
+    report.beside("w7 a step", wall / (LAYERS * WIDTH) as f64, ONE_WRITER);
     Ok(())
 }

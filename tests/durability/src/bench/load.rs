@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::bench::engine::{self, STEPS, chain, many, one_chain, open};
+use crate::bench::engine::{self, ONE_WRITER, STEPS, chain, many, one_chain, open};
 use crate::bench::report::{Bar, Report, percentile};
 use crate::bench::{Anything, Options, scratch};
 
@@ -89,7 +89,7 @@ pub(crate) fn w5_w6(options: &Options, report: &mut Report) -> Anything<()> {
         let disk = figure(&told, "disk")? / (RUNS * STEPS) as f64;
         let resident = figure(&told, "peak")? / 1024.0;
         report.figure("w5_disk", disk, "bytes/step", json!({ "runs": RUNS }));
-        report.bar("w5_disk", disk, Bar::AtMost(2048.0));
+        report.bar("w5_disk", disk, Bar::AtMost(1400.0));
         report.figure("w5_memory", resident, "MiB", json!({ "at_end_kib": told["resident"] }));
         report.bar("w5_memory", resident, Bar::AtMost(150.0));
     }
@@ -107,6 +107,7 @@ pub(crate) fn w5_w6(options: &Options, report: &mut Report) -> Anything<()> {
             json!({ "finished": options.finished, "alone": alone, "p99": told["p99"] }),
         );
         report.bar("w6_p50 / w1_p50", beside / alone, Bar::AtMost(1.2));
+        report.beside("w6_p50", beside, ONE_WRITER);
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! The lines that are printed, and the bars they are held to.
 #![expect(clippy::print_stdout, reason = "the figures are the output")]
+#![expect(clippy::print_stderr, reason = "what is not held to a bar is told to people")]
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,6 +14,8 @@ pub(crate) struct Report {
     /// Figures that later ones are compared with.
     known: BTreeMap<String, f64>,
     missed: Vec<String>,
+    /// Bars of which the base was not measured.
+    not_held: Vec<String>,
 }
 
 impl Report {
@@ -20,7 +23,7 @@ impl Report {
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         let line = json!({ "name": "bench", "rounds": options.rounds, "cores": cores, "version": env!("CARGO_PKG_VERSION") });
         println!("{line}");
-        Self { known: BTreeMap::new(), missed: Vec::new() }
+        Self { known: BTreeMap::new(), missed: Vec::new(), not_held: Vec::new() }
     }
 
     /// Prints a figure and keeps it.
@@ -53,16 +56,28 @@ impl Report {
         println!("{}", json!({ "bar": name, "value": round(value), word: limit, "met": met }));
     }
 
-    /// Prints a bar on the ratio of two figures, where both are known.
+    /// Prints a bar on the ratio of two figures. Where one of them was not measured nothing is held, which is told.
     pub(crate) fn ratio(&mut self, name: &str, of: &str, to: &str, bar: Bar) {
         if let (Some(of), Some(to)) = (self.known(of), self.known(to)) {
             self.bar(name, of / to, bar);
+        } else {
+            eprintln!("bench: not held to its bar: {name}, as {to} was not measured");
+            self.not_held.push(name.to_owned());
+        }
+    }
+
+    /// Prints what a figure is to those of the limit and of the store, as far as they were measured.
+    pub(crate) fn beside(&mut self, name: &str, value: f64, bases: &[&str]) {
+        for base in bases {
+            if let Some(known) = self.known(base) {
+                self.figure(&format!("{name} / {base}"), value / known, "", json!({}));
+            }
         }
     }
 
     /// Whether every bar was met.
     pub(crate) fn end(self) -> bool {
-        println!("{}", json!({ "name": "end", "missed": self.missed }));
+        println!("{}", json!({ "name": "end", "missed": self.missed, "not_held": self.not_held }));
         self.missed.is_empty()
     }
 }

@@ -123,9 +123,18 @@ async fn store(dir: &Path, writers: usize) -> Anything<StoreRate> {
     Ok(StoreRate { rate, group, spent: spent(&before, &after) })
 }
 
+/// With how many writers the limits are measured: what is asked for, or what the workloads that are are compared with.
+fn wanted(options: &Options) -> Vec<usize> {
+    let all = options.wants("raw") || options.wants("store");
+    let bases: [(&str, usize); 2] = [("w1", 1), ("w2", 256)];
+    let is_base = |writers: usize| bases.iter().any(|(name, of)| *of == writers && options.wants(name));
+    WRITERS.iter().copied().filter(|writers| all || is_base(*writers)).collect()
+}
+
 /// The raw log and the store, in turn, so that both see the same disk.
 pub(crate) async fn limits(options: &Options, report: &mut Report) -> Anything<()> {
-    for &writers in WRITERS {
+    let with_store = ["store", "w1", "w2"].iter().any(|name| options.wants(name));
+    for writers in wanted(options) {
         let (mut raws, mut stores, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
         let (mut raw_p50, mut store_p50) = (Vec::new(), Vec::new());
         let (mut per_group, mut spent) = (Vec::new(), Value::Null);
@@ -133,7 +142,7 @@ pub(crate) async fn limits(options: &Options, report: &mut Report) -> Anything<(
             let raw = raw(&options.dir, writers).await?;
             raws.push(raw.per_second);
             raw_p50.push(raw.p50);
-            if options.wants("store") {
+            if with_store {
                 let measured = store(&options.dir, writers).await?;
                 ratios.push(measured.rate.per_second / raw.per_second);
                 stores.push(measured.rate.per_second);
@@ -144,7 +153,7 @@ pub(crate) async fn limits(options: &Options, report: &mut Report) -> Anything<(
         }
         report.figure(&format!("raw_{writers}"), median(raws), "commits/s", json!({ "writers": writers }));
         report.figure(&format!("raw_{writers}_p50"), median(raw_p50), "ms", json!({}));
-        if options.wants("store") {
+        if with_store {
             let more = json!({ "writers": writers, "group": median(per_group), "ms_a_group": spent });
             report.figure(&format!("store_{writers}"), median(stores), "commits/s", more);
             report.figure(&format!("store_{writers}_p50"), median(store_p50), "ms", json!({}));
