@@ -145,8 +145,8 @@ impl Follower {
 
     async fn has_ended(&self) -> Result<bool, StoreError> {
         let head = self.engine.store().head(&self.run).await?;
-        // One that was pruned meanwhile has ended too.
-        Ok(head.is_none_or(|head| head.summary.status.is_end()))
+        // One that was pruned meanwhile has ended too. What ended it may have been written since the history was read.
+        Ok(head.is_none_or(|head| head.summary.status.is_end() && head.seq <= self.after))
     }
 
     /// Whether nothing comes after what the client has seen.
