@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn only_panics_of_the_dependency_are_taken_for_those_of_sled() {
-        assert!(is_of_sled("/root/.cargo/registry/src/index.crates.io-0/sled-0.34.7/src/serialization.rs"));
+        assert!(is_of_sled("/home/me/registry/src/index.crates.io-0/sled-0.34.7/src/serialization.rs"));
         for other in
             ["store/src/sled-notes.rs", "/home/sled-team/registry/hyper-1.0.0/src/lib.rs", "cli/src/main.rs"]
         {
