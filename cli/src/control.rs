@@ -100,6 +100,25 @@ pub(crate) struct Health {
     pub(crate) parked: Vec<Parked>,
 }
 
+#[cfg(test)]
+impl Health {
+    /// That of an owner with nothing to do.
+    pub(crate) fn at_rest(serves: bool) -> Self {
+        Self {
+            status: Standing::Ok,
+            version: String::new(),
+            serves,
+            since: Timestamp::from_millis(0),
+            listens: None,
+            driven: 0,
+            queued: 0,
+            recovered: 0,
+            recover_ms: 0,
+            parked: Vec::new(),
+        }
+    }
+}
+
 /// How a server stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

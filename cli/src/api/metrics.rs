@@ -249,11 +249,9 @@ mod tests {
 
     use dssflow_engine::id::{RunId, ScheduleId};
     use dssflow_engine::schedule::SkipReason;
-    use dssflow_engine::time::Timestamp;
     use dssflow_store::OpenOptions;
 
     use super::*;
-    use crate::control::Standing;
 
     #[tokio::test]
     async fn what_schedules_do_is_counted() {
@@ -269,18 +267,7 @@ mod tests {
         counts.measure(&Measure::ScheduleRefused { schedule: &schedule });
         let dir = tempfile::tempdir().unwrap();
         let store = SledStore::open(dir.path().join("store"), OpenOptions::default()).unwrap();
-        let health = Health {
-            status: Standing::Ok,
-            version: String::new(),
-            serves: true,
-            since: Timestamp::from_millis(0),
-            listens: None,
-            driven: 0,
-            queued: 0,
-            recovered: 0,
-            recover_ms: 0,
-            parked: Vec::new(),
-        };
+        let health = Health::at_rest(true);
         let text = text(&counts, &store, &health).await.unwrap();
         for line in [
             "dssflow_schedule_fired_total{by=\"clock\"} 2",

@@ -451,7 +451,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::control::{Health, Standing};
+    use crate::control::Health;
 
     /// An owner of a store that answers one request after the other: with this, or not at all.
     fn owner(dir: &Path, answers: Vec<Option<Value>>) -> Place {
@@ -472,19 +472,7 @@ mod tests {
     }
 
     fn health(serves: bool) -> Value {
-        let health = Health {
-            status: Standing::Ok,
-            version: String::new(),
-            serves,
-            since: Timestamp::from_millis(0),
-            listens: None,
-            driven: 0,
-            queued: 0,
-            recovered: 0,
-            recover_ms: 0,
-            parked: Vec::new(),
-        };
-        json!(health)
+        json!(Health::at_rest(serves))
     }
 
     fn wanted() -> (ScheduleId, Triggered) {

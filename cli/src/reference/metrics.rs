@@ -10,12 +10,11 @@ use dssflow_engine::id::{RunId, ScheduleId, StepName};
 use dssflow_engine::run::RunStatus;
 use dssflow_engine::runtime::{AttemptEnd, Measure, Metrics as _};
 use dssflow_engine::schedule::{FiredBy, SkipReason};
-use dssflow_engine::time::Timestamp;
 use dssflow_store::{OpenOptions, SledStore};
 
 use super::{MADE, cell, is_written};
 use crate::api::metrics::{Counts, written};
-use crate::control::{Health, Standing};
+use crate::control::Health;
 
 /// More values of a label than these are not listed.
 const FEW: usize = 12;
@@ -76,18 +75,7 @@ async fn every_measurement_is_in_the_docs() {
     let store = SledStore::open(dir.path().join("store"), OpenOptions::default()).unwrap();
     let mut info = store.info().await.unwrap();
     info.runs = RunStatus::ALL.iter().map(|status| (*status, 1)).collect();
-    let health = Health {
-        status: Standing::Ok,
-        version: String::new(),
-        serves: true,
-        since: Timestamp::from_millis(0),
-        listens: None,
-        driven: 0,
-        queued: 0,
-        recovered: 0,
-        recover_ms: 0,
-        parked: Vec::new(),
-    };
+    let health = Health::at_rest(true);
     let text = written(&counts(), &info, 0.0, &health).unwrap();
     let mut out = format!(
         "# Measurements\n\n{MADE}\n\n`GET /metrics` of [the HTTP API](../http-api.md#measurements), in the OpenMetrics form that \
